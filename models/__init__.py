@@ -1,0 +1,1 @@
+"""The networks and the sampler, knowing nothing of pictures, prompts or files."""

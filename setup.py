@@ -1,0 +1,44 @@
+"""Packaging: the top-level folders models/ and weights/ are installed as analogist.models and analogist.weights."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "analogist" / "__init__.py").read_text()).group(1)
+
+packages = find_packages(include=["analogist", "analogist.*"])
+for folder in ("models", "weights"):
+    packages += [f"analogist.{folder}"] + [f"analogist.{folder}.{name}" for name in find_packages(folder)]
+
+setup(
+    name="analogist",
+    version=VERSION,
+    description="Visual in-context learning by analogy with inpainting diffusion, every attention map open to reading and editing",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=packages,
+    package_dir={"analogist": "analogist", "analogist.models": "models", "analogist.weights": "weights"},
+    package_data={
+        "analogist.weights": ["README.md", "clip_merges/*", "lab/*", "lab/*/*"],
+        "analogist.examples": ["*/*.png", "*.json", "*.md"],
+    },
+    install_requires=[
+        "torch>=2.4",
+        "einops>=0.7",
+        "safetensors>=0.4.3",
+        "transformers>=5.0",
+        "pillow>=10.1",
+        "numpy>=1.26",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "hypothesis>=6.100", "diffusers>=0.38", "accelerate>=1.0", "psutil>=5.9"],
+        "plots": ["matplotlib>=3.8"],
+        "notebooks": ["nbformat>=5.10", "nbclient>=0.10", "ipykernel>=6.29"],
+    },
+    entry_points={"console_scripts": ["analogist = analogist.cli.main:main"]},
+)

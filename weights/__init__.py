@@ -1,0 +1,1 @@
+"""Checkpoint files: which family, which names, strict loading."""
