@@ -1,0 +1,77 @@
+"""The cells of the picture grid, as views of token maps: A, A', B, B' and, with k example pairs, A_i, A_i'.
+
+A grid of k pairs has k + 1 rows and 2 columns of cells: A_i = (i, 0), A_i' = (i, 1), B = (k, 0), B' = (k, 1).
+The token map of a site is (cell row, y, cell column, x) in row-major order; every view below only splits and permutes
+axes, so that writing into the view writes into the map. Merging axes would copy and lose the assignment.
+"""
+
+from einops import rearrange
+from torch import Tensor
+
+Cell = tuple[int, int]  # (row, column) of the grid; A + B is the block of queries in A and keys in B
+
+A, Ap, B, Bp = (0, 0), (0, 1), (1, 0), (1, 1)  # the published grid, k = 1
+
+REGIONS = ("A", "A'", "B", "B'")
+
+
+def cells_of(region: str, rows: int) -> list[Cell]:
+    """The cells a region name stands for: one for B and B', one for each example pair for A and A' (in order)."""
+    if region not in REGIONS:
+        raise ValueError(f"region {region!r}: allowed are {', '.join(REGIONS)}")
+    column = 1 if region.endswith("'") else 0
+    return [(rows - 1, column)] if region.startswith("B") else [(row, column) for row in range(rows - 1)]
+
+
+def all_cells(rows: int) -> list[Cell]:
+    """Every cell of a grid of `rows` rows, row-major."""
+    return [(row, column) for row in range(rows) for column in range(2)]
+
+
+def check_splits(hw: tuple[int, int], rows: int) -> None:
+    """Raises ValueError where a token map of h x w does not split into rows x 2 cells."""
+    if hw[0] % rows or hw[1] % 2:
+        raise ValueError(
+            f"a token map of {hw[0]}x{hw[1]} does not split into {rows} rows and 2 columns of cells; "
+            f"choose a picture size whose height and width at this site are multiples of {rows} and 2"
+        )
+
+
+def self_cells(m: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
+    """A view of self-attention maps by cells: M[query cell + key cell] is [batch head qy qx ky kx].
+
+    m: batch head query key — both token axes row-major over hw.
+    """
+    check_splits(hw, rows)
+    y, x = hw[0] // rows, hw[1] // 2
+    return rearrange(
+        m,
+        "b head (qr qy qc qx) (kr ky kc kx) -> qr qc kr kc b head qy qx ky kx",
+        qr=rows, qc=2, kr=rows, kc=2, qy=y, qx=x, ky=y, kx=x,
+    )  # fmt: skip
+
+
+def cross_cells(m: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
+    """A view of cross-attention maps by cells: M[cell] is [batch head qy qx token]. m: batch head query token."""
+    check_splits(hw, rows)
+    return rearrange(
+        m,
+        "b head (qr qy qc qx) token -> qr qc b head qy qx token",
+        qr=rows, qc=2, qy=hw[0] // rows, qx=hw[1] // 2,
+    )  # fmt: skip
+
+
+def token_cells(x: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
+    """Tokens by cells, a copy: [row column ... token channel], token row-major inside the cell.
+
+    x: ... query channel — any leading axes, query row-major over hw.
+    """
+    check_splits(hw, rows)
+    return rearrange(
+        x, "... (r y c x) d -> r c ... (y x) d", r=rows, c=2, y=hw[0] // rows, x=hw[1] // 2
+    )
+
+
+def join_cells(cells: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
+    """The inverse of token_cells: [row column ... token channel] -> [... query channel]."""
+    return rearrange(cells, "r c ... (y x) d -> ... (r y c x) d", r=rows, c=2, y=hw[0] // rows, x=hw[1] // 2)

@@ -1,0 +1,214 @@
+"""What acts on attention during one UNet call: SAC, CAM, and the tap that captures and edits.
+
+Everything is an argument of the call; nothing is kept on the model. The step is an argument, never a counter.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .cells import REGIONS, Cell, cells_of, cross_cells, self_cells
+from .placement import MAP_POINTS, TEXT, Placement, Site
+
+Where = tuple  # an index into [batch head ...]: which rows of the batch and which heads
+
+FORMS = ("auto", "explicit", "fused")
+
+
+@dataclass(frozen=True)
+class SAC:
+    """Self-Attention Cloning: M_s(A', B') := s * M_s(A, B).
+
+    Source: Gu et al. 2024 (Analogist), Sec. 4.2; `mirror` (M_s(B', A') := s * M_s(B, A)) is in the authors' code only.
+    """
+
+    placement: Placement = Placement.layers(3, 11)
+    scale: float | tuple[float, ...] = 1.3  # s; the paper uses 1.4 for skeleton-to-image; a tuple: one for each example pair
+    mirror: bool = True  # also the transposed block, as in the authors' code
+    stage: str = "scores"  # "scores": before the softmax (published); "probs": after it, no renormalisation
+    clone: tuple[tuple[str, str], tuple[str, str]] = (("A'", "B'"), ("A", "B"))  # (query, key) written, (query, key) read
+
+    def __post_init__(self) -> None:
+        scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
+        if not scales or not all(isinstance(s, int | float) and abs(s) < float("inf") for s in scales):
+            raise ValueError(f"SAC scale {self.scale!r}: a finite number, or one for each example pair")
+        if self.stage not in ("scores", "probs"):
+            raise ValueError(f"SAC stage {self.stage!r}: allowed are 'scores' (before the softmax) and 'probs' (after it)")
+        blocks = tuple(tuple(block) for block in self.clone)
+        if len(blocks) != 2 or any(len(block) != 2 or not set(block) <= set(REGIONS) for block in blocks):
+            raise ValueError(f"SAC clone {self.clone!r}: two (query, key) pairs of regions out of {', '.join(REGIONS)}")
+        object.__setattr__(self, "clone", blocks)
+        (query, key), (from_query, from_key) = blocks
+        if self.mirror and query == key and from_query != from_key:
+            raise ValueError(f"SAC clone {self.clone!r}: its mirror writes the same block from another; use mirror=False")
+
+    def blocks(self, rows: int) -> list[tuple[Cell, Cell, Cell, Cell, float]]:
+        """(query, key) cells written, (query, key) cells read, scale: for every example pair of a grid of `rows` rows."""
+        pairs = rows - 1
+        scales = self.scale if isinstance(self.scale, tuple) else (self.scale,) * pairs
+        if len(scales) != pairs:
+            raise ValueError(f"SAC scale {self.scale}: {len(scales)} numbers, but the grid has {pairs} example pair(s)")
+        names = [name for block in self.clone for name in block]
+        out = []
+        for i, s in enumerate(scales):
+            query, key, from_query, from_key = (cells_of(name, rows)[i if name.startswith("A") else 0] for name in names)
+            out.append((query, key, from_query, from_key, float(s)))
+            if self.mirror and (key, query) != (query, key):
+                out.append((key, query, from_key, from_query, float(s)))
+            if not any(name.startswith("A") for name in names):
+                break  # nothing depends on the pair
+        return out
+
+
+@dataclass(frozen=True)
+class CAM:
+    """Cross-Attention Masking: M_c(A) = M_c(A') = M_c(B) := 0 after the softmax, no renormalisation.
+
+    Source: Gu et al. 2024 (Analogist), Sec. 4.3.
+    """
+
+    placement: Placement = Placement.layers(3, 11)
+    silence: tuple[str, ...] = ("A", "A'", "B")  # regions whose tokens hear no text
+
+    def __post_init__(self) -> None:
+        if not self.silence or not set(self.silence) <= set(REGIONS):
+            raise ValueError(f"CAM silence {self.silence!r}: one or more of {', '.join(REGIONS)}")
+        object.__setattr__(self, "silence", tuple(sorted(set(self.silence), key=REGIONS.index)))
+
+    def cells(self, rows: int) -> list[Cell]:
+        """The silenced cells of a grid of `rows` rows."""
+        return [cell for region in self.silence for cell in cells_of(region, rows)]
+
+
+@dataclass(frozen=True)
+class At:
+    """Where a tensor is when a tap sees it."""
+
+    site: Site
+    point: str
+    step: int  # executed step of the run, 0 first
+    t: int  # training time index, 0..999
+    hw: tuple[int, int]  # token rows and columns (of the feature map for blocks)
+    branches: int  # the batch axis is (branch image); 1: the text branch alone
+    images: int
+    rows: int = 2  # rows of cells: example pairs + 1
+    heads: range = range(0)  # the heads in the tensor, of site.heads (a slice only where the tap accepts one)
+
+    def cells(self, tensor: Tensor) -> Tensor:
+        """A view by cells of a tensor at a map point: [query cell ... key cell] (self) or [cell] (cross)."""
+        view = self_cells if self.site.kind == "self" else cross_cells
+        return view(tensor, self.hw, self.rows)
+
+
+class Tap(Protocol):
+    """What captures and edits. Edits run first, then captures copy."""
+
+    def wants(self, site: Site, point: str, step: int) -> bool:
+        """Whether the point is looked at or edited in this step."""
+
+    def whole(self, site: Site, step: int) -> bool:
+        """Whether map points must come with all heads in one tensor (an edit across heads)."""
+
+    def __call__(self, tensor: Tensor, at: At) -> Tensor:
+        """The tensor that the next line of forward uses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionControl:
+    """Everything that acts on attention in one UNet call.
+
+    sac, cam: one setting, None for off, or a sequence with one entry an image. The batch axis is (branch image).
+    map_bytes: the explicit form works through heads in slices so that one tensor of maps stays below it.
+    """
+
+    step: int = 0
+    t: int = 0
+    branches: int = 2
+    images: int = 1
+    sac: SAC | None | Sequence[SAC | None] = None
+    cam: CAM | None | Sequence[CAM | None] = None
+    tap: Tap | None = None
+    rows: int = 2
+    attention: str = "auto"
+    map_bytes: int = 128 * 2**20
+
+    def __post_init__(self) -> None:
+        if self.attention not in FORMS:
+            raise ValueError(f"attention {self.attention!r}: allowed are {', '.join(FORMS)}")
+        if self.branches not in (1, 2) or self.images < 1 or self.rows < 2:
+            raise ValueError(
+                f"branches {self.branches}, images {self.images}, rows {self.rows}: 1 or 2 branches, 1 image or more, 2 rows or more"
+            )
+        for name in ("sac", "cam"):
+            settings = getattr(self, name)
+            settings = tuple(settings) if isinstance(settings, Sequence) else (settings,) * self.images
+            if len(settings) != self.images:
+                raise ValueError(f"{name}: {len(settings)} settings for {self.images} images; give one, or one an image")
+            object.__setattr__(self, name, settings)
+
+    def wants(self, site: Site, *points: str) -> bool:
+        """Whether the tap looks at or edits any of these points here."""
+        return self.tap is not None and any(self.tap.wants(site, point, self.step) for point in points)
+
+    def form_at(self, site: Site) -> str:
+        """Which form of attention runs at a site: "explicit" (map in hand) or "fused" (no map).
+
+        Raises ValueError where "fused" was asked for and a map is wanted.
+        """
+        looks = self.wants(site, *MAP_POINTS)
+        if self.attention == "fused" and looks:
+            raise ValueError(f"{site}: attention='fused' holds no map, but one is captured or edited here; use 'auto'")
+        return "explicit" if looks or self.attention == "explicit" else "fused"
+
+    def at(self, site: Site, point: str, hw: tuple[int, int], heads: range | None = None) -> At:
+        heads = range(site.heads) if heads is None else heads
+        return At(site, point, self.step, self.t, hw, self.branches, self.images, self.rows, heads)
+
+    def see(self, tensor: Tensor, site: Site, point: str, hw: tuple[int, int], heads: range | None = None) -> Tensor:
+        """Passes a tensor through the tap, if there is one that wants it."""
+        if self.tap is None or not self.tap.wants(site, point, self.step):
+            return tensor
+        return self.tap(tensor, self.at(site, point, hw, heads))
+
+    def sac_at(self, site: Site, heads: range | None = None) -> list[tuple[Where, SAC]]:
+        """The SAC settings that act at a site now, each with its index into [batch head ...] (heads: those at hand)."""
+        return self._groups(self.sac, site, heads)
+
+    def cam_at(self, site: Site, heads: range | None = None) -> list[tuple[Where, CAM]]:
+        """The CAM settings that act at a site now, each with its index into [batch head ...]."""
+        return self._groups(self.cam, site, heads)
+
+    def _groups(self, settings, site: Site, heads: range | None) -> list[tuple[Where, SAC | CAM]]:
+        """Groups batch rows that share a setting and its heads; a group of everything is indexed without a copy."""
+        if not any(settings):
+            return []
+        heads = range(site.heads) if heads is None else heads
+        groups: dict[tuple[int, tuple[int, ...]], tuple[list[int], SAC | CAM]] = {}
+        for position in range(self.branches):
+            branch = position if self.branches == 2 else TEXT
+            for image, setting in enumerate(settings):
+                if setting is None:
+                    continue
+                active = tuple(h - heads.start for h in sorted(setting.placement.heads_at(site, self.step, branch)) if h in heads)
+                if active:
+                    group = groups.setdefault((settings.index(setting), active), ([], setting))
+                    group[0].append(position * self.images + image)
+        batch = self.branches * self.images
+        out: list[tuple[Where, SAC | CAM]] = []
+        for (_, active), (rows, setting) in groups.items():
+            if len(active) == len(heads) and len(rows) == batch:
+                where: Where = (slice(None),)
+            elif len(active) == len(heads):
+                where = (torch.tensor(rows),)
+            else:
+                where = (torch.tensor(rows)[:, None], torch.tensor(active))
+            out.append((where, setting))
+        return out
+
+
+EVERYTHING: Where = (slice(None),)  # the index of a group that covers all rows and heads
+
+Edit = Callable[[Tensor, At], Tensor]

@@ -1,0 +1,224 @@
+"""Sites, and placements: at which sites, steps, heads and branches something acts."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+NEGATIVE, TEXT = 0, 1  # branches of classifier-free guidance, in batch order
+BRANCHES = ("negative", "text")
+
+POINTS = ("x", "q", "k", "v", "scores", "logits", "probs", "head_out", "out")
+MAP_POINTS = ("scores", "logits", "probs")  # these exist only where the map is in hand (explicit form)
+BLOCK_POINTS = ("x", "skip", "out")  # of residual blocks, transformers and resampling (kind "block")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place in the UNet where tensors can be read and edited: an attention module, or a block around it.
+
+    name: five fields, {down|mid|up}.{level}.{attn|res|resample}.{index}.{self|cross|block}, in execution order.
+    layer: number of the transformer block in execution order (0..15 for SD), -1 for kind "block".
+    stride: latent pixels a token, along one side. heads: attention heads, 0 for kind "block".
+    """
+
+    name: str
+    kind: str
+    layer: int
+    stride: int
+    heads: int
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """The points at this site, in the order in which a tensor passes them."""
+        return BLOCK_POINTS if self.kind == "block" else POINTS
+
+    def hw(self, latent: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the token map, from the latent's."""
+        return latent[0] // self.stride, latent[1] // self.stride
+
+
+@dataclass(frozen=True, init=False)
+class Placement:
+    """Where and when something acts: sites x steps x heads x branches, with | and - for unions and differences.
+
+    site_patterns: shell patterns on site names ("up.*", "mid.*"), case-sensitive.
+    steps: executed steps, 0 first (a range or a list); None: all. heads: head indices; None: all.
+    branches: NEGATIVE (0) and TEXT (1), or their names "negative" and "text".
+    Raises ValueError on an empty or negative entry; a pattern that matches no site is an error where it is used
+    (`check`), since only there the sites are known.
+    """
+
+    patterns: tuple[str, ...]
+    numbers: tuple[int, ...]
+    steps: tuple[int, ...] | None
+    heads: tuple[int, ...] | None
+    branches: tuple[int, ...]
+    operation: str  # "leaf", "or", "minus"
+    parts: tuple["Placement", ...]
+
+    def __init__(
+        self,
+        *site_patterns: str,
+        steps: Iterable[int] | None = None,
+        heads: Iterable[int] | None = None,
+        branches: Iterable[int | str] = (NEGATIVE, TEXT),
+    ) -> None:
+        for pattern in site_patterns:
+            if not isinstance(pattern, str) or not pattern:
+                raise ValueError(f"site pattern {pattern!r}: give text such as 'up.*' or use Placement.layers(3, 11)")
+        self._fill(patterns=tuple(site_patterns), steps=steps, heads=heads, branches=branches)
+
+    def _fill(self, *, patterns=(), numbers=(), steps=None, heads=None, branches=(NEGATIVE, TEXT), operation="leaf", parts=()):
+        known = {NEGATIVE: NEGATIVE, TEXT: TEXT, "negative": NEGATIVE, "text": TEXT}
+        unknown = [branch for branch in branches if branch not in known]
+        if unknown:
+            raise ValueError(f"branches {unknown}: allowed are 0 or 'negative', 1 or 'text'")
+        values = {
+            "patterns": tuple(patterns),
+            "numbers": _indices(numbers, "layers"),
+            "steps": None if steps is None else _indices(steps, "steps"),
+            "heads": None if heads is None else _indices(heads, "heads"),
+            "branches": tuple(sorted({known[branch] for branch in branches})),
+            "operation": operation,
+            "parts": tuple(parts),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def layers(
+        cls,
+        start: int | Sequence[int],
+        stop: int | None = None,
+        *,
+        steps: Iterable[int] | None = None,
+        heads: Iterable[int] | None = None,
+        branches: Iterable[int | str] = (NEGATIVE, TEXT),
+    ) -> "Placement":
+        """By the released numbering of transformer blocks: layers(3, 11) is half-open, layers([3, 5, 8]) a list."""
+        if isinstance(start, int):
+            if stop is None or stop <= start:
+                raise ValueError(f"layers({start}, {stop}): give a half-open range with stop > start, or a list")
+            numbers: Sequence[int] = range(start, stop)
+        elif stop is not None:
+            raise ValueError("layers: give either a range (start, stop) or one list of numbers")
+        else:
+            numbers = start
+        placement = cls.__new__(cls)
+        placement._fill(numbers=numbers, steps=steps, heads=heads, branches=branches)
+        return placement
+
+    @classmethod
+    def nowhere(cls) -> "Placement":
+        """Acts at no site."""
+        return cls()
+
+    def _combined(self, other: "Placement", operation: str) -> "Placement":
+        placement = Placement.__new__(Placement)
+        placement._fill(operation=operation, parts=(self, other))
+        return placement
+
+    def __or__(self, other: "Placement") -> "Placement":
+        return self._combined(other, "or")
+
+    def __sub__(self, other: "Placement") -> "Placement":
+        return self._combined(other, "minus")
+
+    def matches(self, site: Site) -> bool:
+        """Whether this site is named, at any step, head and branch (a difference may still leave nothing there)."""
+        if self.operation == "leaf":
+            return site.layer in self.numbers or any(fnmatchcase(site.name, pattern) for pattern in self.patterns)
+        return self.parts[0].matches(site) or (self.operation == "or" and self.parts[1].matches(site))
+
+    def heads_at(self, site: Site, step: int, branch: int) -> frozenset[int]:
+        """The heads at which it acts, for one site, executed step and branch."""
+        if self.operation == "or":
+            return self.parts[0].heads_at(site, step, branch) | self.parts[1].heads_at(site, step, branch)
+        if self.operation == "minus":
+            return self.parts[0].heads_at(site, step, branch) - self.parts[1].heads_at(site, step, branch)
+        if branch not in self.branches or (self.steps is not None and step not in self.steps) or not self.matches(site):
+            return frozenset()
+        return frozenset(range(site.heads) if self.heads is None else (h for h in self.heads if h < site.heads))
+
+    def check(self, sites: Sequence[Site], kind: str, steps: int | None = None) -> None:
+        """Raises ValueError where a pattern, layer, head or step names nothing: a typo must not be a silent "off".
+
+        sites: of the UNet. kind: "self" or "cross". steps: executed steps of the run, None if unknown.
+        """
+        for part in self.parts:
+            part.check(sites, kind, steps)
+        known = [site for site in sites if site.kind == kind]
+        for pattern in self.patterns:
+            if not any(fnmatchcase(site.name, pattern) for site in known):
+                names = f"{known[0]} ... {known[-1]}"
+                raise ValueError(f"site pattern {pattern!r} matches none of the {len(known)} {kind}-attention sites ({names})")
+        top = max(site.layer for site in known)
+        outside = [number for number in self.numbers if number > top]
+        if outside:
+            raise ValueError(f"layers {outside}: this UNet has layers 0..{top}")
+        named = [site for site in known if self.matches(site)]
+        outside = [head for head in self.heads or () if named and all(head >= site.heads for site in named)]
+        if outside:
+            raise ValueError(f"heads {outside}: the sites named have at most {max(site.heads for site in named)} heads")
+        outside = [step for step in self.steps or () if steps is not None and step >= steps]
+        if outside:
+            raise ValueError(f"steps {outside}: this run executes {steps} steps, numbered 0..{steps - 1}")
+
+    def to_json(self) -> dict:
+        """Plain values for a JSON file; `from_json` gives an equal placement back."""
+        if self.operation == "or":
+            return {"any": [part.to_json() for part in self.parts]}
+        if self.operation == "minus":
+            return {"of": self.parts[0].to_json(), "except": self.parts[1].to_json()}
+        out: dict = {}
+        if self.numbers:
+            out["layers"] = list(self.numbers)
+        if self.patterns or not self.numbers:
+            out["sites"] = list(self.patterns)
+        for name in ("steps", "heads"):
+            if getattr(self, name) is not None:
+                out[name] = list(getattr(self, name))
+        if self.branches != (NEGATIVE, TEXT):
+            out["branches"] = [BRANCHES[branch] for branch in self.branches]
+        return out
+
+    @classmethod
+    def from_json(cls, data: dict) -> "Placement":
+        """Raises ValueError on unknown keys."""
+        if not isinstance(data, dict):
+            raise ValueError(f"placement {data!r}: give an object with 'layers' or 'sites'")
+        unknown = set(data) - {"any", "of", "except", "layers", "sites", "steps", "heads", "branches"}
+        if unknown:
+            raise ValueError(f"placement: unknown keys {sorted(unknown)}")
+        if "any" in data:
+            parts = [cls.from_json(part) for part in data["any"]]
+            if set(data) != {"any"} or not parts:
+                raise ValueError("placement: 'any' takes a list of placements and stands alone")
+            union = parts[0]
+            for part in parts[1:]:
+                union = union | part
+            return union
+        if "of" in data or "except" in data:
+            if set(data) != {"of", "except"}:
+                raise ValueError("placement: 'of' and 'except' come together and stand alone")
+            return cls.from_json(data["of"]) - cls.from_json(data["except"])
+        placement = cls.__new__(cls)
+        placement._fill(
+            patterns=tuple(data.get("sites", ())),
+            numbers=data.get("layers", ()),
+            steps=data.get("steps"),
+            heads=data.get("heads"),
+            branches=data.get("branches", (NEGATIVE, TEXT)),
+        )
+        return placement
+
+
+def _indices(values: Iterable[int], what: str) -> tuple[int, ...]:
+    values = tuple(values)
+    bad = [value for value in values if isinstance(value, bool) or not isinstance(value, int) or value < 0]
+    if bad:
+        raise ValueError(f"{what} {bad}: whole numbers from 0 up are allowed")
+    return tuple(sorted(set(values)))

@@ -1,0 +1,288 @@
+"""The inpainting UNet: latents, mask and masked latents in (9 channels), predicted noise out.
+
+Place in the flow: called once a step by the sampler, with an AttentionControl that says what acts on attention.
+Source: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models", Sec. 3.3 and App. E.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .attention import CrossAttention, SelfAttention
+from .blocks import Downsample, ResBlock, TimeEmbedding, Upsample, sinusoidal
+from .control import AttentionControl
+from .placement import Site
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """Geometry of the UNet; the defaults are Stable Diffusion 1.5 inpainting's."""
+
+    in_channels: int = 9  # noisy latents 4, mask 1, masked-image latents 4, in this order
+    out_channels: int = 4
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)  # one entry a level; each level but the last halves the side
+    layers_per_block: int = 2  # residual blocks a level on the way down; one more on the way up
+    depth: tuple[int, ...] = (1, 1, 1, 0)  # transformer blocks an attention, a level; 0: no attention there
+    mid_depth: int = 1
+    heads: tuple[int, ...] = (8, 8, 8, 8)  # attention heads a level (their number, not their width)
+    text_width: int = 768  # channels of the text encoder
+    norm_groups: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "depth", "heads"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not len(self.channels) == len(self.depth) == len(self.heads):
+            raise ValueError(f"channels {self.channels}, depth {self.depth}, heads {self.heads}: one entry a level each")
+        for channels, heads in zip(self.channels, self.heads, strict=True):
+            if channels % self.norm_groups or channels % heads:
+                raise ValueError(f"{channels} channels must be a multiple of {self.norm_groups} norm groups and of {heads} heads")
+
+    @property
+    def factor(self) -> int:
+        """Latent sides must be multiples of it."""
+        return 2 ** (len(self.channels) - 1)
+
+
+@dataclass(frozen=True)
+class PreparedText:
+    """Encoded text with the keys and values of every cross-attention, which are the same in every step.
+
+    text: batch token channel. keys_values: site name -> (k, v), each batch head token d.
+    """
+
+    text: Tensor
+    keys_values: dict[str, tuple[Tensor, Tensor]]
+
+
+class FeedForward(nn.Module):
+    """GEGLU and a linear layer. Source: Shazeer 2020, "GLU Variants Improve Transformer"."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.proj_in = nn.Linear(channels, 8 * channels)
+        self.proj_out = nn.Linear(4 * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj_in(x).chunk(2, dim=-1)
+        return self.proj_out(value * F.gelu(gate))
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention, feed-forward, each with a skip connection. x: batch token channel."""
+
+    def __init__(self, channels: int, heads: int, text_width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.self = SelfAttention(channels, heads, channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.cross = CrossAttention(channels, heads, text_width)
+        self.norm3 = nn.LayerNorm(channels)
+        self.ff = FeedForward(channels)
+
+    def forward(self, x: Tensor, text: PreparedText, hw: tuple[int, int], control: AttentionControl) -> Tensor:
+        x = x + self.self(self.norm1(x), hw, control)
+        x = x + self.cross(self.norm2(x), text.keys_values[self.cross.site.name], hw, control)
+        return x + self.ff(self.norm3(x))
+
+
+class Transformer(nn.Module):
+    """Transformer blocks over the positions of a feature map, with a skip connection. x: batch channel row col."""
+
+    def __init__(self, channels: int, heads: int, config: UNetConfig, depth: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(config.norm_groups, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, channels)  # SD 1.5 stores it as a 1x1 convolution, which is the same
+        self.blocks = nn.ModuleList([TransformerBlock(channels, heads, config.text_width) for _ in range(depth)])
+        self.proj_out = nn.Linear(channels, channels)
+        self.site: Site
+
+    def forward(self, x: Tensor, text: PreparedText, control: AttentionControl) -> Tensor:
+        hw = (x.shape[-2], x.shape[-1])
+        x = control.see(x, self.site, "x", hw)
+        tokens = self.proj_in(rearrange(self.norm(x), "b c h w -> b (h w) c"))
+        for block in self.blocks:
+            tokens = block(tokens, text, hw, control)
+        out = x + rearrange(self.proj_out(tokens), "b (h w) c -> b c h w", h=hw[0], w=hw[1])
+        return control.see(out, self.site, "out", hw)
+
+
+class Residual(ResBlock):
+    """A residual block that the tap can see: x (hidden state), skip (on the way up) and out."""
+
+    site: Site
+
+    def run(self, x: Tensor, time: Tensor, control: AttentionControl, skip: Tensor | None = None) -> Tensor:
+        """x, skip: batch channel row col. On the way up the skip is joined behind x, as in FreeU's b and s."""
+        hw = (x.shape[-2], x.shape[-1])
+        x = control.see(x, self.site, "x", hw)
+        if skip is not None:
+            x = torch.cat([x, control.see(skip, self.site, "skip", hw)], dim=1)
+        return control.see(self(x, time), self.site, "out", hw)
+
+
+class Level(nn.Module):
+    """One resolution on the way down or up: residual blocks, each followed by a transformer where the level has one."""
+
+    def __init__(self, widths: list[tuple[int, int]], level: int, config: UNetConfig, time_width: int) -> None:
+        super().__init__()
+        groups, channels, depth = config.norm_groups, config.channels[level], config.depth[level]
+        self.resnets = nn.ModuleList(
+            [Residual(cin, cout, groups, eps=1e-5, time_width=time_width) for cin, cout in widths]
+        )
+        attn = [Transformer(channels, config.heads[level], config, depth) for _ in widths] if depth else []
+        self.attn = nn.ModuleList(attn)
+
+
+class DownLevel(Level):
+    """A level on the way down; every result is kept as a skip for the way up."""
+
+    def __init__(self, level: int, config: UNetConfig, time_width: int) -> None:
+        cin, cout = config.channels[max(level - 1, 0)], config.channels[level]
+        widths = [(cin if i == 0 else cout, cout) for i in range(config.layers_per_block)]
+        super().__init__(widths, level, config, time_width)
+        last = level == len(config.channels) - 1
+        self.downsample = None if last else Downsample(cout, padding=(1, 1, 1, 1))
+
+
+class UpLevel(Level):
+    """A level on the way up; each residual block reads the latest skip beside its input."""
+
+    def __init__(self, level: int, config: UNetConfig, time_width: int) -> None:
+        cout = config.channels[level]
+        below = config.channels[min(level + 1, len(config.channels) - 1)]
+        beside = config.channels[max(level - 1, 0)]
+        blocks = config.layers_per_block + 1
+        skips = [cout] * (blocks - 1) + [beside]
+        widths = [((below if i == 0 else cout) + skips[i], cout) for i in range(blocks)]
+        super().__init__(widths, level, config, time_width)
+        self.upsample = None if level == 0 else Upsample(cout)
+
+
+class Middle(nn.Module):
+    """Residual block, transformer, residual block at the lowest resolution."""
+
+    def __init__(self, config: UNetConfig, time_width: int) -> None:
+        super().__init__()
+        channels, groups = config.channels[-1], config.norm_groups
+        self.resnets = nn.ModuleList(
+            [Residual(channels, channels, groups, eps=1e-5, time_width=time_width) for _ in range(2)]
+        )
+        self.attn = nn.ModuleList([Transformer(channels, config.heads[-1], config, config.mid_depth)])
+
+
+class UNet(nn.Module):
+    """Noise prediction. `sites` are the attention modules in execution order, `places` the blocks around them."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        levels = len(config.channels)
+        time_width = 4 * config.channels[0]
+        self.time_embedding = TimeEmbedding(config.channels[0], time_width)
+        self.conv_in = nn.Conv2d(config.in_channels, config.channels[0], 3, padding=1)
+        self.down = nn.ModuleList([DownLevel(level, config, time_width) for level in range(levels)])
+        self.mid = Middle(config, time_width)
+        self.up = nn.ModuleList([UpLevel(level, config, time_width) for level in reversed(range(levels))])
+        self.norm_out = nn.GroupNorm(config.norm_groups, config.channels[0], eps=1e-5)
+        self.conv_out = nn.Conv2d(config.channels[0], config.out_channels, 3, padding=1)
+        self.sites, self.places = self._name_sites()
+
+    def _levels(self) -> Iterator[tuple[str, int, nn.Module]]:
+        """(name, stride, level) in execution order."""
+        deepest = len(self.config.channels) - 1
+        for i, level in enumerate(self.down):
+            yield f"down.{i}", 2**i, level
+        yield "mid.0", 2**deepest, self.mid
+        for i, level in enumerate(self.up):
+            yield f"up.{i}", 2 ** (deepest - i), level
+
+    def _name_sites(self) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
+        """Walks the network once in execution order and tells each module its site."""
+        sites: list[Site] = []
+        places: list[Site] = []
+        layer = 0
+        for name, stride, level in self._levels():
+            index = 0
+            for i, resnet in enumerate(level.resnets):
+                resnet.site = Site(f"{name}.res.{i}.block", "block", -1, stride, 0)
+                places.append(resnet.site)
+                if i < len(level.attn):
+                    transformer = level.attn[i]
+                    transformer.site = Site(f"{name}.attn.{i}.block", "block", -1, stride, 0)
+                    places.append(transformer.site)
+                    for block in transformer.blocks:
+                        for kind, module in (("self", block.self), ("cross", block.cross)):
+                            module.site = Site(f"{name}.attn.{index}.{kind}", kind, layer, stride, module.heads)
+                            sites.append(module.site)
+                        layer, index = layer + 1, index + 1
+        return tuple(sites), tuple(places)
+
+    def cross_attentions(self) -> Iterator[CrossAttention]:
+        """Every cross-attention, in execution order."""
+        return (module for module in self.modules() if isinstance(module, CrossAttention))
+
+    def prepare_text(self, text: Tensor) -> PreparedText:
+        """Keys and values of the text for every cross-attention, computed once for all steps. text: batch token channel."""
+        if text.ndim != 3 or text.shape[-1] != self.config.text_width:
+            raise ValueError(f"text {tuple(text.shape)}: give [batch token channel] with {self.config.text_width} channels")
+        return PreparedText(text, {module.site.name: module.keys_values(text) for module in self.cross_attentions()})
+
+    def forward(
+        self,
+        x: Tensor,
+        t: int | Tensor,
+        text: Tensor | PreparedText,
+        control: AttentionControl | None = None,
+    ) -> Tensor:
+        """Predicted noise eps [batch 4 h w].
+
+        x: batch 9 h w — noisy latents, mask {0, 1}, masked-image latents (VAE-scaled); h, w multiples of config.factor.
+        t: training time index 0..999, one for all or [batch]. text: batch token channel, or from `prepare_text`.
+        control: what acts on attention; None: nothing. Its batch axis is (branch image).
+        Raises ValueError on shapes that do not fit.
+        """
+        factor = self.config.factor
+        if x.ndim != 4 or x.shape[1] != self.config.in_channels or x.shape[2] % factor or x.shape[3] % factor:
+            raise ValueError(
+                f"x {tuple(x.shape)}: give [batch {self.config.in_channels} h w] with h and w multiples of {factor}"
+            )
+        if control is None:
+            control = AttentionControl(branches=1, images=x.shape[0], t=t if isinstance(t, int) else 0)
+        elif control.branches * control.images != x.shape[0]:
+            raise ValueError(f"batch of {x.shape[0]}, but control says {control.branches} branches x {control.images} images")
+        if not isinstance(text, PreparedText):
+            text = self.prepare_text(text)
+        if text.text.shape[0] != x.shape[0]:
+            raise ValueError(f"text for a batch of {text.text.shape[0]}, but x has {x.shape[0]}")
+
+        times = torch.as_tensor(t, device=x.device).expand(x.shape[0])
+        time = F.silu(self.time_embedding(sinusoidal(times, self.config.channels[0]).to(x.dtype)))
+
+        h = self.conv_in(x)
+        skips = [h]
+        for level in self.down:
+            for i, resnet in enumerate(level.resnets):
+                h = resnet.run(h, time, control)
+                if level.attn:
+                    h = level.attn[i](h, text, control)
+                skips.append(h)
+            if level.downsample is not None:
+                h = level.downsample(h)
+                skips.append(h)
+
+        h = self.mid.resnets[0].run(h, time, control)
+        h = self.mid.attn[0](h, text, control)
+        h = self.mid.resnets[1].run(h, time, control)
+
+        for level in self.up:
+            for i, resnet in enumerate(level.resnets):
+                h = resnet.run(h, time, control, skip=skips.pop())
+                if level.attn:
+                    h = level.attn[i](h, text, control)
+            if level.upsample is not None:
+                h = level.upsample(h)
+        return self.conv_out(F.silu(self.norm_out(h)))
