@@ -66,7 +66,7 @@ class PromptGrid:
         ready = read_picture(picture, "grid")
         if ready.width < COLUMNS * SMALLEST_CELL or ready.height < rows * SMALLEST_CELL:
             given = f"a ready grid of {ready.height}x{ready.width} px (height x width)"
-            raise GridError(f"{given} is too small for {rows} rows of {COLUMNS} cells; a cell has at least {SMALLEST_CELL} px a side")
+            raise GridError(f"{given} is too small for {rows} rows of {COLUMNS} cells of at least {SMALLEST_CELL} px a side")
         grid = cls.__new__(cls)
         grid._set(pairs=rows - 1, size=size, _pictures=(), _ready=ready)
         return grid
@@ -161,8 +161,8 @@ class PromptGrid:
         else:
             grid = self.at_size((picture.height, picture.width))
         if grid.size not in (None, (picture.height, picture.width)):
-            given, own = f"{picture.height}x{picture.width}", f"{grid.size[0]}x{grid.size[1]}"
-            raise GridError(f"a picture of {given} px for a grid of {own} px (height x width); decode at this size or use with_size")
+            given, own = f"{picture.height}x{picture.width} px", f"{grid.size[0]}x{grid.size[1]} px (height x width)"
+            raise GridError(f"a picture of {given} for a grid of {own}; give one decoded at this size, or use with_size")
         return {name: picture.crop(box) for name, box in grid.boxes(without_border=without_border).items()}
 
     def crop(self, picture: Image.Image, *, without_border: bool = False) -> Image.Image:

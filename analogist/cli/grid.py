@@ -1,0 +1,81 @@
+"""`analogist grid`: three pictures in, the picture prompt out; and the grid arguments that `run` shares."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # --help imports neither Pillow nor torch
+    from analogist.grid import PromptGrid
+
+EXAMPLES = """examples:
+  analogist grid --a photo.png --a-prime sketch.png --b other.png --out out
+  analogist grid --a a1.png a2.png --a-prime p1.png p2.png --b b.png --size 256 --out out   (two example pairs: three rows)
+  analogist grid --grid grid.png --out out                                                  (mark a ready grid)
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    """Adds the command `grid`."""
+    parser = subparsers.add_parser(
+        "grid",
+        help="compose A, A' and B into a grid, plain and marked with letters and arrows",
+        description="Composes A, A' and B into the grid A A' / B B' with B' black: writes input.png, what `analogist run` takes as "
+        "--grid, and input_marked.png, with letters and arrows, what a vision-language model is asked about.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_grid_arguments(parser)
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder to write into; made where it is missing")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_grid_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds --a, --a-prime, --b, --grid, --rows and --size; `grid_from_arguments` reads them."""
+    group = parser.add_argument_group("pictures", "three pictures, or a ready grid; of any format, mode and orientation")
+    group.add_argument("--a", metavar="A.png", nargs="+", help="A; several for several example pairs, one row each")
+    group.add_argument("--a-prime", metavar="AP.png", nargs="+", help="A', what A became; as many as --a")
+    group.add_argument("--b", metavar="B.png", help="B, which is to become B' in the same way")
+    group.add_argument("--grid", metavar="GRID.png", help="a ready grid A A' / B B' instead; its B' is not looked at")
+    group.add_argument("--rows", metavar="N", type=int, help="rows of the ready grid, one more than example pairs (default 2)")
+    group.add_argument(
+        "--size", metavar="N|HxW", type=size_argument,
+        help="of the grid in pixels: N for square cells of N/2, or height x width (default: the checkpoint's own; 512 for `grid`)",
+    )  # fmt: skip
+
+
+def size_argument(text: str) -> int | tuple[int, int]:
+    """"512" -> 512, "512x768" -> (512, 768), height first."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; give N or HEIGHTxWIDTH in pixels, such as 512 or 512x768")
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+def grid_from_arguments(args: argparse.Namespace) -> "PromptGrid":
+    """The grid that the arguments describe. Raises ValueError for arguments that do not go together, PictureError, GridError."""
+    from analogist.grid import PromptGrid
+
+    given = {"--a": args.a, "--a-prime": args.a_prime, "--b": args.b}
+    present = [flag for flag, value in given.items() if value is not None]
+    if args.grid is not None:
+        if present:
+            raise ValueError(f"--grid is a whole grid and does not go with {', '.join(present)}; give one or the other")
+        return PromptGrid.from_image(args.grid, args.size, rows=2 if args.rows is None else args.rows)
+    missing = [flag for flag in given if flag not in present]
+    if missing:
+        raise ValueError(f"missing {', '.join(missing)}; give --a, --a-prime and --b, or a ready grid as --grid")
+    if args.rows is not None:
+        raise ValueError("--rows belongs to --grid; with --a and --a-prime the number of pictures says it")
+    return PromptGrid(args.a, args.a_prime, args.b, args.size)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes DIR/input.png and DIR/input_marked.png."""
+    from analogist.files import output_folder
+    from analogist.pictures import save_png
+
+    grid = grid_from_arguments(args)
+    folder = output_folder(args.out)
+    for name, image in (("input.png", grid.image), ("input_marked.png", grid.marked())):
+        print(save_png(image, folder / name))
+    return 0
