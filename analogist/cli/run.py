@@ -1,0 +1,191 @@
+"""`analogist run`: three pictures and a checkpoint in, B' out."""
+
+import argparse
+import time
+from pathlib import Path
+
+from analogist.cli.grid import add_grid_arguments, grid_from_arguments
+from analogist.cli.layers import HELP as LAYERS
+from analogist.cli.layers import parse_layers
+
+EXAMPLES = """examples:
+  analogist run --example recolour --out out
+  analogist run --a a.png --a-prime ap.png --b b.png --prompt "a red boat" --checkpoint sd-v1-5-inpainting.safetensors --out out
+  analogist run --grid grid.png --prompt-file prompts.txt --images 4 --sac-layers 4-8 --cam-layers none --out out
+  analogist run --config out/run.json --out again        (repeats a run: the same picture bytes on the same machine)
+
+Layer ranges include both ends here: 3-10 is Placement.layers(3, 11) in Python.
+DIR gets input.png, b_prime_<seed>.png, grid_<seed>.png (with several prompts b_prime_<prompt>_<seed>.png) and run.json."""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    """Adds the command `run`."""
+    parser = subparsers.add_parser(
+        "run",
+        help="paint B' from A, A' and B",
+        description="Paints B' so that A : A' :: B : B'. Settings not given are the checkpoint's own, else the published ones.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_grid_arguments(parser)
+    parser.add_argument("--example", metavar="NAME", help="a bundled example instead of pictures, with its prompt ('list' names them)")
+    text = parser.add_argument_group("text")
+    text.add_argument("--prompt", metavar="TEXT", help="what B' shows (default: none, the pictures alone)")
+    text.add_argument("--prompt-file", metavar="FILE", help="one prompt a line, each run in turn")
+    text.add_argument("--negative-prompt", metavar="TEXT", help="default: the checkpoint's own, else the published list of words")
+    text.add_argument("--prompt-suffix", metavar="TEXT", help="appended to every prompt (default: ', best quality, extremely detailed')")
+    model = parser.add_argument_group("model")
+    model.add_argument("--checkpoint", metavar="PATH", help=".safetensors file or diffusers folder (default: the embedded lab checkpoint)")
+    model.add_argument("--checkpoint-config", metavar="PATH", help="folder or JSON file for what tensor shapes can't tell")
+    model.add_argument("--vae", metavar="PATH", help="file or folder, for checkpoints that hold no VAE")
+    model.add_argument("--ema", action="store_true", help="take the EMA weights where a file holds both")
+    model.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the best there is)")
+    model.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float16 on cuda, else float32)")
+    model.add_argument("--attention", choices=("auto", "explicit", "fused"), help="form of attention (default: auto)")
+    model.add_argument("--batch", type=int, metavar="N", help="images in one UNet call (default: as many as memory allows)")
+    settings = parser.add_argument_group("settings")
+    settings.add_argument("--config", metavar="FILE", help="a configuration, or the run.json of a run to repeat; other flags override it")
+    settings.add_argument("--images", type=int, metavar="N", help="how many, with seeds S, S+1, ... (default 1)")
+    settings.add_argument("--seed", type=int, metavar="S", help="default 42")
+    settings.add_argument("--steps", type=int, metavar="N", help="of the whole schedule (published: 50)")
+    settings.add_argument("--strength", type=float, metavar="X", help="part of the schedule that is run, more than 0 to 1 (published: 0.98)")
+    settings.add_argument("--guidance", type=float, metavar="X", help="classifier-free guidance, 1 is off (published: 15)")
+    settings.add_argument("--eta", type=float, metavar="X", help="0 is deterministic DDIM (published), 1 has DDPM's noise")
+    settings.add_argument("--sac-layers", metavar="LAYERS", help=f"Self-Attention Cloning: {LAYERS} (published: 3-10)")
+    settings.add_argument("--cam-layers", metavar="LAYERS", help="Cross-Attention Masking: the same (published: 3-10)")
+    settings.add_argument("--sac-scale", type=float, metavar="X", help="s in M(A',B') := s M(A,B) (published: 1.3)")
+    parser.add_argument("--out", metavar="DIR", help="folder to write into; made where it is missing")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def settings_from_arguments(args: argparse.Namespace, config):
+    """The configuration with the flags given put over it."""
+    import dataclasses
+
+    from analogist.models.control import CAM, SAC
+
+    sampling = {key: getattr(args, key) for key in ("steps", "strength", "guidance", "eta") if getattr(args, key) is not None}
+    sac, cam = config.sac, config.cam
+    if args.sac_layers is not None:
+        placement = parse_layers(args.sac_layers, "--sac-layers")
+        sac = None if placement is None else dataclasses.replace(sac or SAC(), placement=placement)
+    if args.sac_scale is not None:
+        if sac is None:
+            raise ValueError("--sac-scale given, but SAC is off; give --sac-layers as well")
+        sac = dataclasses.replace(sac, scale=args.sac_scale)
+    if args.cam_layers is not None:
+        placement = parse_layers(args.cam_layers, "--cam-layers")
+        cam = None if placement is None else dataclasses.replace(cam or CAM(), placement=placement)
+    return config.replace(sac=sac, cam=cam, **sampling)
+
+
+def prompts_from_arguments(args: argparse.Namespace) -> list[str] | None:
+    """The prompts of --prompt or --prompt-file (blank lines left out); None where neither is given."""
+    if args.prompt is not None and args.prompt_file is not None:
+        raise ValueError("--prompt and --prompt-file do not go together; give one")
+    if args.prompt_file is None:
+        return None if args.prompt is None else [args.prompt]
+    try:
+        lines = Path(args.prompt_file).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise ValueError(f"--prompt-file {args.prompt_file}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--prompt-file {args.prompt_file}: not UTF-8 text") from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise ValueError(f"--prompt-file {args.prompt_file}: holds no prompt; write one a line")
+    return prompts
+
+
+def run(args: argparse.Namespace) -> int:
+    """Loads, samples and writes DIR."""
+    from analogist import examples
+
+    if args.example == "list":
+        print("\n".join(examples.names()))
+        return 0
+
+    from analogist.config import AnalogistConfig
+    from analogist.output import Repeat, prompt_names, save_result, write_input, write_record
+    from analogist.pipeline import DEFAULT, Analogist
+
+    pictures = any(value is not None for value in (args.a, args.a_prime, args.b, args.grid))
+    if args.example is not None and pictures:
+        raise ValueError("--example brings its own pictures; leave out --a, --a-prime, --b and --grid")
+    repeat = Repeat(args.config) if args.config is not None and Repeat.is_record(args.config) else None
+    kept = {} if repeat is None else repeat.record
+    if args.out is None and repeat is None:
+        raise ValueError("missing --out DIR, the folder to write into")
+    out = Path(args.out) if args.out is not None else beside(repeat.path.resolve().parent)
+
+    prompts = prompts_from_arguments(args)
+    if args.example is not None:
+        example = examples.load(args.example)
+        grid, prompts = example.grid(args.size), prompts or [example.prompt]
+    elif pictures or repeat is None:
+        grid = grid_from_arguments(args)
+    else:
+        grid = repeat.grid() if args.size is None else repeat.grid().with_size(args.size)
+    if prompts is None:
+        prompts = [""] if repeat is None else repeat.prompts()
+
+    def given(flag, key: str, otherwise):
+        return flag if flag is not None else kept.get(key, otherwise)
+
+    checkpoint = args.checkpoint if args.checkpoint is not None else kept.get("checkpoint", {}).get("path")
+    extras = kept.get("inputs", {})
+    loading = {
+        "config": given(args.checkpoint_config, "", extras.get("checkpoint_config")),
+        "vae": given(args.vae, "", extras.get("vae")),
+        "ema": args.ema or extras.get("ema", False),
+    }
+    model = Analogist.from_checkpoint(
+        checkpoint, **loading, device=given(args.device, "device", None), dtype=given(args.dtype, "dtype", None),
+        attention=given(args.attention, "attention", "auto"),
+    )  # fmt: skip
+    if repeat is not None and args.checkpoint is None and model.checkpoint.fingerprint != kept["checkpoint"]["fingerprint"]:
+        raise ValueError(
+            f"{model.checkpoint.path}: not the checkpoint of {args.config} (its content key differs); "
+            "give --checkpoint to use it all the same"
+        )
+    base = model.config if args.config is None else repeat.config if repeat is not None else AnalogistConfig.load(args.config)
+    seeds = kept.get("seeds", [42])
+    grid = grid.at_size(model.size)
+    call = {
+        "negative_prompt": given(args.negative_prompt, "negative_prompt", DEFAULT),
+        "prompt_suffix": given(args.prompt_suffix, "prompt_suffix", DEFAULT),
+        "images": args.images if args.images is not None else len(seeds),
+        "seed": args.seed if args.seed is not None else seeds[0],
+        "config": settings_from_arguments(args, base),
+        "batch": given(args.batch, "images_at_once", None),
+        "progress": not args.quiet,
+    }
+    model.check(grid, **{key: call[key] for key in ("images", "seed", "config")})
+    write_input(grid, out)
+    names = prompt_names(prompts) if len(prompts) > 1 else [None]
+    results, started = [], time.perf_counter()
+    for prompt, name in zip(prompts, names, strict=True):
+        result = model(grid, prompt, **call)
+        for path in save_result(result, out, name):
+            print(path)
+        results.append(result)
+    inputs = {key: _absolute(getattr(args, key)) for key in ("a", "a_prime", "b", "grid") if getattr(args, key) is not None}
+    inputs |= {"example": args.example} if args.example is not None else {}
+    inputs |= {"checkpoint_config": _absolute(loading["config"]), "vae": _absolute(loading["vae"]), "ema": loading["ema"]}
+    where = None if checkpoint is None else _absolute(checkpoint)
+    print(write_record(results, out, checkpoint=where, inputs=inputs, seconds=time.perf_counter() - started))
+    return 0
+
+
+def beside(folder: Path) -> Path:
+    """Where a repeat without --out goes: DIR_repeat, so that nothing is overwritten."""
+    return folder.with_name(folder.name + "_repeat")
+
+
+def _absolute(path):
+    """Paths as a later call from elsewhere finds them."""
+    if isinstance(path, list):
+        return [_absolute(one) for one in path]
+    return None if path is None else str(Path(path).resolve())

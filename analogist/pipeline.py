@@ -1,0 +1,276 @@
+"""Analogist: A : A' :: B : B'. Loads a checkpoint and runs the method, as a generator of steps or as one call."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+from analogist import weights
+from analogist.config import NEGATIVE_PROMPT, PROMPT_SUFFIX, AnalogistConfig
+from analogist.grid import PromptGrid, check_size, to_image
+from analogist.memory import images_at_once
+from analogist.models.control import FORMS
+from analogist.models.ddim import alpha_bars, ddim_times
+from analogist.models.unet import UNet, UNetConfig
+from analogist.models.vae import VAE, VAEConfig
+from analogist.record import make_record, tensor_key
+from analogist.result import Result, Step
+from analogist.sampling import Run, decode, encode_grid
+from analogist.seeds import Randomness, check_seeds
+from analogist.study.capture import Capture
+from analogist.study.edits import Edits
+from analogist.study.tap import RunShape, StudyTap
+from analogist.text import TextEncoder
+from analogist.weights.load import Checkpoint, open_checkpoint
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class _Default:
+    """Stands for "the checkpoint's own, else the published one" in arguments."""
+
+    def __repr__(self) -> str:
+        return "DEFAULT"
+
+
+DEFAULT = _Default()
+
+
+class UntrainedWarning(UserWarning):
+    """The checkpoint says of itself that it is not trained: what it paints means nothing."""
+
+
+def lab_checkpoint() -> Path:
+    """The folder of the embedded lab checkpoint."""
+    return Path(weights.__file__).resolve().parent / "lab"
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for; None: cuda, else mps, else cpu. Raises ValueError where it is not there."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r}: give cpu, cuda, cuda:1 or mps") from error
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(chosen.type, False):
+        raise ValueError(f"device {device!r} is not available here; use 'cpu', or leave it out to take what there is")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {device!r}: this machine has {torch.cuda.device_count()} CUDA device(s), numbered from 0")
+    return chosen
+
+
+def pick_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The dtype asked for; None: float16 on cuda, else float32."""
+    if dtype is None:
+        return torch.float16 if device.type == "cuda" else torch.float32
+    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if chosen not in DTYPES.values():
+        raise ValueError(f"dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
+    return chosen
+
+
+class Analogist:
+    """The method on one checkpoint. Runs keep nothing on it: two runs cannot influence each other.
+
+    unet, vae, text: the networks. config: the checkpoint's own settings, else the published ones; used where config=None.
+    size: default picture size in pixels. device, dtype: where and in what the networks compute.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, unet: UNet, vae: VAE, text: TextEncoder, *,
+        device: torch.device, dtype: torch.dtype, attention: str = "auto",
+    ) -> None:  # fmt: skip
+        defaults = checkpoint.defaults or {}
+        schedule = checkpoint.scheduler
+        self.checkpoint, self.unet, self.vae, self.text = checkpoint, unet, vae, text
+        self.device, self.dtype = device, dtype
+        self.attention = _form(attention)
+        self.config = AnalogistConfig.from_json(defaults["config"]) if "config" in defaults else AnalogistConfig()
+        self.size: int = defaults.get("size", checkpoint.default_size)
+        self.negative_prompt: str = defaults.get("negative_prompt", NEGATIVE_PROMPT)
+        self.prompt_suffix: str = defaults.get("prompt_suffix", PROMPT_SUFFIX)
+        self.trained: bool = defaults.get("trained", True)
+        self.alpha_bars = alpha_bars(schedule["beta_start"], schedule["beta_end"], schedule["num_train_timesteps"]).to(device)
+        # Below time 0: the checkpoints' set_alpha_to_one is off, then the first entry of the schedule is used.
+        self.alpha_bar_end = torch.ones((), device=device) if schedule["set_alpha_to_one"] else self.alpha_bars[0]
+        self.steps_offset: int = schedule["steps_offset"]
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | Path | None = None, *, config: str | Path | dict | None = None, vae: str | Path | None = None,
+        device: str | torch.device | None = None, dtype: str | torch.dtype | None = None, attention: str = "auto", ema: bool = False,
+    ) -> "Analogist":  # fmt: skip
+        """Loads a checkpoint.
+
+        path: a .safetensors file (single-file layout) or a folder (diffusers layout); None: the embedded lab checkpoint.
+        config: a folder, JSON file or dict for what shapes can't tell (heads, norm groups). vae: for files that hold none.
+        device None: cuda, else mps, else cpu. dtype None: float16 on cuda, else float32. attention: "auto", "explicit" or
+        "fused", the default of every call. ema: take the EMA weights where a file holds both.
+        Raises ValueError (WeightsError) that says what the file is and what to do.
+        """
+        device = pick_device(device)
+        dtype = pick_dtype(dtype, device)
+        _form(attention)
+        checkpoint = open_checkpoint(lab_checkpoint() if path is None else path, config=config, vae=vae, ema=ema)
+        with torch.device("meta"):
+            unet, autoencoder = UNet(UNetConfig(**checkpoint.unet)), VAE(VAEConfig(**checkpoint.vae))
+        checkpoint.load_unet(unet, dtype=dtype, device=device)
+        checkpoint.load_vae(autoencoder, dtype=dtype, device=device)
+        text = TextEncoder.from_checkpoint(checkpoint, dtype=dtype, device=device)
+        for network in (unet, autoencoder):
+            network.eval().requires_grad_(False)
+        model = cls(checkpoint, unet, autoencoder, text, device=device, dtype=dtype, attention=attention)
+        if not model.trained:
+            warnings.warn(f"{checkpoint.path}: this checkpoint is not trained, its pictures mean nothing", UntrainedWarning, stacklevel=2)
+        return model
+
+    def __call__(
+        self, grid: PromptGrid, prompt: str = "", *, negative_prompt: str | _Default = DEFAULT,
+        prompt_suffix: str | _Default = DEFAULT, text: Tensor | None = None, images: int = 1, seed: int = 42,
+        generator: Generator | None = None, config: AnalogistConfig | None = None,
+        capture: Capture | str | list | None = None, edit: Edits | None = None, attention: str | None = None,
+        progress: bool = True, batch: int | None = None,
+    ) -> Result:  # fmt: skip
+        """Paints B' and returns the Result.
+
+        prompt: what B' shows; the suffix is appended to it. text: Tensor [branch token channel] (branch 0 negative, 1 prompt)
+        instead of the prompts. images: how many, with seeds seed, seed + 1, ... generator: one torch.Generator, consumed in
+        the published order, instead of seeds. config None: the model's own. capture, edit: see `analogist.study`.
+        batch: images in one UNet call; None: as many as memory allows (the record says how many).
+        Raises ValueError on bad arguments, before any network runs; SamplingError on NaN, naming the step.
+        """
+        prompts = self._prompts(prompt, negative_prompt, prompt_suffix, text)
+        run, tap, grid = self._prepare(grid, prompts, text, images, seed, generator, config, capture, edit, attention, batch)
+        missing = [name for name, value in (("edit", edit), ("text", text), ("generator", generator)) if value is not None]
+        record = make_record(
+            run, checkpoint=self.describe(), grid=grid, prompts=prompts, device=self.device, dtype=self.dtype,
+            attention=run.attention, not_repeatable=missing,
+        )  # fmt: skip
+        *_, last = tqdm(run.steps(), total=len(run.times), desc="sampling", unit="step", disable=not progress)
+        pixels = decode(self.vae, last.z_t, self.dtype)
+        grids = [to_image(picture) for picture in pixels]
+        maps = {} if tap is None else tap.maps
+        return Result([grid.crop(picture) for picture in grids], grids, last.z_t, pixels, maps, record)
+
+    def steps(
+        self, grid: PromptGrid, prompt: str = "", *, negative_prompt: str | _Default = DEFAULT,
+        prompt_suffix: str | _Default = DEFAULT, text: Tensor | None = None, images: int = 1, seed: int = 42,
+        generator: Generator | None = None, config: AnalogistConfig | None = None,
+        capture: Capture | str | list | None = None, edit: Edits | None = None, attention: str | None = None,
+        progress: bool = False, batch: int | None = None,
+    ) -> Iterator[Step]:  # fmt: skip
+        """The same run as a generator: yields a Step after each executed step; stop whenever you like. Arguments as in the call."""
+        prompts = self._prompts(prompt, negative_prompt, prompt_suffix, text)
+        run, _, _ = self._prepare(grid, prompts, text, images, seed, generator, config, capture, edit, attention, batch)
+        return iter(tqdm(run.steps(), total=len(run.times), desc="sampling", unit="step", disable=not progress))
+
+    def preview(self, latents: Tensor) -> Image.Image:
+        """The first image of some latents, decoded: the whole grid. latents: image 4 h w, VAE-scaled (step.z_t, step.x0)."""
+        return to_image(decode(self.vae, latents[:1], self.dtype)[0])
+
+    def encode_text(self, prompt: str, negative_prompt: str = "") -> Tensor:
+        """Encoded text [branch token channel]: branch 0 negative, 1 prompt. No suffix is appended."""
+        return self.text.encode([negative_prompt, prompt])
+
+    def check(
+        self, grid: PromptGrid, *, images: int = 1, seed: int = 42, config: AnalogistConfig | None = None
+    ) -> tuple[PromptGrid, AnalogistConfig, list[tuple[int, int]], tuple[int, ...]]:
+        """Checks the arguments of a call without running anything: sizes, steps, placements, seeds.
+
+        Returns the grid with its size resolved, the configuration, (t, t_prev) of the steps that a run executes, and the
+        images' seeds. Raises ValueError saying what is allowed.
+        """
+        if not isinstance(grid, PromptGrid):
+            raise ValueError(f"grid {type(grid).__name__}: give PromptGrid(a, a_prime, b) or PromptGrid.from_image(picture)")
+        grid = grid.at_size(self.size)
+        check_size(*grid.size, *self.size_multiples(grid.rows))
+        config = self.config if config is None else config
+        if not isinstance(config, AnalogistConfig):
+            raise ValueError(f"config {type(config).__name__}: give an AnalogistConfig, e.g. model.config.replace(steps=20)")
+        sampling = config.sampling
+        times = ddim_times(sampling.steps, sampling.strength, n=len(self.alpha_bars), offset=self.steps_offset)
+        for setting, kind in ((config.sac, "self"), (config.cam, "cross")):
+            if setting is not None:
+                setting.placement.check(self.unet.sites, kind, len(times))
+        if config.sac is not None:
+            config.sac.blocks(grid.rows)  # as many scales as example pairs
+        return grid, config, times, check_seeds(seed, images)
+
+    def describe(self) -> dict:
+        """What a record says of the checkpoint: name, family and content key; no absolute path."""
+        c = self.checkpoint
+        return {"name": Path(c.path).name, "family": c.family, "layout": c.layout, "fingerprint": c.fingerprint, "trained": self.trained}
+
+    def size_multiples(self, rows: int = 2) -> tuple[int, int]:
+        """Height and width must be multiples of these pixels, so that every map splits into rows x 2 cells."""
+        # The lowest attention map has one token for factor_vae * factor_unet pixels.
+        lowest = self.vae.config.factor * max(site.stride for site in self.unet.sites)
+        return lowest * rows, lowest * 2
+
+    def _prompts(self, prompt: str, negative: str | _Default, suffix: str | _Default, text: Tensor | None) -> dict:
+        if text is not None:
+            if prompt or not isinstance(negative, _Default) or not isinstance(suffix, _Default):
+                raise ValueError("text= stands instead of prompt, negative_prompt and prompt_suffix; give one or the others")
+            return {"prompt": None, "negative_prompt": None, "prompt_suffix": None, "text_sha256": tensor_key(text)}
+        negative = self.negative_prompt if isinstance(negative, _Default) else negative
+        suffix = self.prompt_suffix if isinstance(suffix, _Default) else suffix
+        for name, value in (("prompt", prompt), ("negative_prompt", negative), ("prompt_suffix", suffix)):
+            if not isinstance(value, str):
+                raise ValueError(f"{name} {value!r}: give one text")
+        return {"prompt": prompt, "negative_prompt": negative, "prompt_suffix": suffix}
+
+    def _encode(self, prompts: dict, text: Tensor | None) -> Tensor:
+        if text is None:
+            # As in the authors' code the suffix follows whatever the prompt is; nothing alone stays nothing.
+            prompt = prompts["prompt"] + prompts["prompt_suffix"] if prompts["prompt"] else ""
+            return self.encode_text(prompt, prompts["negative_prompt"])
+        width = self.unet.config.text_width
+        if text.ndim != 3 or text.shape[0] != 2 or text.shape[2] != width:
+            raise ValueError(f"text {tuple(text.shape)}: give [branch token channel] = [2 n {width}], branch 0 negative and 1 prompt")
+        return text.to(self.device, self.dtype)
+
+    def _prepare(
+        self, grid: PromptGrid, prompts: dict, text: Tensor | None, images: int, seed: int, generator: Generator | None,
+        config: AnalogistConfig | None, capture, edit, attention: str | None, batch: int | None,
+    ) -> tuple[Run, StudyTap | None, PromptGrid]:  # fmt: skip
+        """Checks every argument, then encodes text and pictures; the grid comes back with its size resolved."""
+        attention = self.attention if attention is None else _form(attention)
+        grid, config, times, seeds = self.check(grid, images=images, seed=seed, config=config)
+        sampling, randomness = config.sampling, Randomness(seeds, generator)
+        h, w = (side // self.vae.config.factor for side in grid.size)
+        branches = 1 if sampling.guidance == 1 else 2
+        if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
+            raise ValueError(f"batch {batch!r}: a whole number from 1 up is allowed")
+        tap = None
+        if capture is not None or edit is not None:
+            shape = RunShape(
+                steps=len(times), times=tuple(t for t, _ in times), branches=branches, images=images, latent=(h, w), rows=grid.rows,
+                tokens=self.text.length if text is None else text.shape[1], dtype=self.dtype, size=grid.size,
+                words=self.text, prompts=prompts,
+            )  # fmt: skip
+            tap = StudyTap(capture, edit, self.unet, shape)
+            batch = images  # maps of all images are looked at together
+        fit = images_at_once(self.unet.config, images=images, branches=branches, h=h, w=w, device=self.device, dtype=self.dtype)
+        encoded = self._encode(prompts, text)
+        start = encode_grid(self.vae, grid, randomness.draw(self.vae.config.latent_channels, h, w), self.device, self.dtype)
+        run = Run(
+            unet=self.unet, start=start, text=encoded, times=times, alpha_bars=self.alpha_bars, alpha_bar_end=self.alpha_bar_end,
+            config=config, randomness=randomness, rows=grid.rows, attention=attention,
+            images_at_once=min(batch or fit, images), tap=tap,
+        )  # fmt: skip
+        for site in self.unet.sites:  # "fused" where a map is wanted is an error before the first UNet call
+            for i in range(len(times)):
+                run.control(i, images).form_at(site)
+        return run, tap, grid
+
+
+def _form(attention: str) -> str:
+    if attention not in FORMS:
+        raise ValueError(f"attention {attention!r}: allowed are {', '.join(FORMS)}")
+    return attention

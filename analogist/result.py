@@ -1,0 +1,53 @@
+"""What a run gives back: pictures, latents, maps, and the record that repeats it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from PIL import Image
+from torch import Tensor
+
+
+class SamplingError(ValueError):
+    """A run that went wrong while sampling or decoding, such as NaN in the latents; the message says at which step."""
+
+
+@dataclass
+class Step:
+    """One executed step, as `Analogist.steps` yields it.
+
+    i: executed step, 0 first. t: training time index, 0..999. z_t: latents after the step [image 4 h w]; assign it to go
+    on from others. x0: predicted clean latents [image 4 h w]. eps: guided noise prediction [image 4 h w].
+    maps: what was captured in this step.
+    """
+
+    i: int
+    t: int
+    z_t: Tensor
+    x0: Tensor
+    eps: Tensor
+    maps: Mapping = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of one call.
+
+    b_primes: the B' cells, one an image. grids: the whole decoded grids. latents: image 4 h w, the last latents, VAE-scaled.
+    pixels: image 3 height width in about [-1, 1]. maps: what capture= asked for. record: JSON-ready, everything needed to run it again.
+    """
+
+    b_primes: list[Image.Image]
+    grids: list[Image.Image]
+    latents: Tensor
+    pixels: Tensor
+    maps: Mapping
+    record: dict
+
+    @property
+    def b_prime(self) -> Image.Image:
+        """The first image's B' cell."""
+        return self.b_primes[0]
+
+    def _repr_png_(self) -> bytes:
+        """Notebooks show the first image's grid."""
+        return self.grids[0]._repr_png_()

@@ -1,0 +1,161 @@
+"""One run of the sampler: what it starts from, and its steps, in the published order (Gu et al. 2024 and the authors' code)."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from analogist.config import AnalogistConfig
+from analogist.grid import PromptGrid
+from analogist.models.control import AttentionControl, Tap
+from analogist.models.ddim import add_noise, ddim_step
+from analogist.models.unet import PreparedText, UNet
+from analogist.models.vae import VAE, Posterior
+from analogist.result import SamplingError, Step
+from analogist.seeds import Draws, Randomness
+
+
+def exact(device: torch.device):
+    """TF32 off for convolutions on CUDA (matrix products have it off by default), without touching the global setting."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if device.type == "cuda" else nullcontext()
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the sampler starts from; float32 on the model's device.
+
+    z0: image 4 h w, latents of the picture with B pasted over B'. noise: image 4 h w.
+    fixed: image 5 h w, mask and masked-image latents, which every UNet call sees.
+    """
+
+    z0: Tensor
+    noise: Tensor
+    fixed: Tensor
+
+
+@torch.no_grad()
+def encode_grid(vae: VAE, grid: PromptGrid, draws: Draws, device: torch.device, dtype: torch.dtype) -> Start:
+    """Latents of the grid, sampled with the given draws.
+
+    The picture with B pasted over B' and the masked picture (B' mid-grey) are encoded together; the mask goes to latent
+    size by nearest neighbour.
+    """
+    pictures = torch.cat([grid.pixels(), grid.masked_pixels()]).to(device, dtype)
+    with exact(device):
+        posterior = vae.posterior(pictures)
+    mean, std = posterior.mean.float(), posterior.std.float()
+    pasted, masked = Posterior(mean[:1], std[:1]), Posterior(mean[1:], std[1:])
+    scale = vae.config.scaling_factor
+    z0 = pasted.sample(draws.image.to(device)) * scale
+    z_masked = masked.sample(draws.masked.to(device)) * scale
+    mask = F.interpolate(grid.mask_tensor().to(device), size=z0.shape[-2:], mode="nearest")
+    fixed = torch.cat([mask.expand(len(z0), -1, -1, -1), z_masked], dim=1)
+    return Start(z0, draws.noise.to(device), fixed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything one run needs, ready to step. Nothing of it is kept on the model.
+
+    text: branch token channel, branch 0 negative and 1 prompt. times: (t, t_prev) of the executed steps.
+    alpha_bars: float32 [1000]. alpha_bar_end: the cumulative product below time 0.
+    """
+
+    unet: UNet
+    start: Start
+    text: Tensor
+    times: list[tuple[int, int]]
+    alpha_bars: Tensor
+    alpha_bar_end: Tensor
+    config: AnalogistConfig
+    randomness: Randomness
+    rows: int
+    attention: str
+    images_at_once: int
+    tap: Tap | None = None
+
+    @property
+    def images(self) -> int:
+        return self.start.z0.shape[0]
+
+    @property
+    def branches(self) -> int:
+        """2 with classifier-free guidance; 1 (the text branch alone) at guidance 1, where the other has no weight."""
+        return 1 if self.config.sampling.guidance == 1 else 2
+
+    def control(self, i: int, images: int) -> AttentionControl:
+        """What acts on attention in executed step i, for a batch of `images` images."""
+        return AttentionControl(
+            step=i, t=self.times[i][0], branches=self.branches, images=images, sac=self.config.sac, cam=self.config.cam,
+            tap=self.tap, rows=self.rows, attention=self.attention,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def prepare_text(self) -> dict[int, PreparedText]:
+        """Keys and values of the text for each batch size that the UNet calls of this run have."""
+        chosen = self.text if self.branches == 2 else self.text[1:]
+        sizes = {min(self.images_at_once, self.images), self.images % self.images_at_once or self.images_at_once}
+        return {n: self.unet.prepare_text(chosen.repeat_interleave(n, dim=0)) for n in sizes}
+
+    @torch.no_grad()
+    def guided_noise(self, z_t: Tensor, i: int, texts: dict[int, PreparedText]) -> Tensor:
+        """Predicted noise with classifier-free guidance, eps = eps_neg + w (eps_text - eps_neg). z_t: image 4 h w, float32."""
+        parts = []
+        for first in range(0, self.images, self.images_at_once):
+            chosen = slice(first, min(first + self.images_at_once, self.images))
+            images = chosen.stop - chosen.start
+            # channel order of the checkpoints: noisy latents 4, mask 1, masked-image latents 4
+            x = torch.cat([z_t[chosen], self.start.fixed[chosen]], dim=1).to(self.text.dtype)
+            with exact(x.device):
+                eps = self.unet(torch.cat([x] * self.branches), self.times[i][0], texts[images], self.control(i, images)).float()
+            if self.branches == 2:
+                negative, text = eps.chunk(2)
+                eps = negative + self.config.sampling.guidance * (text - negative)
+            parts.append(eps)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    @torch.no_grad()
+    def start_latents(self) -> Tensor:
+        """Latents at the first executed time; at strength exactly 1 they are the pure noise, as in the authors' code."""
+        if self.config.sampling.strength == 1:
+            return self.start.noise
+        return add_noise(self.start.z0, self.start.noise, self.alpha_bars[self.times[0][0]])
+
+    def steps(self) -> Iterator[Step]:
+        """Runs the steps, yielding after each; `step.z_t` may be assigned. Raises SamplingError on NaN, naming the step."""
+        texts = self.prepare_text()
+        z_t = self.start_latents()
+        for i, (t, t_prev) in enumerate(self.times):
+            step = self._step(z_t, i, t, t_prev, texts)
+            yield step
+            if step.z_t.shape != z_t.shape:
+                raise ValueError(f"step {i}: z_t was assigned {tuple(step.z_t.shape)}, but the latents are {tuple(z_t.shape)}")
+            z_t = step.z_t.detach().to(z_t)
+
+    @torch.no_grad()
+    def _step(self, z_t: Tensor, i: int, t: int, t_prev: int, texts: dict[int, PreparedText]) -> Step:
+        eps = self.guided_noise(z_t, i, texts)
+        alpha_bar = self.alpha_bars[t]
+        alpha_bar_prev = self.alpha_bars[t_prev] if t_prev >= 0 else self.alpha_bar_end
+        eta = self.config.sampling.eta
+        noise = self.randomness.step_noise(z_t) if eta > 0 else None
+        z_prev, x0 = ddim_step(z_t, eps, alpha_bar, alpha_bar_prev, eta=eta, noise=noise)
+        if not torch.isfinite(z_prev).all():
+            raise SamplingError(
+                f"NaN or infinite latents at step {i} (t = {t}) in {self.text.dtype}; "
+                "try dtype float32 or bfloat16, or a smaller guidance or SAC scale"
+            )
+        return Step(i, t, z_prev, x0, eps, {} if self.tap is None else self.tap.step_maps(i))
+
+
+@torch.no_grad()
+def decode(vae: VAE, latents: Tensor, dtype: torch.dtype) -> Tensor:
+    """Pixels [image 3 height width] in about [-1, 1], float32, one image at a time. latents: image 4 h w, VAE-scaled."""
+    with exact(latents.device):
+        pixels = torch.cat([vae.decode(z[None].to(dtype)).float() for z in latents])
+    if not torch.isfinite(pixels).all():
+        raise SamplingError(f"the VAE decoded NaN in {dtype}; some checkpoints' VAE needs float32 or bfloat16: try that dtype")
+    return pixels

@@ -1,0 +1,67 @@
+"""Where randomness comes from: one CPU generator an image, or one for all in the published order.
+
+A seed gives the same numbers on every device, and image k of a batch is image 0 of seed s + k.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of a run's start, float32 on the CPU, all N(0, 1): [image 4 h w] each.
+
+    noise: for the start latents. image, masked: for sampling the posteriors of `pasted` and of the masked picture.
+    """
+
+    noise: Tensor
+    image: Tensor
+    masked: Tensor
+
+
+class Randomness:
+    """Draws for the start of a run and, where eta > 0, for its steps.
+
+    seeds: one an image, each with its own generator, drawing noise and then the two posteriors.
+    generator: instead of seeds, one torch.Generator consumed in the published order: the noise of all images, then one
+    draw for each posterior, shared by the images.
+    """
+
+    def __init__(self, seeds: Sequence[int], generator: Generator | None = None) -> None:
+        if generator is not None and generator.device.type != "cpu":
+            raise ValueError(f"generator on {generator.device}: give a CPU generator, so that results do not depend on the device")
+        self.seeds = tuple(seeds)
+        self._shared = generator
+        self._own = [Generator().manual_seed(seed) for seed in seeds] if generator is None else []
+
+    def draw(self, channels: int, h: int, w: int) -> Draws:
+        """The start's draws for latents [image channels h w]."""
+        if self._shared is not None:
+            images = len(self.seeds)
+            noise = torch.randn((images, channels, h, w), generator=self._shared)
+            image, masked = (
+                torch.randn((1, channels, h, w), generator=self._shared).expand(images, -1, -1, -1) for _ in range(2)
+            )
+            return Draws(noise, image, masked)
+        drawn = [[torch.randn((1, channels, h, w), generator=own) for _ in range(3)] for own in self._own]
+        return Draws(*(torch.cat(parts) for parts in zip(*drawn, strict=True)))
+
+    def step_noise(self, like: Tensor) -> Tensor:
+        """N(0, 1) for one step with eta > 0. like: image 4 h w."""
+        if self._shared is not None:
+            noise = torch.randn(like.shape, generator=self._shared)
+        else:
+            noise = torch.cat([torch.randn((1, *like.shape[1:]), generator=own) for own in self._own])
+        return noise.to(like.device)
+
+
+def check_seeds(seed: int, images: int) -> tuple[int, ...]:
+    """Effective seeds of the images, s + k. Raises ValueError on a seed or number of images that is not allowed."""
+    if isinstance(images, bool) or not isinstance(images, int) or images < 1:
+        raise ValueError(f"images {images!r}: a whole number from 1 up is allowed")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63 - images:
+        raise ValueError(f"seed {seed!r}: a whole number from 0 to 2**63 is allowed")
+    return tuple(seed + k for k in range(images))
