@@ -1,0 +1,171 @@
+"""A checkpoint that has been opened, and the strict loading of its parts into modules built on the meta device.
+
+    with torch.device("meta"):
+        unet = UNet(UNetConfig(**checkpoint.unet))
+    report = checkpoint.load_unet(unet, dtype=torch.float16)
+
+Place in the flow: what load.open_checkpoint returns.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .files import Found
+from .fingerprint import fingerprint
+from .header import Header
+from .parts import Group, Mapped
+from .reader import read_all
+from .strict import Comparison, compare, demand
+
+NAMES = {"unet": "UNet", "vae": "VAE", "text": "text encoder"}
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One part of a checkpoint on disk."""
+
+    found: Found
+    group: Group
+    mapped: Mapped = field(repr=False)
+    outside: list[str] = field(repr=False)  # names of its file that belong to no part
+
+    @property
+    def types(self) -> dict[str, int]:
+        """Number of tensors by type on disk, of those that are loaded."""
+        return dict(Counter(piece.info.dtype for piece in self.mapped.pieces.values()))
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was loaded. types: tensors by type on disk; unused: names left out on purpose; notes: choices and leftovers, in
+    words.
+    """
+
+    part: str
+    tensors: int
+    parameters: int
+    dtype: torch.dtype
+    device: torch.device
+    types: dict[str, int]
+    files: list[Path]
+    unused: list[str]
+    notes: list[str]
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint as its headers and configs describe it; no weights are read before load_*.
+
+    layout: "single file" or "folder". family: "sd15-inpainting" or "sd2-inpainting"; description: the same in words.
+    unet, vae, text: fields of UNetConfig, VAEConfig and CLIPTextConfig. scheduler: beta_start, beta_end, num_train_timesteps,
+    steps_offset, set_alpha_to_one, prediction_type. text_layer: "penultimate" where the last layer of the stored tower is left out
+    (text then has one layer less), else "last". tokenizer: a folder; None: CLIP's published one. defaults: the checkpoint's own
+    settings (analogist.json), if any. default_size: pixels, or (height, width). notes: what was chosen, ignored or contradicted.
+    """
+
+    path: Path
+    layout: str
+    family: str
+    description: str
+    unet: dict[str, object]
+    vae: dict[str, object]
+    text: dict[str, object]
+    scheduler: dict[str, object]
+    text_layer: str
+    pad_token_id: int
+    tokenizer: Path | None
+    defaults: dict[str, object] | None
+    default_size: int | tuple[int, int]
+    notes: list[str]
+    sources: dict[str, Source] = field(repr=False)
+
+    @property
+    def dtypes(self) -> dict[str, dict[str, int]]:
+        """Part -> number of tensors by type on disk."""
+        return {part: source.types for part, source in self.sources.items()}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Content key, 64 hexadecimal digits; see fingerprint.py for what it covers."""
+        tensors = {
+            part: list({piece.info.name: piece.info for piece in source.mapped.pieces.values()}.values())
+            for part, source in self.sources.items()
+        }
+        settings = {
+            "unet": self.unet, "vae": self.vae, "text": self.text, "scheduler": self.scheduler,
+            "text_layer": self.text_layer, "pad_token_id": self.pad_token_id,
+        }  # fmt: skip
+        return fingerprint(tensors, self._headers(*self.sources), settings, self.tokenizer)
+
+    def _headers(self, *names: str) -> list[Header]:
+        return list({header.path: header for name in names for header in self.sources[name].found.headers}.values())
+
+    def compare(self, part: str, module: nn.Module) -> Comparison:
+        """What a part ("unet", "vae", "text") lacks or has too much for a module; reads nothing."""
+        source = self.sources[part]
+        return compare(_as_module(source.mapped, module) if part == "text" else source.mapped, source.outside, module)
+
+    def load_unet(self, module: nn.Module, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> LoadReport:
+        """Load the UNet; module: built on the meta device from UNetConfig(**checkpoint.unet).
+
+        Raises WeightsError where anything is missing, extra or misshapen; ValueError for a dtype other than float32, float16,
+        bfloat16.
+        """
+        return self._load("unet", module, dtype, device)
+
+    def load_vae(self, module: nn.Module, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> LoadReport:
+        """Load the VAE; module: built on the meta device from VAEConfig(**checkpoint.vae). Raises as load_unet."""
+        return self._load("vae", module, dtype, device)
+
+    def load_text(self, module: nn.Module, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> LoadReport:
+        """Load the text encoder; module: CLIPTextModel built on the meta device from CLIPTextConfig(**checkpoint.text).
+        Raises as load_unet.
+        """
+        return self._load("text", module, dtype, device)
+
+    def _load(self, part: str, module: nn.Module, dtype: torch.dtype, device: torch.device | str) -> LoadReport:
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype {dtype}: weights are loaded as one of {', '.join(str(known) for known in DTYPES)}")
+        device = torch.device(device)
+        source = self.sources[part]
+        demand(self.compare(part, module), NAMES[part], source.found.label, self.description)
+        mapped = _as_module(source.mapped, module) if part == "text" else source.mapped
+        want = {name: tensor.shape for name, tensor in module.state_dict().items()}
+        tensors = read_all(mapped.pieces, want, self._headers(part), dtype, device)
+        module.load_state_dict(tensors, strict=True, assign=True)
+        _finish_buffers(module, device)
+        return LoadReport(
+            NAMES[part],
+            len(tensors),
+            sum(tensor.numel() for tensor in tensors.values()),
+            dtype,
+            device,
+            source.types,
+            [header.path for header in source.found.headers],
+            mapped.unused,
+            list(self.notes),
+        )
+
+
+def _as_module(mapped: Mapped, module: nn.Module) -> Mapped:
+    """Text names with `text_model.` before them where the module (transformers before 5.6) has it."""
+    if not any(name.startswith("text_model.") for name in module.state_dict()):
+        return mapped
+    return replace(mapped, pieces={"text_model." + name: piece for name, piece in mapped.pieces.items()})
+
+
+def _finish_buffers(module: nn.Module, device: torch.device) -> None:
+    """Buffers that are in no file: the text encoder's positions. Any other left on the meta device would fail far from here."""
+    for name, buffer in list(module.named_buffers()):
+        if buffer.device.type != "meta":
+            continue
+        owner, leaf = module.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
+        if leaf != "position_ids":
+            raise ValueError(f"{type(module).__name__} has the buffer {name}, which no checkpoint holds and nothing here can fill")
+        owner.register_buffer(leaf, torch.arange(buffer.shape[-1], device=device).expand(buffer.shape), persistent=False)

@@ -1,0 +1,197 @@
+"""Opening a checkpoint from its headers alone.
+
+    checkpoint = open_checkpoint("sd-v1-5-inpainting.safetensors")
+
+Place in the flow: files.py -> header.py -> parts.py -> families.py and configs.py -> here -> checkpoint.Checkpoint.load_*.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from . import configs, families, files, parts
+from .checkpoint import NAMES, Checkpoint, LoadReport, Source
+from .errors import WeightsError
+from .families import Family
+from .files import Found
+from .parts import Split
+from .tokens import padding_id
+
+__all__ = ["Checkpoint", "LoadReport", "WeightsError", "open_checkpoint"]
+
+
+def _source(kind: str, found: Found, pieces: Split | None = None, layers: int | None = None) -> Source:
+    """The one group of a kind among found tensors. Raises WeightsError where there is none, or several."""
+    split = pieces or parts.split(found.tensors)
+    groups = split.of(kind)
+    if kind == "unet" and len(groups) > 1:  # a ControlNet beside the UNet has no way up
+        groups = [group for group in groups if any(name.startswith(("output_blocks.", "up_blocks.")) for name in group.tensors)]
+    if len(groups) != 1:
+        looks = families.guess(split, list(found.tensors)).text
+        if not groups:
+            raise WeightsError(f"{found.label}: no {NAMES[kind]} in it; it looks like {looks}")
+        prefixes = ", ".join(repr(group.prefix) for group in groups)
+        raise WeightsError(f"{found.label}: {len(groups)} of {NAMES[kind]} in it (names beginning with {prefixes}); one is expected")
+    return Source(found, groups[0], parts.to_ours(groups[0], layers), split.other)
+
+
+def _single(found: Found, vae: Found | None, ema: bool) -> tuple[dict[str, Source], list[str]]:
+    split = parts.split(found.tensors)
+    notes = [f"{len(names)} {why} ignored" for why, names in split.ignored.items()]
+    if len(split.of("unet")) == 0:
+        raise WeightsError(f"{found.label}: no UNet in it; it is {families.guess(split, list(found.tensors)).text}")
+    sources = {"unet": _source("unet", found, split)}
+    if ema:
+        group = sources["unet"].group
+        group = replace(group, tensors=parts.averaged(group, split.ema))
+        sources["unet"] = Source(found, group, parts.to_ours(group), split.other)
+        notes.append(f"UNet: the {len(split.ema)} moving averages (model_ema.*) were taken, not the weights beside them")
+    elif split.ema:
+        notes.append(
+            f"UNet: the weights were taken; the {len(split.ema)} moving averages (model_ema.*) beside them not (ema=True takes those)"
+        )
+    family = families.unet_family(sources["unet"].mapped.pieces, next(iter(split.of("text")), None))
+    _supported(family, found.label)
+    if vae is not None:
+        sources["vae"] = _vae(vae)
+        if split.of("vae"):
+            notes.append(f"VAE: taken from vae= ({vae.label}), the one inside the file not")
+    elif split.of("vae"):
+        sources["vae"] = _source("vae", found, split)
+    else:
+        raise WeightsError(f"{found.label}: {family.text}, without a VAE; give one with vae= (a .safetensors file or a folder)")
+    if not split.of("text"):
+        raise WeightsError(f"{found.label}: {family.text}, without a text encoder; a checkpoint with all parts is needed")
+    sources["text"] = _source("text", found, split)
+    return sources, notes
+
+
+def _vae(found: Found) -> Source:
+    """The VAE of a file given as vae=, whatever else is in that file."""
+    return replace(_source("vae", found), outside=[])
+
+
+def _vae_files(path: Path, variant: str | None) -> tuple[Found, configs.Settings]:
+    """vae= as a file, a VAE's own folder or a whole checkpoint folder."""
+    if not path.is_dir():
+        return files.single(path), configs.beside(path)
+    folder = path / "vae" if (path / "vae").is_dir() else path
+    return files.in_folder(folder, files.STEMS["vae"], variant), configs.from_folder(folder)
+
+
+def _supported(family: Family, label: str) -> None:
+    if family.base == families.SDXL:
+        raise WeightsError(
+            f"{label}: {family.text}; it is recognised, but loading Stable Diffusion XL is not built yet: use SD 1.5 or SD 2 inpainting"
+        )
+    if not family.name.endswith("-inpainting"):
+        raise WeightsError(f"{label}: {family.text}; an inpainting checkpoint is needed (sd15-inpainting or sd2-inpainting)")
+
+
+def open_checkpoint(
+    path: Path | str,
+    *,
+    config: "Path | str | Mapping[str, object] | None" = None,
+    vae: Path | str | None = None,
+    ema: bool = False,
+    variant: str | None = None,
+) -> Checkpoint:
+    """A checkpoint from its headers alone; see Checkpoint.
+
+    path: a .safetensors file or a folder in diffusers layout. config: folder, JSON file or dict for what shapes cannot tell (heads,
+    norm groups, activation, scaling factor ...); None: what lies beside the weights, else the family's published values.
+    vae: a file or folder whose VAE is used instead. ema: take an LDM file's moving averages. variant: of the files in a folder
+    ("fp16"); None: the full ones, else fp16.
+    Raises WeightsError, naming what the path holds, where it is not a complete SD 1.x or SD 2.x inpainting checkpoint.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise WeightsError(f"{path}: no such file or folder")
+    given_vae, vae_settings = (None, configs.Settings()) if vae is None else _vae_files(Path(vae), variant)
+    if path.is_dir():
+        if ema:
+            raise WeightsError(f"{path}: ema=True is for single LDM files; in a folder, choose other weights with variant=")
+        layout, beside = "folder", configs.from_folder(path)
+        held = files.in_checkpoint(path, variant, ("unet", "vae", "text") if given_vae is None else ("unet", "text"))
+        sources = {part: _source(part, found) for part, found in held.items()}
+        if given_vae is not None:
+            sources["vae"] = _vae(given_vae)
+        notes = [note for found in held.values() for note in found.notes]
+        if (path / "text_encoder_2").is_dir():
+            notes.append("text_encoder_2/ ignored")
+    else:
+        layout, beside = "single file", configs.beside(path)
+        if variant is not None:
+            raise WeightsError(f"{path}: variant={variant!r} is for folders; this is a single file")
+        sources, notes = _single(files.single(path), given_vae, ema)
+    family = families.unet_family(sources["unet"].mapped.pieces, sources["text"].group)
+    _supported(family, str(path))
+    if beside.where != "nothing" and layout == "single file":
+        notes.append(f"configs beside the file were read: {beside.where}")
+    settings = configs.given(config).over(beside)
+    if vae is not None:
+        settings.parts["vae"] = {**vae_settings.part("vae"), **configs.given(config).part("vae")}
+    return _describe(path, layout, family, sources, settings, notes)
+
+
+def _describe(
+    path: Path, layout: str, family: Family, sources: dict[str, Source], settings: configs.Settings, notes: list[str]
+) -> Checkpoint:
+    unet, unet_notes = configs.unet(families.unet_geometry(sources["unet"].mapped.pieces), family.base, settings.part("unet"))
+    vae, vae_notes = configs.vae(families.vae_geometry(sources["vae"].mapped.pieces), settings.part("vae"))
+    text, text_notes = configs.text(families.text_geometry(sources["text"].mapped.pieces), family.base, settings.part("text"))
+    scheduler, scheduler_notes = configs.scheduler(settings.part("scheduler"))
+    notes = [*notes, *unet_notes, *vae_notes, *text_notes, *scheduler_notes]
+    layers, text_layer = _layers(sources["text"], text, settings)
+    if layers < text["num_hidden_layers"]:
+        notes.append(f"text encoder: {layers} of its {text['num_hidden_layers']} layers run")
+        text["num_hidden_layers"] = layers
+        sources["text"] = replace(sources["text"], mapped=parts.to_ours(sources["text"].group, layers))
+    if text["hidden_size"] != unet["text_width"]:
+        raise WeightsError(
+            f"{path}: the text encoder is {text['hidden_size']} wide, the UNet expects {unet['text_width']}: parts of two models"
+        )
+    if vae["latent_channels"] != unet["out_channels"]:
+        raise WeightsError(
+            f"{path}: the VAE has {vae['latent_channels']} latent channels, the UNet {unet['out_channels']}: parts of two models"
+        )
+    for part, source in sources.items():
+        if source.mapped.unused:
+            notes.append(f"{NAMES[part]}: {len(source.mapped.unused)} tensors not needed ({', '.join(source.mapped.unused[:3])} ...)")
+        eights = sum(count for dtype, count in source.types.items() if dtype.startswith("F8"))
+        if eights:
+            notes.append(f"{NAMES[part]}: {eights} tensors of 8-bit floats, cast up (the precision they lost stays lost)")
+    return Checkpoint(
+        path=path,
+        layout=layout,
+        family=family.name,
+        description=family.text,
+        unet=unet,
+        vae=vae,
+        text=text,
+        scheduler=scheduler,
+        text_layer=text_layer,
+        pad_token_id=padding_id(settings, family),
+        tokenizer=settings.tokenizer,
+        defaults=settings.defaults,
+        default_size=configs.side(settings.part("unet"), 2 ** (len(vae["channels"]) - 1)),
+        notes=notes,
+        sources=sources,
+    )
+
+
+def _layers(source: Source, text: dict[str, object], settings: configs.Settings) -> tuple[int, str]:
+    """How many of the stored text layers run, and which that makes the last."""
+    held = text["num_hidden_layers"]
+    which = settings.extra.get("text_layer")
+    said = settings.part("text").get("num_hidden_layers")
+    if which is None:
+        # SD 2 was trained on the penultimate layer of OpenCLIP's tower; diffusers' own form of it is stored without the last one.
+        which = "penultimate" if source.group.layout == "openclip" else "last"
+        if type(said) is int and said != held:
+            if said > held or said < 1:
+                raise WeightsError(f"the text encoder config says {said} layers, {source.found.label} holds {held}")
+            return said, "penultimate" if said == held - 1 else "last"
+    if which not in ("last", "penultimate") or (which == "penultimate" and held < 2):
+        raise WeightsError(f"text_layer is {which!r} of {held} layers; expected 'last' or 'penultimate'")
+    return (held - 1 if which == "penultimate" else held), which

@@ -1,0 +1,216 @@
+"""Which part of a model each tensor of a file belongs to, decided by what the names have in common.
+
+A part is found by the names inside it; whatever stands before them is its prefix, listed anywhere or not
+(`model.diffusion_model.`,
+`state_dict.first_stage_model.`, none at all ...). Place in the flow: between header.py and families.py.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from . import keymaps
+from .errors import WeightsError
+from .header import TensorInfo
+
+# kind, layout, a pattern that only names inside such a part match (group 1 is the prefix), the first words of its names.
+SIGNS: tuple[tuple[str, str, str, frozenset[str]], ...] = (
+    (
+        "unet",
+        "ldm",
+        r"^(.*?)(?:input_blocks|middle_block|output_blocks)\.\d+\.",
+        frozenset({"time_embed", "input_blocks", "middle_block", "output_blocks", "out", "label_emb"}),
+    ),
+    (
+        "unet",
+        "diffusers",
+        r"^((?:(?!encoder\.|decoder\.).)*?)(?:(?:down|up)_blocks\.\d+|mid_block)\.(?:resnets|attentions|downsamplers|upsamplers)\.\d",
+        frozenset({"conv_in", "conv_norm_out", "conv_out", "time_embedding", "add_embedding", "down_blocks", "mid_block", "up_blocks"}),
+    ),
+    (
+        "vae",
+        "ldm",
+        r"^(.*?)(?:encoder\.down|decoder\.up)\.\d+\.",
+        frozenset({"encoder", "decoder", "quant_conv", "post_quant_conv", "loss"}),
+    ),
+    (
+        "vae",
+        "diffusers",
+        r"^(.*?)(?:encoder\.down_blocks|decoder\.up_blocks)\.\d+\.",
+        frozenset({"encoder", "decoder", "quant_conv", "post_quant_conv"}),
+    ),
+    (
+        "text",
+        "clip",
+        r"^((?:(?!vision_model\.).)*?)encoder\.layers\.\d+\.(?:self_attn|mlp|layer_norm\d)\.",
+        frozenset({"embeddings", "encoder", "final_layer_norm"}),
+    ),
+    (
+        "text",
+        "openclip",
+        r"^((?:(?!visual\.).)*?)transformer\.resblocks\.\d+\.",
+        frozenset({"transformer", "positional_embedding", "token_embedding", "ln_final", "text_projection", "logit_scale"}),
+    ),
+)
+SCHEDULE = frozenset(
+    "betas alphas_cumprod alphas_cumprod_prev sqrt_alphas_cumprod sqrt_one_minus_alphas_cumprod log_one_minus_alphas_cumprod "
+    "sqrt_recip_alphas_cumprod sqrt_recipm1_alphas_cumprod posterior_variance posterior_log_variance_clipped "
+    "posterior_mean_coef1 "
+    "posterior_mean_coef2 lvlb_weights logvar scale_factor sigmas".split()
+)
+EMA = re.compile(r"(?:^|\.)model_ema\.")
+EMA_SCALAR = re.compile(r"(?:^|\.)model_ema\.(?:decay|num_updates)$")
+# The text encoder's neighbours that may lie outside its prefix.
+BESIDE_TEXT = re.compile(r"(?:^|\.)(?:text_projection(?:\.weight)?|logit_scale|position_ids|attn_mask)$")
+LORA = re.compile(r"(?:^lora_|[._]lora[._](?:up|down|A|B|mid)\b|\.hada_w|\.lokr_w|\.alpha$|\.dora_scale$)")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The tensors of one part in one file or set of shards. tensors: name without the prefix -> tensor."""
+
+    kind: str
+    layout: str
+    prefix: str
+    tensors: dict[str, TensorInfo] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Split:
+    """All tensors of a file by part. ema: moving averages, full name -> tensor; ignored: what is known to be of no use;
+    other: the rest.
+    """
+
+    groups: list[Group]
+    ema: dict[str, TensorInfo] = field(repr=False)
+    ignored: dict[str, list[str]] = field(repr=False)
+    other: list[str] = field(repr=False)
+
+    def of(self, kind: str) -> list[Group]:
+        """The groups of one kind."""
+        return [group for group in self.groups if group.kind == kind]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where the numbers of one of our parameters lie. part: (index, count) of equal row blocks, or None for the whole tensor."""
+
+    info: TensorInfo
+    part: tuple[int, int] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape on disk; a part whose rows do not divide keeps the whole tensor's, which then fits nowhere."""
+        shape = self.info.shape
+        if self.part and shape and shape[0] % self.part[1] == 0:
+            return shape[0] // self.part[1], *shape[1:]
+        return shape
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A group in our names. twice: our names that two tensors claim; unused: names left out on purpose."""
+
+    pieces: dict[str, Piece] = field(repr=False)
+    twice: dict[str, list[str]]
+    unused: list[str] = field(repr=False)
+
+
+def split(tensors: Mapping[str, TensorInfo]) -> Split:
+    """The parts a file holds. Never raises: what nobody knows is in `other`."""
+    ema = {name: info for name, info in tensors.items() if EMA.search(name)}
+    ignored = {"EMA scalars": [name for name in ema if EMA_SCALAR.search(name)]}
+    ema = {name: info for name, info in ema.items() if not EMA_SCALAR.search(name)}
+    schedule = [name for name in tensors if name.rsplit(".", 1)[-1] in SCHEDULE and name not in ema]
+    ignored["schedule buffers"] = schedule
+    taken = set(ema) | set(schedule) | set(ignored["EMA scalars"])
+    names = [name for name in tensors if name not in taken]
+    if is_lora(names):
+        return Split([], ema, ignored, names)
+
+    found = []
+    for kind, layout, pattern, words in SIGNS:
+        prefixes = Counter(match[1] for match in (re.match(pattern, name) for name in names) if match)
+        # A stray name that happens to look like a part's does not make a part.
+        most = max(prefixes.values(), default=0)
+        found += [(kind, layout, prefix, words, {}) for prefix, count in prefixes.items() if 20 * count >= most]
+    found.sort(key=lambda group: -len(group[2]))
+    other = []
+    for name in names:
+        home = _home(name, found)
+        if home is None:
+            other.append(name)
+        else:
+            home[4][name[len(home[2]) :]] = tensors[name]
+    if any(group[0] == "text" for group in found):
+        beside = [name for name in other if BESIDE_TEXT.search(name)]
+        ignored["text encoder's unused"] = beside
+        other = [name for name in other if name not in set(beside)]
+    groups = [Group(kind, layout, prefix, group) for kind, layout, prefix, _, group in found]
+    return Split(groups, ema, {why: left for why, left in ignored.items() if left}, other)
+
+
+def _home(name: str, found: list[tuple]) -> tuple | None:
+    """The group with the longest prefix of this name; groups that share a prefix by the name's first word after it."""
+    fitting = [group for group in found if name.startswith(group[2])]
+    if not fitting:
+        return None
+    near = [group for group in fitting if len(group[2]) == len(fitting[0][2])]
+    word = name[len(near[0][2]) :].split(".", 1)[0]
+    return next((group for group in near if word in group[3]), near[0])
+
+
+def is_lora(names: Iterable[str]) -> bool:
+    """Whether most names are those of low-rank additions."""
+    marks = [bool(LORA.search(name)) for name in names]
+    return bool(marks) and 2 * sum(marks) > len(marks)
+
+
+def to_ours(group: Group, layers: int | None = None) -> Mapped:
+    """A group in our names. layers: how many layers of a text encoder are kept; None: all."""
+    names = list(group.tensors)
+    match group.kind, group.layout:
+        case "unet", "ldm":
+            targets = keymaps.unet_ldm(names)
+        case "unet", _:
+            targets = keymaps.unet_diffusers(names)
+        case "vae", "ldm":
+            targets = keymaps.vae_ldm(names)
+        case "vae", _:
+            targets = keymaps.vae_diffusers(names)
+        case "text", "openclip":
+            targets = keymaps.text_openclip(names, layers)
+        case _:
+            targets = keymaps.text_clip(names, layers)
+    pieces: dict[str, Piece] = {}
+    claims: dict[str, list[str]] = {}
+    for name, goals in targets.items():
+        for goal in goals:
+            claims.setdefault(goal.name, []).append(name)
+            pieces[goal.name] = Piece(group.tensors[name], goal.part)
+    twice = {name: theirs for name, theirs in claims.items() if len(theirs) > 1}
+    return Mapped(pieces, twice, [name for name, goals in targets.items() if not goals])
+
+
+def averaged(group: Group, ema: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
+    """The UNet's tensors replaced by their moving averages, under the names of the group.
+
+    Raises WeightsError where there are none, or not one for every tensor.
+    """
+    if not ema:
+        raise WeightsError("ema=True, but this checkpoint holds no moving averages (model_ema.*); load it without ema")
+    by_path = {EMA.split(name)[-1]: info for name, info in ema.items()}
+    result, missing = {}, []
+    for name in group.tensors:
+        info = by_path.get(keymaps.ema_shadow(name)) or by_path.get("diffusion_model." + name)
+        if info is None:
+            missing.append(name)
+        else:
+            result[name] = info
+    if missing:
+        raise WeightsError(
+            f"ema=True, but {len(missing)} of {len(group.tensors)} UNet tensors have no moving average (the first: "
+            f"{', '.join(missing[:3])}); load it without ema"
+        )
+    return result

@@ -1,0 +1,83 @@
+"""The strict comparison of a checkpoint's part with a module: one error that says everything, or a plan that fits.
+
+Place in the flow: before reader.py reads the first byte.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from .errors import WeightsError
+from .header import FLOATS
+from .parts import Mapped, Piece
+
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a part lacks or has too much for a module. Names are ours; extra ones as on disk. misshapen: name -> (on disk,
+    expected).
+    """
+
+    missing: list[str]
+    extra: list[str]
+    misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    twice: dict[str, list[str]]
+    mistyped: dict[str, str]
+    near: dict[str, str] = field(repr=False)
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is nothing to complain about."""
+        return not (self.missing or self.extra or self.misshapen or self.twice or self.mistyped)
+
+    def lines(self) -> list[str]:
+        """One line a kind of fault: count, the first eight names, the nearest names."""
+        result = []
+        for kind, names in (
+            ("missing", [name + (f" (nearest there: {self.near[name]})" if name in self.near else "") for name in self.missing]),
+            ("extra", self.extra),
+            (
+                "of another shape",
+                [f"{name} {list(held)} instead of {list(want)}" for name, (held, want) in self.misshapen.items()],
+            ),
+            ("there twice", [f"{name} ({' and '.join(theirs)})" for name, theirs in self.twice.items()]),
+            ("of a type that holds no weights", [f"{name} ({dtype})" for name, dtype in self.mistyped.items()]),
+        ):
+            if names:
+                more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+                result.append(f"{len(names)} {kind}: {', '.join(name[:160] for name in names[:SHOWN])}{more}")
+        return result
+
+
+def fits(held: tuple[int, ...], want: tuple[int, ...]) -> bool:
+    """Whether a tensor's shape is the parameter's; a 1x1 convolution [a, b, 1, 1] on disk is the linear layer [a, b]."""
+    return held == want or (len(held) == 4 and len(want) == 2 and held == (*want, 1, 1))
+
+
+def compare(mapped: Mapped, outside: list[str], module: nn.Module) -> Comparison:
+    """A part in our names against a module's state dict; outside: names of the same file that belong to no part."""
+    want = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    pieces: Mapping[str, Piece] = mapped.pieces
+    missing = [name for name in want if name not in pieces]
+    strange = [name for name in pieces if name not in want]
+    extra = [pieces[name].info.name for name in strange] + outside
+    shared = [name for name in want if name in pieces]
+    misshapen = {name: (pieces[name].shape, want[name]) for name in shared if not fits(pieces[name].shape, want[name])}
+    mistyped = {name: pieces[name].info.dtype for name in shared if pieces[name].info.dtype not in FLOATS}
+    near = {}
+    # difflib is quadratic: long names and long lists are a sign of a foreign file, for which nearness says nothing.
+    for name in missing[:SHOWN]:
+        close = difflib.get_close_matches(name, [other for other in strange[:2000] if len(other) < 200], 1, 0.8)
+        if close:
+            near[name] = pieces[close[0]].info.name
+    return Comparison(missing, extra, misshapen, mapped.twice, mistyped, near)
+
+
+def demand(comparison: Comparison, part: str, label: str, guess: str) -> None:
+    """Raise WeightsError unless everything fits. guess: what the file looks like, in words."""
+    if not comparison.fits:
+        raise WeightsError(f"{label}: its {part} does not fit: {'; '.join(comparison.lines())}. The file looks like {guess}")

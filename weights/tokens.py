@@ -1,0 +1,49 @@
+"""Which token fills a prompt up to its length, from configs and tokenizer files."""
+
+from pathlib import Path
+
+from .configs import Settings, read_json
+from .errors import WeightsError
+from .families import END_TOKEN, SD15, Family
+
+
+def padding_id(settings: Settings, family: Family) -> int:
+    """The padding token's id: said, else the tokenizer folder's, else the family's (SD 1: the end token, SD 2: 0).
+
+    Raises WeightsError for a value that is no token id, or a padding token outside the folder's vocabulary.
+    """
+    said = settings.extra.get("pad_token_id")
+    if said is not None:
+        if type(said) is not int or said < 0:
+            raise WeightsError(f"pad_token_id is {said!r}; a token id is expected")
+        return said
+    if settings.tokenizer is not None:
+        found = _of_folder(settings.tokenizer)
+        if found is not None:
+            return found
+    return END_TOKEN if family.base == SD15 else 0
+
+
+def _of_folder(folder: Path) -> int | None:
+    """The id of a tokenizer folder's padding token; special_tokens_map.json wins over tokenizer_config.json, as in
+    transformers.
+    """
+    token = None
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if token is None and (folder / name).is_file():
+            token = read_json(folder / name).get("pad_token")
+    if isinstance(token, dict):
+        token = token.get("content")
+    if token is None:
+        return None
+    if (folder / "vocab.json").is_file():
+        found = read_json(folder / "vocab.json").get(token)
+    elif (folder / "tokenizer.json").is_file():
+        table = read_json(folder / "tokenizer.json")
+        added = {entry.get("content"): entry.get("id") for entry in table.get("added_tokens", [])}
+        found = added.get(token, table.get("model", {}).get("vocab", {}).get(token))
+    else:
+        found = None
+    if type(found) is not int:
+        raise WeightsError(f"{folder}: its padding token {token!r} is not in its vocabulary")
+    return found
