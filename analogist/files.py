@@ -16,9 +16,9 @@ class OutputError(ValueError):
 
 
 def shown(path: object) -> str:
-    """A path as one printable line for a message; paths with control characters come quoted and escaped."""
+    """A path as one printable line for a message; empty ones and ones with control characters come quoted."""
     text = os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else str(path)
-    return text if text.isprintable() else ascii(text)
+    return text if text and text.isprintable() else ascii(text)
 
 
 def output_folder(path: str | os.PathLike[str]) -> Path:

@@ -18,8 +18,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "grid",
         help="compose A, A' and B into a grid, plain and marked with letters and arrows",
-        description="Composes A, A' and B into the grid A A' / B B' with B' black: writes input.png, what `analogist run` takes as "
-        "--grid, and input_marked.png, with letters and arrows, what a vision-language model is asked about.",
+        description="Composes A, A' and B into the grid A A' / B B' with B' black. Writes input.png, which `analogist run`\n"
+        "takes as --grid, and input_marked.png, with letters and arrows, to ask a vision-language model about.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -39,7 +39,7 @@ def add_grid_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--rows", metavar="N", type=int, help="rows of the ready grid, one more than example pairs (default 2)")
     group.add_argument(
         "--size", metavar="N|HxW", type=size_argument,
-        help="of the grid in pixels: N for square cells of N/2, or height x width (default: the checkpoint's own; 512 for `grid`)",
+        help="of the grid in pixels: N for square cells of N/2, or height x width (default: the checkpoint's; 512 for `grid`)",
     )  # fmt: skip
 
 
