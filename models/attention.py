@@ -19,6 +19,11 @@ from .control import AttentionControl
 from .placement import MAP_POINTS, Site
 
 
+def at_least_float32(x: Tensor) -> torch.dtype:
+    """The dtype for sums over many keys: half precisions lose the small ones."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 class Attention(nn.Module):
     """Projections shared by both kinds, and the choice of form.
 
@@ -93,7 +98,7 @@ class SelfAttention(Attention):
                         M[query + key][where] = s * S[from_query + from_key][where]
         logits = control.see(logits, self.site, "logits", hw, heads)
 
-        probs = logits.softmax(-1, dtype=torch.float32).to(v.dtype)
+        probs = logits.softmax(-1, dtype=at_least_float32(logits)).to(v.dtype)
         if any(sac.stage == "probs" for _, sac, _ in cloned):  # the variant after the softmax, rows no longer sum to 1
             softmaxed, probs = probs, probs.clone()
             S, M = self_cells(softmaxed, hw, control.rows), self_cells(probs, hw, control.rows)
@@ -118,20 +123,20 @@ class CrossAttention(Attention):
     ) -> Tensor:
         """x: batch token channel; text: its keys and values (`keys_values`) -> batch token channel."""
         x = control.see(x, self.site, "x", hw)
+        form = control.form_at(self.site)
+        if form == "fused" and not control.wants(self.site, "q", "k", "v", "head_out", "out"):
+            heard = fused.uniformly_heard(control, self.site)
+            if heard is not None:  # only these cells hear text; the others get the output projection's bias
+                return fused.cross_attention_of_cells(self, x, *text, hw, control.rows, heard)
+        q = control.see(self.split(self.to_q(x)), self.site, "q", hw)
         # k and v outlive this step: an edit gets a copy, so that it can't change the next step by writing in place
         k, v = (
             control.see(kept.clone(), self.site, point, hw) if control.wants(self.site, point) else kept
             for kept, point in zip(text, ("k", "v"), strict=True)
         )
-        if control.form_at(self.site) == "fused":
-            if not control.wants(self.site, "q", "head_out", "out"):
-                heard = fused.uniformly_heard(control, self.site)
-                if heard is not None:  # only these cells hear text; the others get the output projection's bias
-                    return fused.cross_attention_of_cells(self, x, k, v, hw, control.rows, heard)
-            q = control.see(self.split(self.to_q(x)), self.site, "q", hw)
+        if form == "fused":
             head_out = fused.cross_attention(q, k, v, hw, control, self.site)
         else:
-            q = control.see(self.split(self.to_q(x)), self.site, "q", hw)
             parts = [self.explicit(q, k, v, hw, control, heads) for heads in self.slices(q, k, control)]
             head_out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         head_out = control.see(head_out, self.site, "head_out", hw)
@@ -147,7 +152,7 @@ class CrossAttention(Attention):
         scores = control.see(scores, self.site, "scores", hw, heads)
         logits = control.see(scores, self.site, "logits", hw, heads)
 
-        probs = logits.softmax(-1, dtype=torch.float32).to(v.dtype)
+        probs = logits.softmax(-1, dtype=at_least_float32(logits)).to(v.dtype)
         silenced = control.cam_at(self.site, heads)
         if silenced:  # Cross-Attention Masking: M_c(A) = M_c(A') = M_c(B) := 0
             probs = probs.clone()

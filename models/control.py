@@ -60,6 +60,12 @@ class SAC:
                 out.append((key, query, from_key, from_query, float(s)))
             if not any(name.startswith("A") for name in names):
                 break  # nothing depends on the pair
+        written = [block[:2] for block in out]
+        if len(set(written)) < len(written):
+            raise ValueError(
+                f"SAC clone {self.clone}: with {pairs} example pairs it writes one block {pairs} times, each time from another; "
+                "write a block of A or A', which every pair has, or use one pair"
+            )
         return out
 
 
@@ -142,12 +148,17 @@ class AttentionControl:
             raise ValueError(
                 f"branches {self.branches}, images {self.images}, rows {self.rows}: 1 or 2 branches, 1 image or more, 2 rows or more"
             )
+        if self.map_bytes < 1:
+            raise ValueError(f"map_bytes {self.map_bytes}: a number of bytes, 1 or more; one head is always computed whole")
         for name in ("sac", "cam"):
             settings = getattr(self, name)
             settings = tuple(settings) if isinstance(settings, Sequence) else (settings,) * self.images
             if len(settings) != self.images:
                 raise ValueError(f"{name}: {len(settings)} settings for {self.images} images; give one, or one an image")
             object.__setattr__(self, name, settings)
+        for sac in self.sac:
+            if sac is not None:
+                sac.blocks(self.rows)  # raises before the run where its scales or clone do not fit the grid
 
     def wants(self, site: Site, *points: str) -> bool:
         """Whether the tap looks at or edits any of these points here."""

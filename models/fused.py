@@ -75,7 +75,10 @@ def _before_softmax(
         own = k[from_key] if s == 1.0 else s * k[from_key]
         keys.append(torch.cat([own if i == slot else nothing for i in range(1 + len(sources))], dim=-1))
     values = torch.cat([v[cell] for cell in all_cells(rows)], dim=-2)
-    return F.scaled_dot_product_attention(queries, torch.cat(keys, dim=-2), values, scale=q.shape[-1] ** -0.5)
+    # The kernels without a map need values as wide as queries; otherwise torch falls back to one that holds the map.
+    values = F.pad(values, (0, queries.shape[-1] - values.shape[-1]))
+    out = F.scaled_dot_product_attention(queries, torch.cat(keys, dim=-2), values, scale=q.shape[-1] ** -0.5)
+    return out[..., : v.shape[-1]]
 
 
 def _after_softmax(

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-
 from analogist.models.cells import A, Ap, B, Bp, all_cells, self_cells
 from analogist.models.control import SAC, AttentionControl
 from analogist.models.placement import Placement
+
 from tests import brute_force
 from tests.small import relative, self_module, tokens, watch
 
@@ -124,6 +124,13 @@ def test_a_clone_within_b_is_written_once_whatever_the_number_of_pairs() -> None
 def test_scales_that_do_not_fit_the_number_of_pairs_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"3 numbers, but the grid has 2 example pair\(s\)"):
         SAC(scale=(1.0, 1.1, 1.2)).blocks(rows=3)
+
+
+def test_a_clone_that_several_pairs_write_into_the_same_block_is_an_error() -> None:
+    reversed_clone = SAC(clone=(("B", "B'"), ("A", "A'")))
+    assert len(reversed_clone.blocks(rows=2)) == 2
+    with pytest.raises(ValueError, match="with 2 example pairs it writes one block 2 times"):
+        AttentionControl(sac=reversed_clone, rows=3)
 
 
 @pytest.mark.parametrize("attention", ["explicit", "fused"])
