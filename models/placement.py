@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import reduce
+from operator import or_
 
 NEGATIVE, TEXT = 0, 1  # branches of classifier-free guidance, in batch order
 BRANCHES = ("negative", "text")
@@ -66,25 +68,21 @@ class Placement:
         heads: Iterable[int] | None = None,
         branches: Iterable[int | str] = (NEGATIVE, TEXT),
     ) -> None:
-        for pattern in site_patterns:
-            if not isinstance(pattern, str) or not pattern:
-                raise ValueError(f"site pattern {pattern!r}: give text such as 'up.*' or use Placement.layers(3, 11)")
-        self._fill(patterns=tuple(site_patterns), steps=steps, heads=heads, branches=branches)
+        self._fill(patterns=site_patterns, steps=steps, heads=heads, branches=branches)
 
     def _fill(self, *, patterns=(), numbers=(), steps=None, heads=None, branches=(NEGATIVE, TEXT), operation="leaf", parts=()):
-        known = {NEGATIVE: NEGATIVE, TEXT: TEXT, "negative": NEGATIVE, "text": TEXT}
-        unknown = [branch for branch in branches if branch not in known]
-        if unknown:
-            raise ValueError(f"branches {unknown}: allowed are 0 or 'negative', 1 or 'text'")
         values = {
-            "patterns": tuple(patterns),
+            "patterns": _listed(patterns, "sites"),
             "numbers": _indices(numbers, "layers"),
-            "steps": None if steps is None else _indices(steps, "steps"),
-            "heads": None if heads is None else _indices(heads, "heads"),
-            "branches": tuple(sorted({known[branch] for branch in branches})),
+            "steps": None if steps is None else _some(_indices(steps, "steps"), "steps"),
+            "heads": None if heads is None else _some(_indices(heads, "heads"), "heads"),
+            "branches": _some(_branches(branches), "branches"),
             "operation": operation,
             "parts": tuple(parts),
         }
+        for pattern in values["patterns"]:
+            if not isinstance(pattern, str) or not pattern:
+                raise ValueError(f"site pattern {pattern!r}: give text such as 'up.*' or use Placement.layers(3, 11)")
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -194,20 +192,16 @@ class Placement:
         if unknown:
             raise ValueError(f"placement: unknown keys {sorted(unknown)}")
         if "any" in data:
-            parts = [cls.from_json(part) for part in data["any"]]
-            if set(data) != {"any"} or not parts:
+            if set(data) != {"any"} or not isinstance(data["any"], list) or not data["any"]:
                 raise ValueError("placement: 'any' takes a list of placements and stands alone")
-            union = parts[0]
-            for part in parts[1:]:
-                union = union | part
-            return union
+            return reduce(or_, (cls.from_json(part) for part in data["any"]))
         if "of" in data or "except" in data:
             if set(data) != {"of", "except"}:
                 raise ValueError("placement: 'of' and 'except' come together and stand alone")
             return cls.from_json(data["of"]) - cls.from_json(data["except"])
         placement = cls.__new__(cls)
         placement._fill(
-            patterns=tuple(data.get("sites", ())),
+            patterns=data.get("sites", ()),
             numbers=data.get("layers", ()),
             steps=data.get("steps"),
             heads=data.get("heads"),
@@ -216,9 +210,31 @@ class Placement:
         return placement
 
 
+def _listed(values: Iterable, what: str) -> tuple:
+    """Text is iterable too, letter by letter, which nobody means."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ValueError(f"{what} {values!r}: give a list")
+    return tuple(values)
+
+
+def _some(values: tuple, what: str) -> tuple:
+    if not values:
+        raise ValueError(f"{what} (): name one or more; what acts nowhere is Placement.nowhere(), or None for off")
+    return values
+
+
 def _indices(values: Iterable[int], what: str) -> tuple[int, ...]:
-    values = tuple(values)
+    values = _listed(values, what)
     bad = [value for value in values if isinstance(value, bool) or not isinstance(value, int) or value < 0]
     if bad:
         raise ValueError(f"{what} {bad}: whole numbers from 0 up are allowed")
     return tuple(sorted(set(values)))
+
+
+def _branches(values: Iterable[int | str]) -> tuple[int, ...]:
+    known = {NEGATIVE: NEGATIVE, TEXT: TEXT, "negative": NEGATIVE, "text": TEXT}
+    values = _listed(values, "branches")
+    unknown = [value for value in values if value not in list(known)]  # a list: what is compared may be unhashable
+    if unknown:
+        raise ValueError(f"branches {unknown}: allowed are 0 or 'negative', 1 or 'text'")
+    return tuple(sorted({known[value] for value in values}))
