@@ -3,13 +3,14 @@
 Stands between files and `grid.py`; knows nothing of grids, tensors or models.
 """
 
+import contextlib
 import io
 import json
 import os
 import stat
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -191,11 +192,29 @@ def _not_a_picture(path: str | os.PathLike[str]) -> str:
 
 def _decoded(image: Image.Image, *, upright: bool) -> Image.Image:
     """The pixels of the (first) picture as a new RGB image, turned upright by its EXIF or XMP orientation if asked for."""
-    image.load()
+    with _quiet_libtiff() if image.format == "TIFF" else contextlib.nullcontext():
+        image.load()
     rgb = _rgb(image)
     # Read by hand: ImageOps.exif_transpose also rewrites the whole EXIF, which fails on pictures with odd unrelated tags.
     turn = _TURN.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if upright else None
     return rgb if turn is None else rgb.transpose(turn)
+
+
+@contextlib.contextmanager
+def _quiet_libtiff() -> Iterator[None]:
+    """Keeps libtiff, which writes to standard error past Python, from adding its own lines about a damaged file to our one."""
+    try:
+        standard_error = os.dup(2)
+    except OSError:  # closed, then there is nothing to keep quiet
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

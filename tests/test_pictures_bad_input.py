@@ -87,6 +87,22 @@ def test_a_truncated_picture_is_an_error_never_a_half_grey_picture(tmp_path: Pat
     assert "damaged or truncated" in error_of(path)
 
 
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate"])
+def test_a_damaged_tiff_adds_no_lines_of_its_decoder(tmp_path: Path, capfd: pytest.CaptureFixture[str], compression: str) -> None:
+    content = bytearray(encoded("TIFF", compression=compression))
+    content[60:200] = bytes(140)
+    path = tmp_path / "damaged.tif"
+    path.write_bytes(content)
+    with pytest.raises(OSError), Image.open(path) as image:
+        image.load()
+    os.write(2, b"|")
+    assert "damaged or truncated" in error_of(path)
+    os.write(2, b"|")
+    before, during, after = capfd.readouterr().err.split("|")
+    assert before  # what the decoder says where nobody keeps it quiet
+    assert (during, after) == ("", "")
+
+
 def png_of_size(width: int, height: int, data: bytes) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
