@@ -8,7 +8,7 @@ Place in the flow: what load.open_checkpoint returns.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from .fingerprint import fingerprint
 from .header import Header
 from .parts import Group, Mapped
 from .reader import read_all
-from .strict import Comparison, compare, demand
+from .strict import Comparison, compare, demand, prefixed
 
 NAMES = {"unet": "UNet", "vae": "VAE", "text": "text encoder"}
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -109,7 +109,7 @@ class Checkpoint:
     def compare(self, part: str, module: nn.Module) -> Comparison:
         """What a part ("unet", "vae", "text") lacks or has too much for a module; reads nothing."""
         source = self.sources[part]
-        return compare(_as_module(source.mapped, module) if part == "text" else source.mapped, source.outside, module)
+        return compare(prefixed(source.mapped, module) if part == "text" else source.mapped, source.outside, module)
 
     def load_unet(self, module: nn.Module, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> LoadReport:
         """Load the UNet; module: built on the meta device from UNetConfig(**checkpoint.unet).
@@ -135,7 +135,7 @@ class Checkpoint:
         device = torch.device(device)
         source = self.sources[part]
         demand(self.compare(part, module), NAMES[part], source.found.label, self.description)
-        mapped = _as_module(source.mapped, module) if part == "text" else source.mapped
+        mapped = prefixed(source.mapped, module) if part == "text" else source.mapped
         want = {name: tensor.shape for name, tensor in module.state_dict().items()}
         tensors = read_all(mapped.pieces, want, self._headers(part), dtype, device)
         module.load_state_dict(tensors, strict=True, assign=True)
@@ -151,13 +151,6 @@ class Checkpoint:
             mapped.unused,
             list(self.notes),
         )
-
-
-def _as_module(mapped: Mapped, module: nn.Module) -> Mapped:
-    """Text names with `text_model.` before them where the module (transformers before 5.6) has it."""
-    if not any(name.startswith("text_model.") for name in module.state_dict()):
-        return mapped
-    return replace(mapped, pieces={"text_model." + name: piece for name, piece in mapped.pieces.items()})
 
 
 def _finish_buffers(module: nn.Module, device: torch.device) -> None:

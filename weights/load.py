@@ -157,7 +157,8 @@ def _describe(
         )
     for part, source in sources.items():
         if source.mapped.unused:
-            notes.append(f"{NAMES[part]}: {len(source.mapped.unused)} tensors not needed ({', '.join(source.mapped.unused[:3])} ...)")
+            shown, count = ", ".join(source.mapped.unused[:3]), len(source.mapped.unused)
+            notes.append(f"{NAMES[part]}: {count} stored but not needed ({shown}{' ...' if count > 3 else ''})")
         eights = sum(count for dtype, count in source.types.items() if dtype.startswith("F8"))
         if eights:
             notes.append(f"{NAMES[part]}: {eights} tensors of 8-bit floats, cast up (the precision they lost stays lost)")

@@ -5,7 +5,7 @@ Place in the flow: before reader.py reads the first byte.
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
@@ -81,3 +81,10 @@ def demand(comparison: Comparison, part: str, label: str, guess: str) -> None:
     """Raise WeightsError unless everything fits. guess: what the file looks like, in words."""
     if not comparison.fits:
         raise WeightsError(f"{label}: its {part} does not fit: {'; '.join(comparison.lines())}. The file looks like {guess}")
+
+
+def prefixed(mapped: Mapped, module: nn.Module) -> Mapped:
+    """Text names with `text_model.` before them where the module (transformers before 5.6) has it."""
+    if not any(name.startswith("text_model.") for name in module.state_dict()):
+        return mapped
+    return replace(mapped, pieces={"text_model." + name: piece for name, piece in mapped.pieces.items()})
