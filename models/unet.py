@@ -259,7 +259,10 @@ class UNet(nn.Module):
         if text.text.shape[0] != x.shape[0]:
             raise ValueError(f"text for a batch of {text.text.shape[0]}, but x has {x.shape[0]}")
 
-        times = torch.as_tensor(t, device=x.device).expand(x.shape[0])
+        times = torch.as_tensor(t, device=x.device)
+        if times.numel() not in (1, x.shape[0]):
+            raise ValueError(f"t of shape {tuple(times.shape)}: give one time, or one for each of the {x.shape[0]} rows of the batch")
+        times = times.reshape(-1).expand(x.shape[0])
         time = F.silu(self.time_embedding(sinusoidal(times, self.config.channels[0]).to(x.dtype)))
 
         h = self.conv_in(x)
