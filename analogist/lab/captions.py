@@ -1,0 +1,36 @@
+"""Captions of single cells, in the lab's vocabulary: at most five words for one object, "red striped star on blue"."""
+
+import random
+
+from .effects import DARK, GREY, SEPIA
+from .families import Cells
+from .vocabulary import COLOUR_NAMES, SHAPE_NAMES, TEXTURE_NAMES
+
+_STYLES = {GREY: "grey", DARK: "dark", SEPIA: "sepia"}
+
+
+def caption(cells: Cells, grid: int, cell: int, *, second: bool = False) -> str:
+    """What one cell shows. second: name the other objects too."""
+    s = cells.scenes
+    style = _STYLES.get(int(cells.effect[grid, cell]), "cartoon" if s.outline[grid, cell] else "")
+    things = []
+    for k in range(s.on.shape[-1] if second else 1):
+        if s.on[grid, cell, k]:
+            texture = int(s.texture[grid, cell, k])
+            words = [COLOUR_NAMES[s.colour[grid, cell, k]], TEXTURE_NAMES[texture] if texture else "", SHAPE_NAMES[s.shape[grid, cell, k]]]
+            things.append(" ".join(word for word in words if word))
+    text = f"{' and '.join(things)} on {COLOUR_NAMES[s.ground[grid, cell]]}"
+    return f"{style} {text}" if style else text
+
+
+def training_caption(cells: Cells, grid: int, cell: int, rng: random.Random) -> str:
+    """A caption as people write them: often whole, sometimes without the background, or a single word."""
+    text = caption(cells, grid, cell, second=rng.random() < 0.5)
+    how = rng.random()
+    if how < 0.15:
+        return text.split(" on ")[0]
+    if how < 0.22:
+        return rng.choice(text.split(" on ")[0].split())
+    if how < 0.3:
+        return f"a picture of a {text} background"
+    return text

@@ -1,0 +1,220 @@
+"""Writing a trained lab checkpoint as a folder in diffusers' layout, float16, with the project's own settings beside it.
+
+The folder loads in `Analogist.from_checkpoint` and in diffusers' StableDiffusionInpaintPipeline.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import CLIPTextModel
+
+from analogist.config import AnalogistConfig
+
+from .recipe import Recipe, from_json
+from .state import TrainingError, load_state, prepare_folder, replace_file
+from .unet_task import load_vae
+from .words import text_encoder, tokenizer, vocabulary_and_merges
+
+_UNET_NAMES = (  # our names -> diffusers' names
+    (r"^norm_out\.", "conv_norm_out."),
+    (r"^(down|up)\.(\d+)\.attn\.", r"\1_blocks.\2.attentions."),
+    (r"^(down|up)\.(\d+)\.resnets\.", r"\1_blocks.\2.resnets."),
+    (r"^down\.(\d+)\.downsample\.", r"down_blocks.\1.downsamplers.0."),
+    (r"^up\.(\d+)\.upsample\.", r"up_blocks.\1.upsamplers.0."),
+    (r"^mid\.attn\.", "mid_block.attentions."),
+    (r"^mid\.resnets\.", "mid_block.resnets."),
+    (r"\.blocks\.(\d+)\.", r".transformer_blocks.\1."),
+    (r"\.self\.", ".attn1."),
+    (r"\.cross\.", ".attn2."),
+    (r"\.(attn[12])\.to_out\.", r".\1.to_out.0."),
+    (r"\.ff\.proj_in\.", ".ff.net.0.proj."),
+    (r"\.ff\.proj_out\.", ".ff.net.2."),
+)
+_VAE_NAMES = (
+    (r"\.norm_out\.", ".conv_norm_out."),
+    (r"\.mid\.attn\.norm\.", ".mid_block.attentions.0.group_norm."),
+    (r"\.mid\.attn\.to_out\.", ".mid_block.attentions.0.to_out.0."),
+    (r"\.mid\.attn\.", ".mid_block.attentions.0."),
+    (r"\.mid\.resnets\.", ".mid_block.resnets."),
+    (r"\.down\.(\d+)\.downsample\.", r".down_blocks.\1.downsamplers.0."),
+    (r"\.up\.(\d+)\.upsample\.", r".up_blocks.\1.upsamplers.0."),
+    (r"\.(down|up)\.(\d+)\.resnets\.", r".\1_blocks.\2.resnets."),
+)
+# Stable Diffusion 1.5's schedule; the method samples with DDIM.
+_SCHEDULER = {
+    "_class_name": "DDIMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "prediction_type": "epsilon",
+}
+
+
+def _renamed(tensors: Mapping[str, Tensor], table: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
+    renamed = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in table:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = tensor
+    return renamed
+
+
+def unet_to_diffusers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our UNet's tensors under diffusers' names; projections into and out of transformers become 1x1 convolutions, as in SD 1.5."""
+    renamed = _renamed(tensors, _UNET_NAMES)
+    projection = re.compile(r"\.attentions\.\d+\.proj_(in|out)\.weight$")
+    return {n: t[:, :, None, None] if projection.search(n) else t for n, t in renamed.items()}
+
+
+def vae_to_diffusers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our VAE's tensors under diffusers' names."""
+    return _renamed(tensors, _VAE_NAMES)
+
+
+def unet_json(recipe: Recipe) -> dict:
+    """config.json of the UNet, as diffusers writes it."""
+    c = recipe.unet
+    with_attention = [depth > 0 for depth in c.depth]
+    return {
+        "_class_name": "UNet2DConditionModel",
+        "act_fn": "silu",
+        "attention_head_dim": list(c.heads),  # the number of heads, whatever diffusers calls it
+        "block_out_channels": list(c.channels),
+        "center_input_sample": False,
+        "cross_attention_dim": c.text_width,
+        "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in with_attention],
+        "downsample_padding": 1,
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+        "in_channels": c.in_channels,
+        "layers_per_block": c.layers_per_block,
+        "mid_block_scale_factor": 1,
+        "norm_eps": 1e-05,
+        "norm_num_groups": c.norm_groups,
+        "out_channels": c.out_channels,
+        "sample_size": recipe.size // recipe.vae.factor,
+        "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(with_attention)],
+    }
+
+
+def vae_json(recipe: Recipe, scaling_factor: float) -> dict:
+    """config.json of the VAE, as diffusers writes it."""
+    c = recipe.vae
+    return {
+        "_class_name": "AutoencoderKL",
+        "act_fn": "silu",
+        "block_out_channels": list(c.channels),
+        "down_block_types": ["DownEncoderBlock2D"] * len(c.channels),
+        "in_channels": c.in_channels,
+        "latent_channels": c.latent_channels,
+        "layers_per_block": c.layers_per_block,
+        "norm_num_groups": c.norm_groups,
+        "out_channels": c.in_channels,
+        "sample_size": recipe.size,
+        "scaling_factor": scaling_factor,
+        "up_block_types": ["UpDecoderBlock2D"] * len(c.channels),
+    }
+
+
+def _write_json(path: Path, data: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, lambda temporary: temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8"))
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = {name: t.detach().cpu().to(torch.float16).contiguous() for name, t in tensors.items()}
+    broken = [name for name, t in half.items() if not torch.isfinite(t).all()]
+    if broken:
+        raise TrainingError(f"export: {broken[0]} does not fit float16 or is not finite; the training has diverged")
+    replace_file(path, lambda temporary: save_file(half, temporary, metadata={"format": "pt"}))
+
+
+def write_folder(
+    folder: Path, recipe: Recipe, *, unet: Mapping[str, Tensor], vae: Mapping[str, Tensor], text: Mapping[str, Tensor],
+    scaling_factor: float, defaults: dict,
+) -> None:  # fmt: skip
+    """Write all files of a checkpoint; each is replaced as a whole. Tensors under our own names. defaults: what analogist.json holds."""
+    prepare_folder(folder)
+    encoder: CLIPTextModel = text_encoder(recipe.text)
+    encoder.load_state_dict(dict(text))
+    _write_tensors(folder / "unet/diffusion_pytorch_model.safetensors", unet_to_diffusers(unet))
+    _write_json(folder / "unet/config.json", unet_json(recipe))
+    _write_tensors(folder / "vae/diffusion_pytorch_model.safetensors", vae_to_diffusers(vae))
+    _write_json(folder / "vae/config.json", vae_json(recipe, scaling_factor))
+    # The names of published checkpoints, which transformers reads whatever it calls its own modules.
+    _write_tensors(folder / "text_encoder/model.safetensors", {f"text_model.{n.removeprefix('text_model.')}": t for n, t in text.items()})
+    kept = encoder.config.to_diff_dict()
+    _write_json(folder / "text_encoder/config.json", {"architectures": ["CLIPTextModel"], **kept, "dtype": "float16"})
+    vocab, merges = vocabulary_and_merges()
+    tokenizer(recipe.text.positions).save_pretrained(folder / "tokenizer")
+    # The two tables are enough, and what other readers of SD folders look for.
+    (folder / "tokenizer/tokenizer.json").unlink(missing_ok=True)
+    replace_file(folder / "tokenizer/vocab.json", lambda p: p.write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8"))
+    table = "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges)
+    replace_file(folder / "tokenizer/merges.txt", lambda p: p.write_text(table, encoding="utf-8"))
+    _write_json(folder / "scheduler/scheduler_config.json", _SCHEDULER)
+    _write_json(folder / "analogist.json", defaults)
+    library = {
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "safety_checker": [None, None],
+    }
+    _write_json(folder / "model_index.json", {"_class_name": "StableDiffusionInpaintPipeline", **library, "requires_safety_checker": False})
+
+
+def defaults_json(recipe: Recipe, config: AnalogistConfig, *, trained: bool) -> dict:
+    """What analogist.json holds: the settings that travel with the checkpoint."""
+    return {"size": recipe.size, "config": config.to_json(), "negative_prompt": "", "prompt_suffix": "", "trained": trained}
+
+
+def _kept_defaults(folder: Path, recipe: Recipe) -> dict:
+    """The settings already in the folder, if any: a new training does not undo what was chosen by measurement."""
+    path = folder / "analogist.json"
+    if path.exists():
+        return {**json.loads(path.read_text(encoding="utf-8")), "size": recipe.size}
+    return defaults_json(recipe, AnalogistConfig(), trained=True)
+
+
+def export(training: Path, folder: Path, *, defaults: dict | None = None) -> None:
+    """Export the averaged weights of a training folder.
+
+    defaults: contents of analogist.json; None: those already in `folder`, else the published settings.
+    Raises TrainingError where a part has not been trained.
+    """
+    path = training / "unet.safetensors"
+    if not path.exists():
+        raise TrainingError(f"no {path}: train first (python -m analogist.lab.train unet --out {training})")
+    recipe = from_json(json.loads((training / "unet.recipe.json").read_text(encoding="utf-8")))
+    groups, _ = load_state(path, recipe.identity("unet"))
+    parts = {part: {n.removeprefix(f"{part}."): t for n, t in groups["ema"].items() if n.startswith(f"{part}.")} for part in ("unet", "text")}
+    vae = load_vae(training, recipe, torch.device("cpu"))
+    write_folder(folder, recipe, unet=parts["unet"], text=parts["text"], vae=vae.state_dict(), scaling_factor=vae.config.scaling_factor,
+                 defaults=_kept_defaults(folder, recipe) if defaults is None else defaults)
+    _write_json(folder / "recipe.json", recipe.to_json())
+
+
+def export_untrained(folder: Path, recipe: Recipe) -> None:
+    """A checkpoint with random weights that says so of itself: every file in place, nothing learnt."""
+    from analogist.models.unet import UNet
+    from analogist.models.vae import VAE
+
+    torch.manual_seed(recipe.unet_training.seed)
+    text, unet, vae = text_encoder(recipe.text), UNet(recipe.unet), VAE(recipe.vae)
+    write_folder(folder, recipe, unet=unet.state_dict(), vae=vae.state_dict(), text=text.state_dict(), scaling_factor=recipe.vae.scaling_factor,
+                 defaults=defaults_json(recipe, AnalogistConfig(), trained=False))

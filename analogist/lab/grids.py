@@ -1,0 +1,176 @@
+"""Whole 2x2 grids as the published code draws them: the four pictures, the mask, the caption of what is painted.
+
+This is what training and evaluation see; a grid drawn here equals what `PromptGrid` composes from the same four pictures.
+"""
+
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import effects
+from .captions import caption, training_caption
+from .families import Cells, Draw, analogies, collages
+from .scene import render
+from .split import FAMILIES, TRAINED, held_out_table
+
+BORDER = 2
+
+
+@dataclass
+class Batch:
+    """A batch of drawn grids."""
+
+    pixels: Tensor  # grid 3 size size — in [-1, 1], B' holding the true answer
+    mask: Tensor  # grid 1 size size — 1 where the model paints
+    captions: list[str]
+    families: list[str]  # family's name, "collage" for none
+    cells: Cells
+
+
+def picture_side(size: int) -> int:
+    """Side of one picture in a grid of `size` pixels: the cell less one and a half borders, cut to an integer."""
+    return int(size / 2 - 1.5 * BORDER)
+
+
+def corners(size: int) -> tuple[tuple[int, int], ...]:
+    """Top-left corners (row, column) of the pictures A, A', B, B'."""
+    near, far = BORDER, size // 2 + BORDER - 1
+    return ((near, near), (near, far), (far, near), (far, far))
+
+
+def compose(pictures: Tensor, size: int) -> Tensor:
+    """Four pictures on the white canvas. pictures: grid 4 3 side side -> grid 3 size size, same range with white = 1."""
+    side = picture_side(size)
+    canvas = torch.ones(len(pictures), 3, size, size, device=pictures.device)
+    for cell, (row, column) in enumerate(corners(size)):
+        canvas[:, :, row : row + side, column : column + side] = pictures[:, cell]
+    return canvas
+
+
+def draw_cells(cells: Cells, side: int, generator: torch.Generator) -> Tensor:
+    """Pictures [grid 4 3 side side] in [0, 1]. The cells' device decides where; generator: on that device, for noise."""
+    count = len(cells.effect)
+    flat = cells.scenes.map(lambda f: f.flatten(0, 1))
+    pictures = effects.apply(render(flat, side), cells.effect.flatten(), cells.amount.flatten(0, 1), generator)
+    return pictures.view(count, 4, 3, side, side)
+
+
+def _holds_held_out_pair(cells: Cells) -> Tensor:
+    """bool [grid cell]: some object there is a held-out pair of shape and colour."""
+    table = torch.tensor(held_out_table())
+    return (table[cells.scenes.shape, cells.scenes.colour] & cells.scenes.on).any(-1)
+
+
+def _select(cells: Cells, rows: Tensor) -> Cells:
+    return Cells(cells.scenes.map(lambda f: f[rows]), cells.effect[rows], cells.amount[rows])
+
+
+def _join(parts: list[Cells]) -> Cells:
+    names = list(vars(parts[0].scenes))
+    joined = {name: torch.cat([getattr(part.scenes, name) for part in parts]) for name in names}
+    return Cells(type(parts[0].scenes)(**joined), torch.cat([p.effect for p in parts]), torch.cat([p.amount for p in parts]))
+
+
+def _training_cells(analogy_count: int, collage_count: int, draw: Draw) -> tuple[Cells, list[str]]:
+    """Cells without any held-out pair; redrawn until there are enough."""
+    names = tuple(TRAINED)
+    parts, labels = [], []
+    for wanted, is_analogy in ((analogy_count, True), (collage_count, False)):
+        while wanted:
+            family = draw.index(2 * wanted + 4, below=len(names))
+            drawn = analogies(family, names, draw) if is_analogy else collages(len(family), draw)
+            rows = (~_holds_held_out_pair(drawn).any(1)).nonzero()[:wanted, 0]
+            parts.append(_select(drawn, rows))
+            labels += [names[i] for i in family[rows].tolist()] if is_analogy else ["collage"] * len(rows)
+            wanted -= len(rows)
+    return _join(parts), labels
+
+
+_MASKS = {"cell": 0.12, "row": 0.06, "column": 0.06, "box": 0.06, "all": 0.02}  # the rest paints B'
+
+
+def _mask(count: int, size: int, draw: Draw, only_cell: float) -> tuple[Tensor, list[int]]:
+    """Masks [grid 1 size size] of many kinds, and the cell that the caption is about. only_cell: share of plain B' masks."""
+    mask = torch.zeros(count, 1, size, size)
+    about, half = [], size // 2
+    kinds, others = list(_MASKS), sum(_MASKS.values())
+    for g in range(count):
+        chosen = draw.uniform(1).item()
+        cell = int(draw.index(1, below=4))
+        kind = "answer"
+        if chosen >= only_cell:
+            level = (chosen - only_cell) / (1 - only_cell) * others
+            for kind in kinds:
+                if level < _MASKS[kind]:
+                    break
+                level -= _MASKS[kind]
+        row, column = divmod(cell, 2)
+        rows, columns = slice(row * half, (row + 1) * half), slice(column * half, (column + 1) * half)
+        if kind == "answer":
+            cell, rows, columns = 3, slice(half, size), slice(half, size)
+        elif kind == "row":
+            columns = slice(0, size)
+        elif kind == "column":
+            rows = slice(0, size)
+        elif kind == "box":  # in steps of an eighth of the grid's half, so that latents see whole pixels of it
+            step = size // 16
+            top, left = (int(draw.index(1, below=9)) * step for _ in range(2))
+            height, width = ((3 + int(draw.index(1, below=8))) * step for _ in range(2))
+            rows, columns = slice(top, min(size, top + height)), slice(left, min(size, left + width))
+            middle_row, middle_column = (rows.start + rows.stop) // 2, (columns.start + columns.stop) // 2
+            cell = 2 * int(middle_row >= half) + int(middle_column >= half)
+        elif kind == "all":
+            rows = columns = slice(0, size)
+        mask[g, 0, rows, columns] = 1
+        about.append(cell)
+    return mask, about
+
+
+def _finish(cells: Cells, size: int, device: torch.device, noise_seed: int) -> Tensor:
+    generator = torch.Generator(device).manual_seed(noise_seed)
+    cells = Cells(cells.scenes.map(lambda f: f.to(device)), cells.effect.to(device), cells.amount.to(device))
+    return compose(draw_cells(cells, picture_side(size), generator), size) * 2 - 1
+
+
+def training_batch(count: int, *, size: int, seed: int, analogy_share: float, dropped: float = 0.3,
+                   only_cell: float = 0.7, device: torch.device | str = "cpu") -> Batch:
+    """A batch to train on, without anything held out; the same seed gives the same batch.
+
+    analogy_share: part of analogy grids, the rest are collages. dropped: part of empty captions.
+    """
+    draw = Draw(torch.Generator().manual_seed(seed))
+    rng = random.Random(seed)
+    analogy_count = round(count * analogy_share)
+    cells, labels = _training_cells(analogy_count, count - analogy_count, draw)
+    mask, about = _mask(count, size, draw, only_cell)
+    captions = ["" if rng.random() < dropped else training_caption(cells, g, about[g], rng) for g in range(count)]
+    pixels = _finish(cells, size, torch.device(device), seed)
+    return Batch(pixels, mask.to(device), captions, labels, cells)
+
+
+def evaluation_batch(families: list[str], *, size: int, seed: int, held_out_pairs: bool = False,
+                     device: torch.device | str = "cpu") -> Batch:
+    """One grid a name in `families`, to be measured on: B' is painted, the caption is the whole one.
+
+    held_out_pairs: every B' holds a held-out pair of shape and colour; otherwise no cell does.
+    """
+    unknown = sorted(set(families) - set(FAMILIES))
+    if unknown:
+        raise ValueError(f"no such family: {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+    draw = Draw(torch.Generator().manual_seed(seed))
+    parts = []
+    for name in families:
+        found = None
+        while found is None or not len(found):
+            drawn = analogies(torch.zeros(24, dtype=torch.long), (name,), draw)
+            pair = _holds_held_out_pair(drawn)
+            found = (pair[:, 3] if held_out_pairs else ~pair.any(1)).nonzero()[:1, 0]
+        parts.append(_select(drawn, found))
+    cells = _join(parts)
+    mask = torch.zeros(len(families), 1, size, size)
+    mask[:, :, size // 2 :, size // 2 :] = 1
+    captions = [caption(cells, g, 3) for g in range(len(families))]
+    pixels = _finish(cells, size, torch.device(device), seed)
+    return Batch(pixels, mask.to(device), captions, list(families), cells)

@@ -1,0 +1,157 @@
+"""The training loop that VAE and UNet share: optimiser, moving average, log, checkpoints, time limit.
+
+Every step's random numbers come from (seed, step) alone, so an interrupted and resumed training computes what an
+uninterrupted one computes; on a CPU with the same number of threads the same bits.
+"""
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from tqdm import tqdm
+
+from .recipe import Optimisation
+from .state import TrainingError, append_log, load_state, prepare_folder, save_state
+
+
+class Task(Protocol):
+    """What is trained: a network and its loss at a step."""
+
+    name: str
+    network: nn.Module
+
+    def loss(self, run: Callable[..., object], seed: int, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Loss to minimise and figures for the log. run: the network, at the training's precision."""
+        ...
+
+    def check(self, weights: dict[str, Tensor]) -> dict[str, float]:
+        """Figures on held-out pictures with the given (averaged) weights."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How long to train and how often to look up."""
+
+    minutes: float | None = None  # wall clock of this call; None: until the last step
+    save_every: float = 120.0  # seconds
+    log_every: int = 20  # steps
+    check_every: int = 500  # steps
+    progress: bool = True
+
+
+def learning_rate(step: int, o: Optimisation) -> float:
+    """Up over the warm-up, level, down to nothing over the last part."""
+    decay_steps = max(1, round(o.steps * o.decay))
+    return o.learning_rate * min(1.0, (step + 1) / max(1, o.warmup), max(0.0, (o.steps - step) / decay_steps))
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of one step, below the seeds that evaluation draws from. Raises TrainingError for a seed above 98."""
+    if not 0 <= seed <= 98:
+        raise TrainingError(f"seed {seed}: give one from 0 to 98 (the seeds above are kept for evaluation)")
+    return seed * 10_000_000 + step
+
+
+def _optimiser(network: nn.Module, o: Optimisation) -> torch.optim.AdamW:
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": o.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=o.learning_rate, betas=(0.9, 0.99), fused=True)
+
+
+def _restore(optimiser: torch.optim.AdamW, names: dict[str, nn.Parameter], groups: dict[str, dict[str, Tensor]], step: int) -> None:
+    for name, parameter in names.items():
+        optimiser.state[parameter] = {
+            "step": torch.tensor(float(step), device=parameter.device),
+            "exp_avg": groups["first"][name].to(parameter.device),
+            "exp_avg_sq": groups["second"][name].to(parameter.device),
+        }
+
+
+def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: Limits, device: torch.device,
+          precision: torch.dtype = torch.bfloat16) -> tuple[dict[str, Tensor], int]:
+    """Train until the last step, the time limit or an interrupt; state and log stay in `folder`.
+
+    Returns the averaged weights and the number of finished steps. Raises TrainingError where it can't start or diverges.
+    """
+    prepare_folder(folder)
+    path, log = folder / f"{task.name}.safetensors", folder / f"{task.name}.jsonl"
+    network = task.network.to(device).train()
+    names = dict(network.named_parameters())
+    optimiser = _optimiser(network, o)
+    ema = {name: p.detach().clone() for name, p in names.items()}
+    start = 0
+    if path.exists():
+        groups, start = load_state(path, identity)
+        network.load_state_dict(groups["model"])
+        ema = {name: groups["ema"][name].to(device) for name in names}
+        if start:
+            _restore(optimiser, names, groups, start)
+
+    def save(step: int) -> None:
+        moments = {
+            key: {n: optimiser.state[p][field] for n, p in names.items() if p in optimiser.state}
+            for key, field in (("first", "exp_avg"), ("second", "exp_avg_sq"))
+        }
+        save_state(path, {"model": names, "ema": ema, **moments}, step, identity)
+
+    def run(*inputs: Tensor) -> object:
+        if precision == torch.float32:
+            return network(*inputs)
+        low = {name: p.to(precision) for name, p in names.items()}
+        return functional_call(network, low, tuple(i.to(precision) if i.is_floating_point() else i for i in inputs))
+
+    stop = False
+
+    def ask_to_stop(*_: object) -> None:
+        nonlocal stop
+        stop = True
+
+    previous = [(s, signal.signal(s, ask_to_stop)) for s in (signal.SIGINT, signal.SIGTERM)]
+    began = saved = time.monotonic()
+    sums: dict[str, float] = {}
+    step = start
+    try:
+        bar = tqdm(range(start, o.steps), initial=start, total=o.steps, desc=task.name, disable=not limits.progress, mininterval=5)
+        for step in bar:
+            rate = learning_rate(step, o)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            loss, figures = task.loss(run, step_seed(o.seed, step), step)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(network.parameters(), o.clip)
+            if not torch.isfinite(norm):
+                raise TrainingError(f"step {step}: the gradient is not finite; start from the last state with a lower learning rate")
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            weight = 1 - min(o.ema, (1 + step) / (10 + step))
+            torch._foreach_lerp_(list(ema.values()), [p.detach() for p in names.values()], weight)
+            step += 1
+            for key, value in {"loss": loss.item(), "gradient": norm.item(), **figures}.items():
+                sums[key] = sums.get(key, 0.0) + value / limits.log_every
+            if step % limits.log_every == 0:
+                entry = {"step": step, "pictures": step * o.batch, "rate": rate, "seconds": round(time.monotonic() - began, 2)}
+                entry |= {k: round(v, 6) for k, v in sums.items()}
+                sums = {}
+                if step % limits.check_every == 0:
+                    entry |= {k: round(v, 6) for k, v in task.check(ema).items()}
+                append_log(log, entry)
+                bar.set_postfix({k: f"{v:.4g}" for k, v in entry.items() if k == "loss"})
+            if time.monotonic() - saved > limits.save_every:
+                save(step)
+                saved = time.monotonic()
+            if stop or (limits.minutes is not None and time.monotonic() - began > limits.minutes * 60):
+                break
+        bar.close()
+        save(step)
+    finally:
+        for number, handler in previous:
+            signal.signal(number, handler)
+    return ema, step

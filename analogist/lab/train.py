@@ -1,0 +1,101 @@
+"""Train the lab checkpoint: python -m analogist.lab.train vae --out FOLDER, then unet, then export.
+
+Interrupt it at will (Ctrl-C, or --minutes): the same command goes on where it stopped.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from .loop import Limits, train
+from .recipe import RECIPES, Recipe, load_recipe, with_training
+from .state import TrainingError, pick_device, prepare_folder, replace_file
+
+EXAMPLE = """examples:
+  python -m analogist.lab.train vae  --out runs/lab --minutes 20
+  python -m analogist.lab.train unet --out runs/lab --minutes 90      # goes on by itself when called again
+  python -m analogist.lab.train export --out runs/lab --to weights/lab
+  python -m analogist.lab.train vae  --recipe fine --device cuda --out runs/fine
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m analogist.lab.train", description=__doc__, epilog=EXAMPLE,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("part", choices=("vae", "unet", "export"), help="what to train, or: write the folder that the pipeline loads")
+    p.add_argument("--out", type=Path, required=True, help="folder for state, log and recipe")
+    p.add_argument("--recipe", default="coarse", help=f"{', '.join(RECIPES)} or a JSON file (default: coarse)")
+    p.add_argument("--minutes", type=float, help="stop after so much wall-clock time, resumable")
+    p.add_argument("--steps", type=int, help="length of the whole training; may differ when resumed (it moves the decay of the learning rate)")
+    p.add_argument("--batch", type=int, help="grids a step")
+    p.add_argument("--seed", type=int, help="0 to 98")
+    p.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    p.add_argument("--threads", type=int, help="CPU threads")
+    p.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of the networks while training (default: bfloat16)")
+    p.add_argument("--init", type=Path, help="start from an exported checkpoint folder instead of random weights")
+    p.add_argument("--to", type=Path, help="export: the folder to write")
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
+    return p
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """The recipe with the command line's changes."""
+    recipe = load_recipe(args.recipe)
+    changes = {name: getattr(args, name) for name in ("steps", "batch", "seed") if getattr(args, name) is not None}
+    return with_training(recipe, args.part, **changes) if changes and args.part != "export" else recipe
+
+
+def run(args: argparse.Namespace) -> None:
+    """One part of the training. Raises ValueError (TrainingError) with one clear line."""
+    device = pick_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    recipe = recipe_of(args)
+    prepare_folder(args.out)
+    if args.part == "export":
+        from .export import export
+
+        if args.to is None:
+            raise TrainingError("export: say where to with --to FOLDER")
+        export(args.out, args.to)
+        return
+    if args.part == "vae":
+        from .vae_task import VAETask
+
+        task = VAETask(recipe, device)
+    else:
+        from .unet_task import UNetTask
+
+        task = UNetTask(recipe, device, args.out)
+    if args.init is not None and not (args.out / f"{task.name}.safetensors").exists():
+        from .warm import warm_start
+
+        warm_start(task, args.init)
+    text = json.dumps(recipe.to_json(), indent=1)
+    limits = Limits(minutes=args.minutes, progress=not args.quiet)
+    optimisation = getattr(recipe, f"{args.part}_training")
+    recipe_file = args.out / f"{args.part}.recipe.json"
+    if not recipe_file.exists() or not (args.out / f"{task.name}.safetensors").exists():
+        replace_file(recipe_file, lambda path: path.write_text(text))
+    train(task, optimisation, recipe.identity(args.part), args.out, limits=limits, device=device,
+          precision=getattr(torch, args.precision))
+    replace_file(recipe_file, lambda path: path.write_text(text))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code 0, or 2 with one line on standard error."""
+    args = parser().parse_args(argv)
+    try:
+        run(args)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,179 @@
+"""Training the UNet and the text encoder: predicted noise on Stable Diffusion's own schedule, inpainting conditions included."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers import CLIPTextModel
+
+from analogist.models.control import AttentionControl
+from analogist.models.ddim import add_noise, alpha_bars
+from analogist.models.unet import UNet
+from analogist.models.vae import VAE, Posterior, VAEConfig
+
+from .grids import Batch, training_batch
+from .recipe import Recipe
+from .state import TrainingError, load_state
+from .vae_task import held_out_grids
+from .words import text_encoder, tokenizer
+
+POOL_STEPS = 8  # steps after which a pool of encoded grids has been used once
+CHECK_TIMES = (961, 801, 501)
+
+
+class Denoiser(nn.Module):
+    """Text encoder and UNet together. x: batch 9 h w; t: batch; ids: batch token -> predicted noise."""
+
+    def __init__(self, text: CLIPTextModel, unet: UNet) -> None:
+        super().__init__()
+        self.text, self.unet = text, unet
+
+    def forward(self, x: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+        # Many captions of a batch are empty: each different one is encoded once.
+        different, which = torch.unique(ids, dim=0, return_inverse=True)
+        text = self.text(input_ids=different).last_hidden_state
+        # The explicit form's backward pass is twice as fast as the fused one's on a CPU at these sizes; on a GPU it is not.
+        form = "explicit" if x.device.type == "cpu" else "auto"
+        return self.unet(x, t, text[which], AttentionControl(branches=1, images=len(x), attention=form))
+
+
+@dataclass
+class Encoded:
+    """Grids as the UNet sees them. Leading axis: grid."""
+
+    image: Posterior  # not scaled
+    masked: Posterior
+    mask: Tensor  # grid 1 h w
+    ids: Tensor  # grid token
+
+    def pick(self, rows: Tensor) -> "Encoded":
+        image, masked = (Posterior(p.mean[rows], p.std[rows]) for p in (self.image, self.masked))
+        return Encoded(image, masked, self.mask[rows], self.ids[rows])
+
+
+def load_vae(folder: Path, recipe: Recipe, device: torch.device) -> VAE:
+    """The trained autoencoder's averaged weights, with its scaling factor measured on training grids.
+
+    Raises TrainingError where it is not there or is of another recipe.
+    """
+    path = folder / "vae.safetensors"
+    if not path.exists():
+        raise TrainingError(f"no {path}: train the autoencoder first (python -m analogist.lab.train vae --out {folder})")
+    identity = recipe.identity("vae")
+    groups, _ = load_state(path, identity, keys=("size", "vae"))
+    vae = VAE(recipe.vae)
+    vae.load_state_dict({name.removeprefix("vae."): t for name, t in groups["ema"].items()})
+    vae = vae.to(device).eval().requires_grad_(False)
+    with torch.no_grad():
+        pixels = training_batch(64, size=recipe.size, seed=0, analogy_share=recipe.analogy_share, device=device).pixels
+        posterior = vae.posterior(pixels)
+    # Rounded, so that it does not depend on the last bits of a sum.
+    scale = round(1 / float((posterior.mean.square().mean() + posterior.std.square().mean() - posterior.mean.mean() ** 2).sqrt()), 4)
+    vae.config = replace(vae.config, scaling_factor=scale)
+    return vae
+
+
+def scaled(config: VAEConfig, posterior: Posterior, noise: Tensor) -> Tensor:
+    """Sampled latents, VAE-scaled."""
+    return posterior.sample(noise) * config.scaling_factor
+
+
+def noise_weights(recipe: Recipe, alpha_bar: Tensor) -> Tensor:
+    """Loss weight of the error in eps at each time: the weight of the error in x0, min(max(SNR, floor), ceiling), over the SNR.
+
+    Source: Hang et al. 2023 (min-SNR), Eq. (9); the floor is ours: an analogy's answer is nearly fixed by its condition,
+    so that what the network paints from pure noise matters most.
+    """
+    snr = alpha_bar / (1 - alpha_bar)
+    return snr.clamp(recipe.snr_floor, recipe.snr_ceiling) / snr
+
+
+class UNetTask:
+    """Task of `loop.train` for text encoder and UNet; the autoencoder is frozen."""
+
+    name = "unet"
+
+    def __init__(self, recipe: Recipe, device: torch.device, folder: Path) -> None:
+        torch.manual_seed(recipe.unet_training.seed)
+        self.recipe, self.device = recipe, device
+        self.vae = load_vae(folder, recipe, device)
+        self.low_vae = VAE(recipe.vae).to(device).requires_grad_(False).eval()
+        self.low_vae.load_state_dict(self.vae.state_dict())
+        self.low_vae.to(torch.bfloat16)
+        self.tokenizer = tokenizer(recipe.text.positions)
+        self.network = Denoiser(text_encoder(recipe.text), UNet(recipe.unet))
+        self.alpha_bars = alpha_bars().to(device)
+        self._empty = self._ids([""])
+        self._pool: tuple[int, Encoded] | None = None
+        self._watched = self._encode(held_out_grids(recipe.size, 46, device))
+
+    def _ids(self, captions: list[str]) -> Tensor:
+        ids = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        return ids.to(self.device)
+
+    @torch.no_grad()
+    def _encode(self, batch: Batch, rows: int = 32) -> Encoded:
+        """Posteriors in bfloat16 networks, kept as float32."""
+        parts = []
+        for pixels in (batch.pixels, batch.pixels * (batch.mask < 0.5)):
+            done = [self.low_vae.posterior(some.to(torch.bfloat16)) for some in pixels.split(rows)]
+            parts.append(Posterior(torch.cat([p.mean for p in done]).float(), torch.cat([p.std for p in done]).float()))
+        mask = F.interpolate(batch.mask, size=parts[0].mean.shape[-2:], mode="nearest")
+        return Encoded(parts[0], parts[1], mask, self._ids(batch.captions))
+
+    def _grids(self, seed: int, step: int) -> Encoded:
+        """The grids of a step: from a pool that serves `reuse` x POOL_STEPS steps, in another order each time around."""
+        r = self.recipe
+        steps = POOL_STEPS * r.reuse
+        first = step - step % steps
+        if self._pool is None or self._pool[0] != first:
+            count = POOL_STEPS * r.unet_training.batch
+            drawn = training_batch(count, size=r.size, seed=seed - step % steps, analogy_share=r.analogy_share, dropped=0.0,
+                                   only_cell=r.only_cell, device=self.device)
+            self._pool = (first, self._encode(drawn))
+        around, place = divmod(step - first, POOL_STEPS)
+        order = torch.randperm(POOL_STEPS * r.unet_training.batch, generator=torch.Generator().manual_seed(seed - step + first + around))
+        rows = order[place * r.unet_training.batch : (place + 1) * r.unet_training.batch]
+        return self._pool[1].pick(rows.to(self.device))
+
+    def loss(self, run: Callable[..., object], seed: int, step: int) -> tuple[Tensor, dict[str, float]]:
+        r, config = self.recipe, self.vae.config
+        grids = self._grids(seed, step)
+        count = len(grids.mask)
+        generator = torch.Generator(self.device).manual_seed(seed + 1)
+        noise = torch.randn((3, *grids.image.mean.shape), generator=generator, device=self.device)
+        dropped = torch.rand(count, generator=generator, device=self.device) < r.dropped
+        # One time from each of `count` equal parts of the schedule: less variance than independent ones.
+        places = (torch.arange(count, device=self.device) + torch.rand(count, generator=generator, device=self.device)) / count
+        t = (places * len(self.alpha_bars)).long().clamp(max=len(self.alpha_bars) - 1)
+        t = t[torch.randperm(count, generator=generator, device=self.device)]
+        ids = torch.where(dropped[:, None], self._empty, grids.ids)
+        alpha_bar = self.alpha_bars[t][:, None, None, None]
+        z0, z_masked = scaled(config, grids.image, noise[0]), scaled(config, grids.masked, noise[1])
+        x = torch.cat([add_noise(z0, noise[2], alpha_bar), grids.mask, z_masked], dim=1)
+        error = (run(x, t, ids).float() - noise[2]).square()
+        where = torch.where(grids.mask > 0.5, 1.0, r.known_weight)
+        each = (error * where).mean((1, 2, 3)) / where.mean((1, 2, 3))
+        weights = noise_weights(r, self.alpha_bars[t])
+        return (each * weights).mean(), {"eps_error": each.detach().mean().item()}
+
+    @torch.no_grad()
+    def check(self, weights: dict[str, Tensor]) -> dict[str, float]:
+        """Mean squared error of the predicted x0 in B' at three times, held-out grids, with their captions."""
+        grids, figures = self._watched, {}
+        generator = torch.Generator(self.device).manual_seed(0)
+        noise = torch.randn((3, *grids.image.mean.shape), generator=generator, device=self.device)
+        z0, z_masked = scaled(self.vae.config, grids.image, noise[0]), scaled(self.vae.config, grids.masked, noise[1])
+        for time in CHECK_TIMES:
+            alpha_bar = self.alpha_bars[time]
+            x = torch.cat([add_noise(z0, noise[2], alpha_bar), grids.mask, z_masked], dim=1)
+            t = torch.full((len(x),), time, device=self.device)
+            eps = functional_call(self.network, weights, (x, t, grids.ids))
+            x0 = (x[:, :4] - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
+            error = ((x0 - z0).square() * grids.mask).sum() / (grids.mask.sum() * z0.shape[1])
+            figures[f"x0_error_{time}"] = error.item()
+        return figures

@@ -1,0 +1,67 @@
+"""The lab's tokenizer and text encoder: CLIP's kinds, made small, for the vocabulary of the drawn pictures.
+
+Every word of the vocabulary is one token; any other string falls apart into bytes, as in CLIP.
+"""
+
+from tokenizers import Tokenizer, models
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from .recipe import TextConfig
+from .vocabulary import WORDS
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+_PUNCTUATION = (",", ".")
+
+
+def _byte_symbols() -> list[str]:
+    """The 256 printable stand-ins for bytes that byte-level BPE writes in its files (GPT-2's table)."""
+    kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [chr(b) for b in kept] + [chr(256 + i) for i in range(256 - len(kept))]
+
+
+def vocabulary_and_merges() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """BPE tables in which each of WORDS is one token.
+
+    Words are added in turn: each is split by the merges so far, and what is left is merged from the left. Merges that come
+    later rank lower, so they never change how an earlier word is put together.
+    """
+    symbols = _byte_symbols()
+    tokens = [START, END, *symbols, *(s + "</w>" for s in symbols)]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    merges: list[tuple[str, str]] = []
+    for word in WORDS:
+        bpe = models.BPE(vocab=vocab, merges=merges, end_of_word_suffix="</w>", continuing_subword_prefix="", unk_token=END)
+        pieces = [token.value for token in Tokenizer(bpe).model.tokenize(word)]
+        left = pieces[0]
+        for right in pieces[1:]:
+            merges.append((left, right))
+            left += right
+            vocab.setdefault(left, len(vocab))
+    return vocab, merges
+
+
+def tokenizer(positions: int = 77) -> CLIPTokenizer:
+    """The tokenizer, padding with the end token as SD 1.5 does."""
+    vocab, merges = vocabulary_and_merges()
+    return CLIPTokenizer(vocab=vocab, merges=merges, unk_token=END, bos_token=START, eos_token=END, pad_token=END,
+                         model_max_length=positions)
+
+
+def text_encoder(config: TextConfig) -> CLIPTextModel:
+    """The text encoder with random weights."""
+    vocab, _ = vocabulary_and_merges()
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(vocab),
+            hidden_size=config.width,
+            intermediate_size=4 * config.width,
+            projection_dim=config.width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            max_position_embeddings=config.positions,
+            hidden_act="quick_gelu",
+            bos_token_id=vocab[START],
+            eos_token_id=vocab[END],
+            pad_token_id=vocab[END],
+        )
+    )
