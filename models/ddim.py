@@ -33,7 +33,21 @@ def ddim_times(steps: int, strength: float = 1.0, *, n: int = 1000, offset: int 
         raise ValueError(f"steps {steps} x strength {strength} leaves no step to run; raise either (steps * strength >= 1)")
     stride = n // steps
     times = [stride * i + offset for i in reversed(range(steps))]
+    if times[0] >= n:
+        raise ValueError(f"steps {steps} with offset {offset}: the first time would be {times[0]}, beyond 0..{n - 1}; use fewer steps")
     return [(t, t - stride) for t in times[steps - executed :]]
+
+
+def alpha_bar_at(bars: Tensor, t: int, *, set_alpha_to_one: bool = False) -> Tensor:
+    """The cumulative product at t, a scalar; below 0, past the end of the schedule, 1 or (in the checkpoints) that at time 0.
+
+    bars: from `alpha_bars`. t: time index, below 0 for the end. Raises ValueError beyond the schedule.
+    """
+    if t >= len(bars):
+        raise ValueError(f"t {t}: the schedule has times 0..{len(bars) - 1}")
+    if t >= 0:
+        return bars[t]
+    return torch.ones_like(bars[0]) if set_alpha_to_one else bars[0]
 
 
 def add_noise(z0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
@@ -55,12 +69,14 @@ def ddim_step(
     z_t, eps: image channel row col — latents and predicted noise, VAE-scaled. alpha_bar, alpha_bar_prev: scalars at t and t_prev.
     eta: 0 is deterministic DDIM, 1 has DDPM's noise level. noise: N(0, 1) like z_t, needed where eta > 0.
     """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta {eta}: allowed is 0 (deterministic) to 1 (DDPM's noise)")
+    if eta > 0 and noise is None:
+        raise ValueError(f"eta {eta} needs noise; give N(0, 1) of the latents' shape")
     x0 = (z_t - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
     sigma = eta * ((1 - alpha_bar_prev) / (1 - alpha_bar)).sqrt() * (1 - alpha_bar / alpha_bar_prev).sqrt()
     direction = (1 - alpha_bar_prev - sigma**2).sqrt() * eps
     z_prev = alpha_bar_prev.sqrt() * x0 + direction
-    if eta > 0:
-        if noise is None:
-            raise ValueError(f"eta {eta} needs noise; give N(0, 1) of the latents' shape")
+    if noise is not None and eta > 0:
         z_prev = z_prev + sigma * noise
     return z_prev, x0
