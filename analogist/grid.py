@@ -6,7 +6,7 @@ back to `crop()`. Composition, marks and mask follow the published drawing (Anal
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,7 +101,10 @@ class PromptGrid:
         layout = self._layout()
         boxes = layout.touched()
         if self._ready is not None:
-            canvas = self._ready.resize((layout.width, layout.height))
+            drawn = self._ready.copy()
+            # Before resizing too, else a true B' in it would reach across the border by the filter's width.
+            drawn.paste((0, 0, 0), replace(layout, height=layout.drawn_height, width=layout.drawn_width).touched()["B'"])
+            canvas = drawn.resize((layout.width, layout.height))
         else:
             canvas = Image.new("RGB", (layout.width, layout.height), (255, 255, 255))
             for name, picture in zip(self.names, self._pictures, strict=False):  # B' has no picture

@@ -29,12 +29,15 @@ def cell_names(pairs: int) -> tuple[str, ...]:
 def resolve_size(size: Size, rows: int) -> tuple[int, int]:
     """(height, width) of what a user gave, N or (height, width); GridError unless it makes whole cells of a sensible size."""
     try:
-        given = tuple(operator.index(side) for side in size) if isinstance(size, (tuple, list)) else (operator.index(size),)
-    except TypeError:
-        given = ()
-    if isinstance(size, bool) or len(given) not in (1, 2):
-        raise GridError(f"size={size!r}; give a whole number N (cells of N/2 x N/2 px) or (height, width) in pixels")
-    height, width = given if len(given) == 2 else (given[0] * rows // COLUMNS, given[0])
+        if isinstance(size, bool):
+            raise TypeError
+        if isinstance(size, (tuple, list)):
+            height, width = (operator.index(side) for side in size)
+        else:
+            width = operator.index(size)
+            height = width * rows // COLUMNS
+    except (TypeError, ValueError) as error:
+        raise GridError(f"size={size!r}; give a whole number N (cells of N/2 x N/2 px) or (height, width) in pixels") from error
     if width % COLUMNS or height % rows or height < rows * SMALLEST_CELL or width < COLUMNS * SMALLEST_CELL:
         raise GridError(
             f"a grid of {height}x{width} px (height x width) does not split into {rows} rows and {COLUMNS} columns of cells: the "

@@ -6,6 +6,7 @@ Sizes are those of the released code at 256 px cells (Analogist, Gu et al. 2024)
 import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from analogist.layout import Box
@@ -14,8 +15,7 @@ SQUARE = 36 / 256  # side of a letter's black square, in cells
 SMALLEST_SQUARE = 16  # px, below which an A' can't be read; at most a quarter of the cell
 RED = (230, 0, 0)
 HALF_LENGTH, THICKNESS, TIP = 1 / 10, 1 / 64, 0.35  # arrows: in cells, in cells, in arrow lengths
-TIP_ANGLE = math.pi / 4
-OVERSAMPLE = 4  # arrows are drawn so much larger and reduced, for smooth edges
+SMALLEST_THICKNESS = 2  # px
 
 
 def draw_marks(image: Image.Image, pictures: Mapping[str, Box], cells: Mapping[str, Box]) -> None:
@@ -57,19 +57,18 @@ def _draw_letter(image: Image.Image, name: str, left: int, top: int, side: int, 
 
 
 def _draw_arrow(image: Image.Image, x: int, y: float, cell: int) -> None:
-    """A horizontal arrow pointing right, centred on (x, y)."""
-    reach = math.ceil((HALF_LENGTH + 2 * THICKNESS) * cell) + 1
+    """A horizontal arrow pointing right, centred on (x, y): three strokes with round ends, smooth at the edges."""
+    half, thickness = HALF_LENGTH * cell, max(SMALLEST_THICKNESS, THICKNESS * cell)
+    barb = 2 * half * TIP * math.sqrt(0.5)  # at 45 degrees
+    reach = math.ceil(half + thickness) + 1
     left, top = x - reach, round(y) - reach
-    centre_x, centre_y = (x - left) * OVERSAMPLE, (y - top) * OVERSAMPLE
-    half = HALF_LENGTH * cell * OVERSAMPLE
-    width = max(1.0, THICKNESS * cell) * OVERSAMPLE
-    tip = (centre_x + half, centre_y)
-    barb_x, barb_y = (2 * half * TIP * part for part in (math.cos(TIP_ANGLE), math.sin(TIP_ANGLE)))
+    at_y, at_x = np.mgrid[: 2 * reach, : 2 * reach] + 0.5  # pixel centres
+    at_x, at_y = at_x + left - x, at_y + top - y  # from the arrow's centre
 
-    cover = Image.new("L", (2 * reach * OVERSAMPLE, 2 * reach * OVERSAMPLE), 0)
-    draw = ImageDraw.Draw(cover)
-    for start in ((centre_x - half, centre_y), (tip[0] - barb_x, tip[1] - barb_y), (tip[0] - barb_x, tip[1] + barb_y)):
-        draw.line((start, tip), fill=255, width=round(width))
-        for end_x, end_y in (start, tip):  # round ends
-            draw.ellipse((end_x - width / 2, end_y - width / 2, end_x + width / 2, end_y + width / 2), fill=255)
-    image.paste(RED, (left, top), cover.reduce(OVERSAMPLE))
+    distance = np.full(at_x.shape, np.inf)
+    for back_x, back_y in ((-2 * half, 0.0), (-barb, -barb), (-barb, barb)):  # from the tip, at (half, 0)
+        along = ((at_x - half) * back_x + at_y * back_y) / (back_x**2 + back_y**2)
+        along = along.clip(0, 1)
+        distance = np.minimum(distance, np.hypot(at_x - half - along * back_x, at_y - along * back_y))
+    cover = (thickness / 2 - distance + 0.5).clip(0, 1)
+    image.paste(RED, (left, top), Image.fromarray(np.round(255 * cover).astype(np.uint8)))
