@@ -1,0 +1,1 @@
+"""Study attention: capture, edit, measure and look, all as arguments of a call."""

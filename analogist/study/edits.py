@@ -1,0 +1,5 @@
+"""Ready edits."""
+
+from .bind import EditError, Edits
+
+__all__ = ["EditError", "Edits"]
