@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-
 from analogist.models.control import CAM, SAC, AttentionControl
 from analogist.models.placement import Placement
 from analogist.models.unet import UNet, UNetConfig
+
 from tests.small import TINY_UNET, Looking, relative, unet_inputs
 
 ROUNDING = 5e-6  # relative: float32 sums in another order, through 16 blocks
@@ -96,9 +96,10 @@ def test_an_edit_of_a_skip_or_a_hidden_state_is_used(tiny_unet) -> None:
 
     x, t, text = unet_inputs()
     plain = tiny_unet(x, t, text)
-    for site, point in (("up.2.res.0.block", "skip"), ("up.2.res.0.block", "x"), ("mid.0.attn.0.block", "out"), ("down.0.res.0.block", "out")):
+    for place in ("up.2.res.0.block:skip", "up.2.res.0.block:x", "mid.0.attn.0.block:out", "down.0.res.0.block:out"):
+        site, _, point = place.partition(":")
         erased = tiny_unet(x, t, text, AttentionControl(t=t, tap=Erasing(points=(point,), sites=(site,))))
-        assert relative(erased, plain) > 1e-3, (site, point)
+        assert relative(erased, plain) > 1e-3, place
 
 
 def test_inputs_are_never_changed(tiny_unet) -> None:
