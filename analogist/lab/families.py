@@ -56,9 +56,9 @@ def scenes(count: int, draw: Draw) -> Scenes:
     first = draw.other(ground, below=COLOURS)
     second = draw.other(ground, first, below=COLOURS)
     third = draw.other(ground, first, second, below=COLOURS)
-    on = torch.stack([torch.ones(count, dtype=torch.bool), draw.chance(count, p=0.3), torch.zeros(count, dtype=torch.bool)], 1)
+    on = torch.stack([torch.ones(count, dtype=torch.bool), draw.chance(count, p=0.25), torch.zeros(count, dtype=torch.bool)], 1)
     two = on[:, 1]
-    size = torch.stack([draw.uniform(count, low=0.42, high=0.68), draw.uniform(count, low=0.3, high=0.38),
+    size = torch.stack([draw.uniform(count, low=0.44, high=0.7), draw.uniform(count, low=0.32, high=0.4),
                         torch.full((count,), 0.3)], 1)
     size[:, 0] = torch.where(two, size[:, 0] * 0.8, size[:, 0])
     reach = 0.9 - size

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from tqdm import tqdm
 
+from .optimiser import Optimiser
 from .recipe import Optimisation
 from .state import TrainingError, append_log, load_state, prepare_folder, save_state
 
@@ -59,22 +60,6 @@ def step_seed(seed: int, step: int) -> int:
     return seed * 10_000_000 + step
 
 
-def _optimiser(network: nn.Module, o: Optimisation) -> torch.optim.AdamW:
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": o.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=o.learning_rate, betas=(0.9, 0.99), fused=True)
-
-
-def _restore(optimiser: torch.optim.AdamW, names: dict[str, nn.Parameter], groups: dict[str, dict[str, Tensor]], step: int) -> None:
-    for name, parameter in names.items():
-        optimiser.state[parameter] = {
-            "step": torch.tensor(float(step), device=parameter.device),
-            "exp_avg": groups["first"][name].to(parameter.device),
-            "exp_avg_sq": groups["second"][name].to(parameter.device),
-        }
-
-
 def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: Limits, device: torch.device,
           precision: torch.dtype = torch.bfloat16) -> tuple[dict[str, Tensor], int]:
     """Train until the last step, the time limit or an interrupt; state and log stay in `folder`.
@@ -85,7 +70,7 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
     path, log = folder / f"{task.name}.safetensors", folder / f"{task.name}.jsonl"
     network = task.network.to(device).train()
     names = dict(network.named_parameters())
-    optimiser = _optimiser(network, o)
+    optimiser = Optimiser(names, o.optimiser, o.weight_decay)
     ema = {name: p.detach().clone() for name, p in names.items()}
     start = 0
     if path.exists():
@@ -93,13 +78,10 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
         network.load_state_dict(groups["model"])
         ema = {name: groups["ema"][name].to(device) for name in names}
         if start:
-            _restore(optimiser, names, groups, start)
+            optimiser.restore(groups["first"], groups.get("second", {}))
 
     def save(step: int) -> None:
-        moments = {
-            key: {n: optimiser.state[p][field] for n, p in names.items() if p in optimiser.state}
-            for key, field in (("first", "exp_avg"), ("second", "exp_avg_sq"))
-        }
+        moments = {"first": optimiser.first, "second": optimiser.second}
         save_state(path, {"model": names, "ema": ema, **moments}, step, identity)
 
     def run(*inputs: Tensor) -> object:
@@ -122,15 +104,13 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
         bar = tqdm(range(start, o.steps), initial=start, total=o.steps, desc=task.name, disable=not limits.progress, mininterval=5)
         for step in bar:
             rate = learning_rate(step, o)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
             loss, figures = task.loss(run, step_seed(o.seed, step), step)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(network.parameters(), o.clip)
             if not torch.isfinite(norm):
                 raise TrainingError(f"step {step}: the gradient is not finite; start from the last state with a lower learning rate")
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            optimiser.step(rate, step + 1)
+            network.zero_grad(set_to_none=True)
             weight = 1 - min(o.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(list(ema.values()), [p.detach() for p in names.values()], weight)
             step += 1

@@ -31,6 +31,7 @@ class Optimisation:
     decay: float = 0.25  # part of `steps`
     steps: int = 4000
     weight_decay: float = 0.01
+    optimiser: str = "adamw"  # or "muon"
     ema: float = 0.999  # at most; smaller in the first steps
     clip: float = 1.0  # norm of the gradient
     seed: int = 0
