@@ -101,9 +101,9 @@ def prompts_from_arguments(args: argparse.Namespace) -> list[str] | None:
 
 def run(args: argparse.Namespace) -> int:
     """Loads, samples and writes DIR."""
-    from analogist import examples
-
     if args.example == "list":
+        from analogist import examples
+
         print("\n".join(examples.names()))
         return 0
 
@@ -122,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
 
     prompts = prompts_from_arguments(args)
     if args.example is not None:
+        from analogist import examples
+
         example = examples.load(args.example)
         grid, prompts = example.grid(args.size), prompts or [example.prompt]
     elif pictures or repeat is None:
