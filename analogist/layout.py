@@ -29,8 +29,6 @@ def cell_names(pairs: int) -> tuple[str, ...]:
 def resolve_size(size: Size, rows: int) -> tuple[int, int]:
     """(height, width) of what a user gave, N or (height, width); GridError unless it makes whole cells of a sensible size."""
     try:
-        if isinstance(size, bool):
-            raise TypeError
         if isinstance(size, (tuple, list)):
             height, width = (operator.index(side) for side in size)
         else:

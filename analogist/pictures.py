@@ -119,7 +119,7 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
         raise PictureError(
             f"{name}: an array of {array.dtype} [{shape}]; it must be uint8 [height width 3] with values 0..255 and no side of 0"
         )
-    return Image.fromarray(np.array(array))  # a copy: later changes to the array are not ours
+    return Image.fromarray(array)  # copies RGB: later changes to the array are not ours
 
 
 def _from_file(path: str | os.PathLike[str], name: str) -> Image.Image:

@@ -124,6 +124,8 @@ def test_a_large_picture_below_the_limit_is_read_without_a_warning(tmp_path: Pat
     side = 9500  # 90 megapixels: Pillow itself warns from 89 on
     Image.new("1", (side, side), 1).save(tmp_path / "large.png")
     assert read_picture(tmp_path / "large.png").size == (side, side)
+    with pytest.raises(PictureError, match="holds no record"):
+        read_record(tmp_path / "large.png")
     assert not recwarn.list
 
 
