@@ -120,7 +120,7 @@ def guess(split: Split, names: list[str]) -> Family:
     """What a file without a usable UNet is."""
     if is_lora(names):
         return Family("lora", None, "a LoRA: additions to a checkpoint, not a checkpoint; merge it into an inpainting checkpoint first")
-    if any("input_hint_block" in name or "controlnet_cond_embedding" in name for name in names):
+    if "tensors of a ControlNet" in split.ignored:
         return Family("controlnet", None, "a ControlNet: an addition to a checkpoint, not a checkpoint")
     kinds = {group.kind for group in split.groups}
     if kinds == {"vae"}:

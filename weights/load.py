@@ -5,7 +5,8 @@
 Place in the flow: files.py -> header.py -> parts.py -> families.py and configs.py -> here -> checkpoint.Checkpoint.load_*.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +25,9 @@ def _source(kind: str, found: Found, pieces: Split | None = None, layers: int | 
     """The one group of a kind among found tensors. Raises WeightsError where there is none, or several."""
     split = pieces or parts.split(found.tensors)
     groups = split.of(kind)
-    if kind == "unet" and len(groups) > 1:  # a ControlNet beside the UNet has no way up
-        groups = [group for group in groups if any(name.startswith(("output_blocks.", "up_blocks.")) for name in group.tensors)]
+    if pieces is None:  # a part's own file: what belongs to another part is as foreign as what belongs to none
+        elsewhere = [info.name for group in split.groups if group not in groups for info in group.tensors.values()]
+        split = replace(split, other=[*split.other, *elsewhere, *split.ema])
     if len(groups) != 1:
         looks = families.guess(split, list(found.tensors)).text
         if not groups:
@@ -50,7 +52,8 @@ def _single(found: Found, vae: Found | None, ema: bool) -> tuple[dict[str, Sourc
         notes.append(
             f"UNet: the weights were taken; the {len(split.ema)} moving averages (model_ema.*) beside them not (ema=True takes those)"
         )
-    family = families.unet_family(sources["unet"].mapped.pieces, next(iter(split.of("text")), None))
+    with _about(found.label):
+        family = families.unet_family(sources["unet"].mapped.pieces, next(iter(split.of("text")), None))
     _supported(family, found.label)
     if vae is not None:
         sources["vae"] = _vae(vae)
@@ -74,7 +77,8 @@ def _vae(found: Found) -> Source:
 def _vae_files(path: Path, variant: str | None) -> tuple[Found, configs.Settings]:
     """vae= as a file, a VAE's own folder or a whole checkpoint folder."""
     if not path.is_dir():
-        return files.single(path), configs.beside(path)
+        own = path.parent if (path.parent / "config.json").is_file() else None
+        return files.single(path), configs.from_folder(own) if own else configs.beside(path)
     folder = path / "vae" if (path / "vae").is_dir() else path
     return files.in_folder(folder, files.STEMS["vae"], variant), configs.from_folder(folder)
 
@@ -124,14 +128,27 @@ def open_checkpoint(
         if variant is not None:
             raise WeightsError(f"{path}: variant={variant!r} is for folders; this is a single file")
         sources, notes = _single(files.single(path), given_vae, ema)
-    family = families.unet_family(sources["unet"].mapped.pieces, sources["text"].group)
+    with _about(str(path)):
+        family = families.unet_family(sources["unet"].mapped.pieces, sources["text"].group)
     _supported(family, str(path))
     if beside.where != "nothing" and layout == "single file":
         notes.append(f"configs beside the file were read: {beside.where}")
     settings = configs.given(config).over(beside)
     if vae is not None:
         settings.parts["vae"] = {**vae_settings.part("vae"), **configs.given(config).part("vae")}
-    return _describe(path, layout, family, sources, settings, notes)
+    with _about(str(path)):
+        return _describe(path, layout, family, sources, settings, notes)
+
+
+@contextmanager
+def _about(label: str) -> Iterator[None]:
+    """Puts the path before the message of a WeightsError that does not name one yet."""
+    try:
+        yield
+    except WeightsError as error:
+        if str(error).startswith(label):
+            raise
+        raise WeightsError(f"{label}: {error}") from None
 
 
 def _describe(
@@ -148,13 +165,9 @@ def _describe(
         text["num_hidden_layers"] = layers
         sources["text"] = replace(sources["text"], mapped=parts.to_ours(sources["text"].group, layers))
     if text["hidden_size"] != unet["text_width"]:
-        raise WeightsError(
-            f"{path}: the text encoder is {text['hidden_size']} wide, the UNet expects {unet['text_width']}: parts of two models"
-        )
+        raise WeightsError(f"the text encoder is {text['hidden_size']} wide, the UNet expects {unet['text_width']}: parts of two models")
     if vae["latent_channels"] != unet["out_channels"]:
-        raise WeightsError(
-            f"{path}: the VAE has {vae['latent_channels']} latent channels, the UNet {unet['out_channels']}: parts of two models"
-        )
+        raise WeightsError(f"the VAE has {vae['latent_channels']} latent channels, the UNet {unet['out_channels']}: parts of two models")
     for part, source in sources.items():
         if source.mapped.unused:
             shown, count = ", ".join(source.mapped.unused[:3]), len(source.mapped.unused)

@@ -63,6 +63,7 @@ EMA = re.compile(r"(?:^|\.)model_ema\.")
 EMA_SCALAR = re.compile(r"(?:^|\.)model_ema\.(?:decay|num_updates)$")
 # The text encoder's neighbours that may lie outside its prefix.
 BESIDE_TEXT = re.compile(r"(?:^|\.)(?:text_projection(?:\.weight)?|logit_scale|position_ids|attn_mask)$")
+CONTROL = re.compile(r"^(?:input_hint_block|zero_convs|controlnet_)")
 LORA = re.compile(r"(?:^lora_|[._]lora[._](?:up|down|A|B|mid)\b|\.hada_w|\.lokr_w|\.alpha$|\.dora_scale$)")
 
 
@@ -148,6 +149,9 @@ def split(tensors: Mapping[str, TensorInfo]) -> Split:
         ignored["text encoder's unused"] = beside
         other = [name for name in other if name not in set(beside)]
     groups = [Group(kind, layout, prefix, group) for kind, layout, prefix, _, group in found]
+    control = [group for group in groups if group.kind == "unet" and any(CONTROL.search(name) for name in group.tensors)]
+    ignored["tensors of a ControlNet"] = [info.name for group in control for info in group.tensors.values()]
+    groups = [group for group in groups if group not in control]
     return Split(groups, ema, {why: left for why, left in ignored.items() if left}, other)
 
 

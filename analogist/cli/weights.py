@@ -71,7 +71,8 @@ def describe(found: "Survey") -> list[str]:
             whole = False
         if part.fields is None:
             continue
-        lines.append("            " + ", ".join(f"{name} {_short(value)}" for name, value in part.fields.items()))
+        if part.problem is None:
+            lines.append("            " + ", ".join(f"{name} {_short(value)}" for name, value in part.fields.items()))
         if found.family.base == "sdxl":
             continue
         result = compare_part(part)
