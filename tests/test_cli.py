@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from analogist.cli.layers import parse_layers
 from analogist.cli.main import main
 from analogist.models.placement import Placement
 from analogist.output import prompt_names
 from analogist.pictures import read_record
-from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINT = Path(__file__).parent / "parity" / "checkpoint"
@@ -69,7 +70,7 @@ def test_run_writes_the_contracts_files_with_their_records(arguments, tmp_path):
 
 
 def test_a_run_is_repeated_from_its_record_byte_for_byte(arguments, tmp_path, pictures):
-    assert main([*arguments, "--prompt", "a red boat", "--images", "2", "--guidance", "4", "--sac-layers", "2-9", "--sac-scale", "1.1"]) == 0
+    assert main([*arguments, "--prompt", "a red boat", "--images", "2", "--sac-layers", "2-9", "--sac-scale", "1.1"]) == 0
     out, again = tmp_path / "out", tmp_path / "again"
     assert main(["run", "--config", str(out / "run.json"), "--out", str(again), "--quiet"]) == 0
     for name in ("input.png", "b_prime_42.png", "grid_43.png"):
@@ -91,7 +92,8 @@ def test_flags_override_a_repeated_record(arguments, tmp_path):
 def test_a_changed_input_is_not_taken_for_the_runs_own(arguments, tmp_path, capsys):
     assert main(arguments) == 0
     Image.new("RGB", (128, 128), (9, 9, 9)).save(tmp_path / "out" / "input.png")
-    assert "not the picture of this run" in fails(capsys, ["run", "--config", str(tmp_path / "out" / "run.json"), "--out", str(tmp_path / "x")])
+    repeat = ["run", "--config", str(tmp_path / "out" / "run.json"), "--out", str(tmp_path / "x")]
+    assert "not the picture of this run" in fails(capsys, repeat)
     assert not (tmp_path / "x").exists()
 
 
@@ -125,7 +127,7 @@ def test_a_ready_grid_and_a_configuration_file_are_taken(arguments, pictures, tm
     config.write_text(json.dumps(AnalogistConfig(sampling=SamplingConfig(steps=2), sac=None).to_json()))
     grid = tmp_path / "grid.png"
     PromptGrid(pictures["a"], pictures["a_prime"], pictures["b"], size=128).image.save(grid)
-    argv = ["run", "--grid", str(grid), "--size", "128", "--checkpoint", str(CHECKPOINT), "--config", str(config), "--device", "cpu", "--quiet"]
+    argv = ["run", "--grid", str(grid), "--size", "128", "--checkpoint", str(CHECKPOINT), "--config", str(config), "--quiet"]
     assert main([*argv, "--out", str(tmp_path / "out")]) == 0
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["config"]["sac"] is None and record["config"]["sampling"]["steps"] == 2

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+
 from analogist.config import TASKS, AnalogistConfig, SamplingConfig, paper, published_code
 from analogist.models.control import CAM, SAC
 from analogist.models.placement import Placement

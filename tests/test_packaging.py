@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import analogist
 import pytest
+
+import analogist
 
 ROOT = Path(__file__).parent.parent
 

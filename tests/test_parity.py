@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from analogist.config import AnalogistConfig, SamplingConfig
 from analogist.grid import PromptGrid
 from analogist.models.control import CAM, SAC
 from analogist.models.placement import Placement
 from analogist.pipeline import Analogist
-from safetensors.torch import load_file
 
 PARITY = Path(__file__).parent / "parity"
 CASES = json.loads((PARITY / "cases.json").read_text())
@@ -93,9 +94,9 @@ def test_a_generator_draws_the_published_noise(model):
 
 
 def test_a_single_file_gives_the_same_run_as_the_folder(model, tmp_path):
-    from tests.checkpoints import write_single_file
+    from tests.checkpoints import write_parity_single
 
-    path = write_single_file(PARITY / "checkpoint", tmp_path / "checkpoint.safetensors")
+    path = write_parity_single(tmp_path / "checkpoint.safetensors")
     # Shapes can't tell eight heads of width 4: the folder's configs say so, as for any small model.
     single = Analogist.from_checkpoint(path, config=PARITY / "checkpoint", dtype="float32", device="cpu")
     for ours, theirs in ((single.unet, model.unet), (single.vae, model.vae), (single.text.model, model.text.model)):

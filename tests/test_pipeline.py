@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from analogist.config import AnalogistConfig, SamplingConfig
 from analogist.grid import PromptGrid
 from analogist.models.control import CAM, SAC
@@ -14,7 +16,6 @@ from analogist.models.placement import Placement
 from analogist.pipeline import Analogist, pick_device, pick_dtype
 from analogist.result import SamplingError
 from analogist.seeds import Randomness
-from PIL import Image
 
 CHECKPOINT = Path(__file__).parent / "parity" / "checkpoint"
 SHORT = AnalogistConfig(sampling=SamplingConfig(steps=4, strength=0.8))
@@ -103,8 +104,7 @@ def test_steps_yield_what_the_call_computes_and_can_be_stopped(model, grid, resu
     steps = list(model.steps(grid, "a red boat", images=3, seed=5, config=SHORT))
     assert [step.i for step in steps] == [0, 1, 2] and [step.t for step in steps] == result.record["executed_times"] == [501, 251, 1]
     assert torch.equal(steps[-1].z_t, result.latents)
-    for step in model.steps(grid, "a red boat", images=3, seed=5, config=SHORT):
-        break
+    step = next(model.steps(grid, "a red boat", images=3, seed=5, config=SHORT))
     assert torch.equal(step.z_t, steps[0].z_t)
     assert model.preview(step.x0).size == (128, 128)
 

@@ -48,7 +48,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     settings.add_argument("--images", type=int, metavar="N", help="how many, with seeds S, S+1, ... (default 1)")
     settings.add_argument("--seed", type=int, metavar="S", help="default 42")
     settings.add_argument("--steps", type=int, metavar="N", help="of the whole schedule (published: 50)")
-    settings.add_argument("--strength", type=float, metavar="X", help="part of the schedule that is run, more than 0 to 1 (published: 0.98)")
+    settings.add_argument("--strength", type=float, metavar="X", help="part of the schedule that is run, over 0 to 1 (published: 0.98)")
     settings.add_argument("--guidance", type=float, metavar="X", help="classifier-free guidance, 1 is off (published: 15)")
     settings.add_argument("--eta", type=float, metavar="X", help="0 is deterministic DDIM (published), 1 has DDPM's noise")
     settings.add_argument("--sac-layers", metavar="LAYERS", help=f"Self-Attention Cloning: {LAYERS} (published: 3-10)")
