@@ -115,7 +115,8 @@ def _family(splits: list[tuple[Found, parts.Split]], groups: list[tuple[Found, p
             return families.unet_family(parts.to_ours(unet).pieces, text)
         except WeightsError as error:
             return Family("unknown", None, str(error))
-    split = parts.Split([group for _, _, group in groups], {}, {}, [])
+    ignored = {why: names for _, split in splits for why, names in split.ignored.items()}
+    split = parts.Split([group for _, _, group in groups], {}, ignored, [])
     return families.guess(split, [name for found, _ in splits for name in found.tensors])
 
 
