@@ -1,73 +1,68 @@
-"""Bundled example triples A, A', B with their prompt and the true B', drawn by `python -m analogist.examples.draw`."""
+"""Example triples A, A', B with the true B', drawn by the project (analogist/lab/draw_examples.py) from held-out seeds.
+
+    from analogist import Analogist, PromptGrid, examples
+    example = examples.load("recolour")
+    Analogist.from_checkpoint()(PromptGrid(example.a, example.a_prime, example.b), example.prompt).b_prime
+"""
 
 import json
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # naming the examples imports neither Pillow nor numpy
-    from analogist.grid import PromptGrid
-    from analogist.layout import Size
+from PIL import Image
 
-FOLDER = Path(__file__).parent
-PICTURES = ("a", "a_prime", "b", "b_prime")
+FOLDER = Path(__file__).resolve().parent
+PICTURES = ("a", "a_prime", "b", "b_prime_truth")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Example:
-    """One analogy: the paths of its pictures, its prompt, and where it comes from."""
+    """One example. prompt: what B' shows, at most five words; family: the kind of analogy, see analogist.lab.split."""
 
     name: str
-    prompt: str  # what B' shows
-    family: str  # of the lab's drawing: what turns A into A'
-    held_out: bool  # no analogy of this family was trained on
-    seed: int  # of the lab's evaluation batch it is drawn by
-    size: int  # px, of the grid it is drawn for
+    family: str
+    prompt: str
+
+    def path(self, picture: str) -> Path:
+        """File of one of PICTURES. Raises ValueError for any other word."""
+        if picture not in PICTURES:
+            raise ValueError(f"no picture {picture!r} in an example; there are {', '.join(PICTURES)}")
+        return FOLDER / self.name / f"{picture}.png"
+
+    def _open(self, picture: str) -> Image.Image:
+        with Image.open(self.path(picture)) as file:
+            return file.convert("RGB")
 
     @property
-    def a(self) -> Path:
-        """The picture A."""
-        return self._picture("a")
+    def a(self) -> Image.Image:
+        return self._open("a")
 
     @property
-    def a_prime(self) -> Path:
-        """The picture A', what A became."""
-        return self._picture("a_prime")
+    def a_prime(self) -> Image.Image:
+        return self._open("a_prime")
 
     @property
-    def b(self) -> Path:
-        """The picture B."""
-        return self._picture("b")
+    def b(self) -> Image.Image:
+        return self._open("b")
 
     @property
-    def b_prime(self) -> Path:
-        """The true B', to compare with; no run sees it."""
-        return self._picture("b_prime")
+    def b_prime_truth(self) -> Image.Image:
+        """The right answer."""
+        return self._open("b_prime_truth")
 
-    def grid(self, size: "Size | None" = None) -> "PromptGrid":
-        """The prompt grid of A, A' and B; size as PromptGrid takes it."""
-        from analogist.grid import PromptGrid
 
-        return PromptGrid(self.a, self.a_prime, self.b, size)
-
-    def _picture(self, which: str) -> Path:
-        return FOLDER / self.name / f"{which}.png"
+def _table() -> dict[str, dict[str, str]]:
+    return json.loads((FOLDER / "examples.json").read_text(encoding="utf-8"))
 
 
 def names() -> tuple[str, ...]:
-    """The names of all bundled examples."""
-    return tuple(_examples())
+    """Names of all examples, in order."""
+    return tuple(_table())
 
 
 def load(name: str) -> Example:
-    """The example of that name. Raises ValueError naming those there are."""
-    if name not in _examples():
-        raise ValueError(f"no example {name!r}; there are {', '.join(names())}")
-    return _examples()[name]
-
-
-@cache
-def _examples() -> dict[str, Example]:
-    entries = json.loads((FOLDER / "examples.json").read_text(encoding="utf-8"))
-    return {entry["name"]: Example(**entry) for entry in entries}
+    """One example by name. Raises ValueError that lists the names."""
+    table = _table()
+    if name not in table:
+        raise ValueError(f"no example {name!r}; there are {', '.join(table)}")
+    return Example(name=name, **table[name])

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from .optimiser import Optimiser
 from .recipe import Optimisation
 from .state import TrainingError, append_log, load_state, prepare_folder, save_state
+from .threads import Threads
 
 
 class Task(Protocol):
@@ -61,7 +62,7 @@ def step_seed(seed: int, step: int) -> int:
 
 
 def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: Limits, device: torch.device,
-          precision: torch.dtype = torch.bfloat16) -> tuple[dict[str, Tensor], int]:
+          precision: torch.dtype = torch.bfloat16, threads: Threads | None = None) -> tuple[dict[str, Tensor], int]:
     """Train until the last step, the time limit or an interrupt; state and log stay in `folder`.
 
     Returns the averaged weights and the number of finished steps. Raises TrainingError where it can't start or diverges.
@@ -104,6 +105,9 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
         bar = tqdm(range(start, o.steps), initial=start, total=o.steps, desc=task.name, disable=not limits.progress, mininterval=5)
         for step in bar:
             rate = learning_rate(step, o)
+            begun = time.monotonic()
+            if threads is not None:
+                threads.begin(step)
             loss, figures = task.loss(run, step_seed(o.seed, step), step)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(network.parameters(), o.clip)
@@ -114,11 +118,15 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
             weight = 1 - min(o.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(list(ema.values()), [p.detach() for p in names.values()], weight)
             step += 1
+            if threads is not None:
+                threads.end(time.monotonic() - begun)
             for key, value in {"loss": loss.item(), "gradient": norm.item(), **figures}.items():
                 sums[key] = sums.get(key, 0.0) + value / limits.log_every
             if step % limits.log_every == 0:
                 entry = {"step": step, "pictures": step * o.batch, "rate": rate, "seconds": round(time.monotonic() - began, 2)}
                 entry |= {k: round(v, 6) for k, v in sums.items()}
+                if threads is not None:
+                    entry["threads"] = threads.count
                 sums = {}
                 if step % limits.check_every == 0:
                     entry |= {k: round(v, 6) for k, v in task.check(ema).items()}

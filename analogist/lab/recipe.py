@@ -54,6 +54,7 @@ class Recipe:
     known_weight: float = 0.15  # loss weight of the pixels outside the mask
     snr_ceiling: float = 5.0  # min-SNR weighting (Hang et al. 2023)
     snr_floor: float = 0.0  # least weight of the error in x0, so that the noisiest steps count too; 0: plain min-SNR
+    skew: float = 1.0  # times are 1000 u^skew, u even in [0, 1]: below 1 the noisy ones come more often
     reuse: int = 1  # steps in which every encoded grid is used, with fresh noise and times
     kl: float = 1e-4  # weight of the posterior's divergence in the VAE's loss
 
@@ -102,9 +103,10 @@ def coarse() -> Recipe:
         vae=VAEConfig(channels=(16, 32, 64, 64), layers_per_block=1, norm_groups=8),
         unet=UNetConfig(channels=(32, 64, 64, 64), heads=(1, 2, 2, 2), text_width=64, norm_groups=8),
         vae_training=Optimisation(batch=16, learning_rate=2e-3, steps=2000, warmup=50, ema=0.99),
-        unet_training=Optimisation(batch=32, learning_rate=1.5e-3, steps=12000),
-        reuse=3,
+        unet_training=Optimisation(batch=32, learning_rate=2e-3, steps=4000, warmup=100, ema=0.998, optimiser="muon"),
+        reuse=4,
         snr_floor=0.1,
+        skew=0.8,
     )
 
 
@@ -116,8 +118,9 @@ def fine() -> Recipe:
         vae=VAEConfig(channels=(32, 64, 64), layers_per_block=1, norm_groups=16),
         unet=UNetConfig(channels=(32, 64, 128, 128), heads=(1, 2, 4, 4), text_width=64, norm_groups=16),
         vae_training=Optimisation(batch=256, learning_rate=2e-3, steps=6000, warmup=200),
-        unet_training=Optimisation(batch=512, learning_rate=1.5e-3, steps=20000, warmup=500),
+        unet_training=Optimisation(batch=512, learning_rate=1.5e-3, steps=20000, warmup=500, ema=0.9995, optimiser="muon"),
         snr_floor=0.1,
+        skew=0.8,
     )
 
 

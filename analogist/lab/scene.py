@@ -13,6 +13,8 @@ from .vocabulary import palette
 
 OBJECTS = 3  # at most, a scene
 PICTURE, SKETCH, MASK, SKELETON = range(4)  # how a scene is drawn
+# Half the width of lines, in cell halves: of a sketch, a skeleton, a cartoon's outline.
+SKETCH_LINE, BONE, INK = 0.033, 0.052, 0.059
 
 
 @dataclass
@@ -83,7 +85,7 @@ def render(scenes: Scenes, side: int) -> Tensor:
         distance = distances(kind, u, v) * size
         bones = (how == SKELETON).nonzero()[:, 0]
         if len(bones):
-            distance[bones] = distances(kind[bones], u[bones], v[bones], skeleton=True) * size[bones] - 1.6 * pixel
+            distance[bones] = distances(kind[bones], u[bones], v[bones], skeleton=True) * size[bones] - BONE
         lines = (how == SKETCH).nonzero()[:, 0]
         cover = (0.5 - distance / pixel).clamp(0, 1)
         fill = (colours[scenes.colour[chosen, k]] + tint[chosen]).clamp(0, 1)
@@ -96,11 +98,11 @@ def render(scenes: Scenes, side: int) -> Tensor:
         if len(lines):
             # White inside, so that the nearer object hides the lines of the one behind it.
             under[lines] = torch.lerp(under[lines], torch.ones_like(under[lines]), cover[lines][:, None])
-            cover[lines] = (0.5 + 1.0 - distance[lines].abs() / pixel).clamp(0, 1)
+            cover[lines] = (0.5 + (SKETCH_LINE - distance[lines].abs()) / pixel).clamp(0, 1)
         mixed = torch.lerp(under, paint, cover[:, None])
         inked = scenes.outline[chosen].nonzero()[:, 0]
         if len(inked):
-            ink = (0.5 + 1.8 - distance[inked].abs() / pixel).clamp(0, 1)[:, None]
+            ink = (0.5 + (INK - distance[inked].abs()) / pixel).clamp(0, 1)[:, None]
             mixed[inked] = mixed[inked] * (1 - ink)
         canvas[chosen] = mixed
     assert canvas.shape == (cells, 3, side, side)

@@ -13,6 +13,7 @@ import torch
 from .loop import Limits, train
 from .recipe import RECIPES, Recipe, load_recipe, with_training
 from .state import TrainingError, pick_device, prepare_folder, replace_file
+from .threads import Threads
 
 EXAMPLE = """examples:
   python -m analogist.lab.train vae  --out runs/lab --minutes 20
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--batch", type=int, help="grids a step")
     p.add_argument("--seed", type=int, help="0 to 98")
     p.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    p.add_argument("--threads", type=int, help="CPU threads")
+    p.add_argument("--threads", type=int, help="CPU threads (default: all, or one where another job makes that faster; fixed numbers give the same bits)")
     p.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of the networks while training (default: bfloat16)")
     p.add_argument("--init", type=Path, help="start from an exported checkpoint folder instead of random weights")
     p.add_argument("--to", type=Path, help="export: the folder to write")
@@ -52,8 +53,9 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 def run(args: argparse.Namespace) -> None:
     """One part of the training. Raises ValueError (TrainingError) with one clear line."""
     device = pick_device(args.device)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    if args.threads is not None and args.threads < 1:
+        raise TrainingError(f"--threads {args.threads}: give 1 or more")
+    threads = Threads(args.threads or torch.get_num_threads(), fixed=args.threads is not None)
     recipe = recipe_of(args)
     prepare_folder(args.out)
     if args.part == "export":
@@ -82,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
     if not recipe_file.exists() or not (args.out / f"{task.name}.safetensors").exists():
         replace_file(recipe_file, lambda path: path.write_text(text))
     train(task, optimisation, recipe.identity(args.part), args.out, limits=limits, device=device,
-          precision=getattr(torch, args.precision))
+          precision=getattr(torch, args.precision), threads=threads if device.type == "cpu" else None)
     replace_file(recipe_file, lambda path: path.write_text(text))
 
 

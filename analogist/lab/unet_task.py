@@ -92,6 +92,15 @@ def noise_weights(recipe: Recipe, alpha_bar: Tensor) -> Tensor:
     return snr.clamp(recipe.snr_floor, recipe.snr_ceiling) / snr
 
 
+def soft_start(unet: UNet) -> None:
+    """Start from weak residual branches and no output at all, so that the first steps don't have to undo random mixing."""
+    with torch.no_grad():
+        for name, module in unet.named_modules():
+            if name.endswith(("conv2", "proj_out")):
+                module.weight.mul_(0.1)
+        unet.conv_out.weight.zero_()
+
+
 class UNetTask:
     """Task of `loop.train` for text encoder and UNet; the autoencoder is frozen."""
 
@@ -105,7 +114,9 @@ class UNetTask:
         self.low_vae.load_state_dict(self.vae.state_dict())
         self.low_vae.to(torch.bfloat16)
         self.tokenizer = tokenizer(recipe.text.positions)
-        self.network = Denoiser(text_encoder(recipe.text), UNet(recipe.unet))
+        unet = UNet(recipe.unet)
+        soft_start(unet)
+        self.network = Denoiser(text_encoder(recipe.text), unet)
         self.alpha_bars = alpha_bars().to(device)
         self._empty = self._ids([""])
         self._pool: tuple[int, Encoded] | None = None
@@ -149,7 +160,7 @@ class UNetTask:
         dropped = torch.rand(count, generator=generator, device=self.device) < r.dropped
         # One time from each of `count` equal parts of the schedule: less variance than independent ones.
         places = (torch.arange(count, device=self.device) + torch.rand(count, generator=generator, device=self.device)) / count
-        t = (places * len(self.alpha_bars)).long().clamp(max=len(self.alpha_bars) - 1)
+        t = (places**r.skew * len(self.alpha_bars)).long().clamp(max=len(self.alpha_bars) - 1)
         t = t[torch.randperm(count, generator=generator, device=self.device)]
         ids = torch.where(dropped[:, None], self._empty, grids.ids)
         alpha_bar = self.alpha_bars[t][:, None, None, None]

@@ -1,0 +1,64 @@
+"""Draw the bundled examples: python -m analogist.lab.draw_examples --to analogist/examples
+
+Pictures of 256 px, so that they make sense for Stable Diffusion as well; CHOSEN says which drawing of a family.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from analogist.examples import PICTURES
+
+from .captions import caption
+from .grids import draw_cells, evaluation_batch
+from .split import EVALUATION_SEED
+from .state import prepare_folder, replace_file
+
+SEED = EVALUATION_SEED + 2_000_000
+SIDE = 256
+# name: (family, which drawing)
+CHOSEN: dict[str, tuple[str, int]] = {
+    "recolour": ("recolour", 3),
+    "colorize": ("colorize", 7),
+    "background": ("background", 3),
+    "swap": ("swap", 3),
+    "sketch": ("sketch", 1),
+    "mask": ("mask", 4),
+    "skeleton": ("skeleton", 7),
+    "denoise": ("denoise", 5),
+    "fill": ("fill", 4),
+    "cartoon": ("cartoon", 3),
+    "repaint": ("repaint", 3),
+    "decolour": ("decolour", 7),
+}
+
+
+def draw(family: str, drawing: int) -> tuple[list[Image.Image], str]:
+    """A, A', B and the true B', and the prompt."""
+    cells = evaluation_batch([family], size=128, seed=SEED + drawing).cells
+    pictures = draw_cells(cells, SIDE, torch.Generator().manual_seed(SEED + drawing))[0]
+    arrays = (pictures * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(array) for array in arrays], caption(cells, 0, 3)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m analogist.lab.draw_examples", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--to", type=Path, required=True)
+    args = parser.parse_args(argv)
+    table = {}
+    for name, (family, drawing) in CHOSEN.items():
+        pictures, prompt = draw(family, drawing)
+        prepare_folder(args.to / name)
+        for picture, image in zip(PICTURES, pictures, strict=True):
+            replace_file(args.to / name / f"{picture}.png", lambda p, image=image: image.save(p, format="PNG", optimize=True))
+        table[name] = {"family": family, "prompt": prompt}
+    replace_file(args.to / "examples.json", lambda p: p.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8"))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
