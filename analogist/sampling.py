@@ -36,24 +36,46 @@ class Start:
     fixed: Tensor
 
 
-@torch.no_grad()
-def encode_grid(vae: VAE, grid: PromptGrid, draws: Draws, device: torch.device, dtype: torch.dtype) -> Start:
-    """Latents of the grid, sampled with the given draws.
+@dataclass(frozen=True)
+class GridPosteriors:
+    """What the VAE says of a grid, before anything is drawn: once for all seeds. float32 on the model's device.
 
-    The picture with B pasted over B' and the masked picture (B' mid-grey) are encoded together; the mask goes to latent
-    size by nearest neighbour.
+    pasted, masked: posteriors [1 4 h w] of the picture with B pasted over B' and of the masked one (B' mid-grey).
+    mask: 1 1 h w. scale: of the latents.
+    """
+
+    pasted: Posterior
+    masked: Posterior
+    mask: Tensor
+    scale: float
+
+    def start(self, draws: Draws) -> Start:
+        """Latents sampled with the given draws, one an image."""
+        device = self.mask.device
+        z0 = self.pasted.sample(draws.image.to(device)) * self.scale
+        z_masked = self.masked.sample(draws.masked.to(device)) * self.scale
+        fixed = torch.cat([self.mask.expand(len(z0), -1, -1, -1), z_masked], dim=1)
+        return Start(z0, draws.noise.to(device), fixed)
+
+
+@torch.no_grad()
+def grid_posteriors(vae: VAE, grid: PromptGrid, device: torch.device, dtype: torch.dtype) -> GridPosteriors:
+    """What the VAE says of a grid. The picture with B pasted over B' and the masked picture are encoded together.
+
+    The mask goes to latent size by nearest neighbour.
     """
     pictures = torch.cat([grid.pixels(), grid.masked_pixels()]).to(device, dtype)
     with exact(device):
         posterior = vae.posterior(pictures)
     mean, std = posterior.mean.float(), posterior.std.float()
-    pasted, masked = Posterior(mean[:1], std[:1]), Posterior(mean[1:], std[1:])
-    scale = vae.config.scaling_factor
-    z0 = pasted.sample(draws.image.to(device)) * scale
-    z_masked = masked.sample(draws.masked.to(device)) * scale
-    mask = F.interpolate(grid.mask_tensor().to(device), size=z0.shape[-2:], mode="nearest")
-    fixed = torch.cat([mask.expand(len(z0), -1, -1, -1), z_masked], dim=1)
-    return Start(z0, draws.noise.to(device), fixed)
+    mask = F.interpolate(grid.mask_tensor().to(device), size=mean.shape[-2:], mode="nearest")
+    return GridPosteriors(Posterior(mean[:1], std[:1]), Posterior(mean[1:], std[1:]), mask, vae.config.scaling_factor)
+
+
+@torch.no_grad()
+def encode_grid(vae: VAE, grid: PromptGrid, draws: Draws, device: torch.device, dtype: torch.dtype) -> Start:
+    """Latents of the grid, sampled with the given draws."""
+    return grid_posteriors(vae, grid, device, dtype).start(draws)
 
 
 @dataclass(frozen=True, kw_only=True)
