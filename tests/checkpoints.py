@@ -32,7 +32,7 @@ def small_configs(family: str) -> dict[str, dict]:
     configs["unet"] |= {"block_out_channels": [32, 64, 128, 128], "cross_attention_dim": 24, "attention_head_dim": heads}
     configs["unet"] |= {"norm_num_groups": 16}
     configs["vae"] |= {"block_out_channels": [16, 32, 64, 64], "norm_num_groups": 8}
-    configs["text"] |= {"hidden_size": 24, "intermediate_size": 48, "num_attention_heads": 3, "num_hidden_layers": 3}
+    configs["text"] |= {"hidden_size": 24, "intermediate_size": 48, "num_attention_heads": 3, "num_hidden_layers": 3, "vocab_size": 640}
     return configs
 
 

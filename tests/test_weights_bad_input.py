@@ -8,15 +8,15 @@ import zipfile
 
 import pytest
 import torch
-from analogist.models.unet import UNet, UNetConfig
-from analogist.weights import WeightsError, open_checkpoint
-from analogist.weights.header import read_header
-from analogist.weights.survey import survey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from analogist.cli.main import main
+from analogist.models.unet import UNet, UNetConfig
+from analogist.weights import WeightsError, open_checkpoint
+from analogist.weights.header import read_header
+from analogist.weights.survey import survey
 from tests.checkpoints import golden, single_file, small, write_folder, write_single
 from tests.test_keymaps import sparse
 
