@@ -1,0 +1,202 @@
+"""Any OpenAI-compatible chat endpoint with pictures (vLLM, llama.cpp's server, Ollama, `transformers serve`, hosted services)."""
+
+import base64
+import io
+import json
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from PIL import Image
+
+from analogist.prompting.asking import AskingPrompter
+from analogist.prompting.prompts import PromptError
+
+HIDDEN = "***"
+EXTRA = "the openai client is not installed; install it with: pip install 'analogist[prompting]'"
+HINTS = {
+    400: "the model may take no pictures; try another with --prompter-model",
+    401: "check OPENAI_API_KEY or --api-key",
+    403: "check that the key may use this model",
+    404: "check --base-url (it usually ends in /v1) and --prompter-model",
+    413: "the picture is too large for the server",
+    429: "the server's limit is reached; wait, or try another model",
+}
+
+
+class OpenAIPrompter(AskingPrompter):
+    """Asks a chat endpoint. The key is held by the client alone: no message, record, log line or repr of ours shows it."""
+
+    kind = "openai"
+
+    def __init__(
+        self, model: str | None = None, *, base_url: str | None = None, api_key: str | None = None, timeout: float = 120.0,
+        retries: int = 4, max_tokens: int = 300, temperature: float | None = None, wording: str = "published",
+        candidates: int = 1, words: int | None = 5, cache: bool | str | Path = True,
+    ) -> None:  # fmt: skip
+        """model: its name at the endpoint; None: OPENAI_MODEL, else the one that the endpoint serves. base_url: None: OPENAI_BASE_URL,
+        else OpenAI's own. api_key: None: OPENAI_API_KEY; servers of your own usually need none. timeout: seconds an attempt.
+        retries: with growing pauses, on 429, 5xx and broken connections only. max_tokens: of the answer.
+        temperature: None: the server's. The rest as AskingPrompter.
+        Raises PromptError where the client is not installed, or the key or URL is missing or unusable.
+        """
+        super().__init__(wording=wording, candidates=candidates, words=words, cache=cache)
+        for name, value, low in (("timeout", timeout, 0.001), ("retries", retries, 0), ("max_tokens", max_tokens, 1)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= 1e6:
+                raise PromptError(f"{name} {value!r}: a number of at least {low} is allowed")
+        base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+        key = api_key or os.environ.get("OPENAI_API_KEY") or None
+        if base_url is not None and urlsplit(base_url).scheme not in ("http", "https"):
+            raise PromptError(
+                f"base URL {_public(base_url)!r}: it must begin with http:// or https://, such as http://localhost:8000/v1"
+            )
+        if key is None and base_url is None:
+            raise PromptError(
+                "no endpoint: set OPENAI_API_KEY for OpenAI's own, or give --base-url (OPENAI_BASE_URL) of another, such as "
+                "http://localhost:8000/v1"
+            )
+        try:
+            import openai
+        except ImportError:
+            raise PromptError(EXTRA) from None
+        self._openai = openai
+        headers, hidden = _login(base_url)
+        self._secrets = tuple(secret for secret in (key, *hidden) if secret)
+        self._client = openai.OpenAI(
+            api_key=key or "none", base_url=None if base_url is None else _public(base_url), timeout=timeout,
+            max_retries=int(retries), default_headers=headers,
+        )  # fmt: skip
+        self.endpoint = _public(str(self._client.base_url))
+        self._model = model or os.environ.get("OPENAI_MODEL") or None
+        self.max_tokens, self.temperature = int(max_tokens), temperature
+
+    @property
+    def model(self) -> str:
+        """The model's name; where none was given, the only one that the endpoint serves."""
+        if self._model is None:
+            served = self._served()
+            if len(served) != 1:
+                listed = ", ".join(served[:8]) + (" ..." if len(served) > 8 else "") or "none"
+                raise PromptError(f"{self.endpoint}: which model? give --prompter-model (OPENAI_MODEL); it serves {listed}")
+            self._model = served[0]
+        return self._model
+
+    def identity(self) -> dict[str, object]:
+        return {
+            "model": self.model, "endpoint": self.endpoint, "max_tokens": self.max_tokens, "temperature": self.temperature,
+        }  # fmt: skip
+
+    def answer(self, picture: Image.Image, question: str) -> str:
+        buffer = io.BytesIO()
+        picture.save(buffer, format="PNG")
+        url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+        content = [{"type": "text", "text": question}, {"type": "image_url", "image_url": {"url": url}}]
+        settings: dict[str, object] = {"model": self.model, "messages": [{"role": "user", "content": content}]}
+        if self.temperature is not None:
+            settings["temperature"] = self.temperature
+        try:
+            completion = self._complete(settings | {"max_tokens": self.max_tokens})
+        except _OtherLimit:  # OpenAI's newer models take the limit under another name only
+            completion = self._complete(settings | {"max_completion_tokens": self.max_tokens})
+        text, problem = _text(completion, self.endpoint)
+        if problem:
+            raise PromptError(self._hide(problem))
+        return self._hide(text)
+
+    def _complete(self, settings: dict[str, object]) -> object:
+        return self._guarded(lambda: self._client.chat.completions.create(**settings), limit="max_tokens" in settings)
+
+    def _served(self) -> list[str]:
+        page = self._guarded(lambda: self._client.models.list(), limit=False)
+        models = getattr(page, "data", None)
+        return [str(entry.id) for entry in models if getattr(entry, "id", None)] if isinstance(models, list) else []
+
+    def _guarded(self, call, *, limit: bool) -> object:
+        """Runs a call of the client; whatever goes wrong becomes one PromptError without the key, its cause left behind."""
+        openai, where = self._openai, f"the endpoint {self.endpoint}"
+        try:
+            return call()
+        except openai.APITimeoutError:
+            message = f"{where} did not answer within {self._client.timeout:g} s, {self._attempts()}; raise --prompter-timeout"
+        except openai.APIStatusError as error:
+            said = self._hide(_said(error))
+            if limit and error.status_code == 400 and "max_completion_tokens" in said:
+                raise _OtherLimit from None
+            tried = f", {self._attempts()}" if error.status_code == 429 or error.status_code >= 500 else ""
+            hint = HINTS.get(error.status_code)
+            message = f"{where} answered {error.status_code}{tried}: {said}" + (f"; {hint}" if hint else "")
+        except openai.APIConnectionError as error:
+            cause = self._hide(" ".join(str(error.__cause__ or error).split())[:160])
+            message = f"{where} cannot be reached or broke off, {self._attempts()} ({cause}); check --base-url (OPENAI_BASE_URL)"
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError, KeyError) as error:
+            # A body that is not what the client expects fails inside it in as many ways as there are bodies.
+            kind = "not JSON" if isinstance(error, json.JSONDecodeError) else f"not a chat completion ({type(error).__name__})"
+            message = f"{where} sent an answer that is {kind}; check that --base-url is an OpenAI-compatible address"
+        raise PromptError(self._hide(message))
+
+    def _attempts(self) -> str:
+        n = self._client.max_retries + 1
+        return "tried once" if n == 1 else f"tried {n} times"
+
+    def _hide(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, HIDDEN)
+        return text
+
+    def __repr__(self) -> str:
+        return f"<OpenAIPrompter: {self._model or 'the model served'} at {self.endpoint}>"
+
+
+class _OtherLimit(Exception):
+    """The server asks for max_completion_tokens."""
+
+
+def _public(url: str) -> str:
+    """A URL without user, password, query and fragment."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+
+
+def _login(url: str | None) -> tuple[dict[str, str] | None, tuple[str, ...]]:
+    """The header for a URL with user and password, which the client would otherwise log with the URL; and what to hide."""
+    parts = urlsplit(url or "")
+    if parts.username is None:
+        return None, ()
+    user, password = unquote(parts.username), unquote(parts.password or "")
+    code = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return {"Authorization": f"Basic {code}"}, (parts.password or "", password, code)
+
+
+def _said(error) -> str:
+    """A server's own words about its refusal, in one line."""
+    body = error.body
+    for key in ("error", "message", "detail"):
+        if isinstance(body, dict) and key in body:
+            body = body[key]
+    if isinstance(body, dict) and "message" in body:
+        body = body["message"]
+    text = " ".join(str(body if body else error.message).split())
+    if text.lower().startswith(("<!doctype", "<html")):
+        text = "a web page, not an error of an OpenAI-compatible server"
+    return text[:240] or "no reason given"
+
+
+def _text(completion: object, endpoint: str) -> tuple[str, str | None]:
+    """The answer's text, and what is wrong where there is none."""
+    choices = getattr(completion, "choices", None)
+    if not isinstance(choices, list):
+        return "", f"the endpoint {endpoint} sent no chat completion; check that --base-url is an OpenAI-compatible address"
+    message = getattr(choices[0], "message", None) if choices else None
+    if message is None:
+        return "", f"the endpoint {endpoint} sent an answer without a choice; try again or another model"
+    content = getattr(message, "content", None)
+    if isinstance(content, list):  # some servers send parts
+        content = " ".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+    if isinstance(content, str) and content.strip():
+        return content, None
+    refusal = getattr(message, "refusal", None)
+    if isinstance(refusal, str) and refusal.strip():
+        return "", f"the model refuses: {' '.join(refusal.split())[:160]!r}; try another model, or give --prompt"
+    if getattr(choices[0], "finish_reason", None) == "length":
+        return "", "the model used up its tokens before it answered; raise --max-tokens"
+    return "", f"the endpoint {endpoint} sent an empty answer; try again or another model"

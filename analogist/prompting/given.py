@@ -1,0 +1,103 @@
+"""Prompts that are there already: given as text, in a file, or none at all."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analogist.prompting.prompts import PromptError, Prompts
+
+if TYPE_CHECKING:
+    from analogist.grid import PromptGrid
+
+
+@dataclass(frozen=True)
+class TextPrompter:
+    """The same text for every grid."""
+
+    text: str
+
+    def __call__(self, grid: "PromptGrid | None" = None, name: str | None = None) -> Prompts:
+        """Raises PromptError for an empty text; NoPrompter stands for none."""
+        if not self.text.strip():
+            raise PromptError("the prompt given is empty; leave it out to go by the pictures alone")
+        return Prompts((self.text.strip(),), {"prompter": "text"})
+
+
+@dataclass(frozen=True)
+class NoPrompter:
+    """No text: the picture prompt alone. because: why, for the record."""
+
+    because: str | None = None
+
+    def __call__(self, grid: "PromptGrid | None" = None, name: str | None = None) -> Prompts:
+        return Prompts(("",), {"prompter": "none"} | ({} if self.because is None else {"because": self.because}))
+
+
+@dataclass(frozen=True)
+class FilePrompter:
+    """Prompts of a text file, either one prompt a line (all of them candidates for every grid) or the published tab-separated form,
+    name TAB prompt [TAB prompt ...], one line a grid.
+    """
+
+    path: str | Path
+
+    def __call__(self, grid: "PromptGrid | None" = None, name: str | None = None) -> Prompts:
+        """name: the grid's file name, by which the tab-separated form is looked up (the suffix may differ).
+
+        Raises PromptError where the file cannot be read, is malformed, or does not list the name.
+        """
+        by_name = read_prompt_file(self.path)
+        author: dict[str, object] = {"prompter": "file", "file": Path(self.path).name}
+        if None in by_name:
+            return Prompts(by_name[None], author)
+        if name is None:
+            if len(by_name) == 1:
+                only = next(iter(by_name))
+                return Prompts(by_name[only], author | {"line": only})
+            raise PromptError(
+                f"{self.path}: lists prompts by name ({_some(by_name)}), and this grid has none; give a file with one prompt a line"
+            )
+        stems = {Path(listed).stem: listed for listed in by_name}
+        listed = name if name in by_name else stems.get(Path(name).stem)
+        if listed is None:
+            raise PromptError(f"{self.path}: no line for {name}; it lists {_some(by_name)}")
+        return Prompts(by_name[listed], author | {"line": listed})
+
+
+def read_prompt_file(path: str | Path) -> dict[str | None, tuple[str, ...]]:
+    """Name -> its prompts, in the file's order; None -> all prompts of a file with one prompt a line.
+
+    UTF-8; blank lines are left out. Raises PromptError naming the file and the line.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise PromptError(
+            f"{path}: cannot be read ({error.strerror or error}); give a text file with one prompt a line"
+        ) from None
+    except UnicodeDecodeError:
+        raise PromptError(f"{path}: not UTF-8 text; give a text file with one prompt a line") from None
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered:
+        raise PromptError(f"{path}: holds no prompt; write one a line")
+    if not any("\t" in line.strip() for _, line in numbered):
+        return {None: tuple(line.strip() for _, line in numbered)}
+    by_name: dict[str | None, tuple[str, ...]] = {}
+    for number, line in numbered:
+        name, *prompts = (field.strip() for field in line.split("\t"))
+        prompts = tuple(prompt for prompt in prompts if prompt)
+        if not name or not prompts:
+            raise PromptError(
+                f"{path}: line {number} is not name TAB prompt, as the lines with a TAB before it are: {line.strip()[:80]!r}"
+            )
+        if name in by_name:
+            raise PromptError(
+                f"{path}: line {number} lists {name} a second time; keep one line, with the prompts behind each other"
+            )
+        by_name[name] = prompts
+    return by_name
+
+
+def _some(names: dict[str | None, tuple[str, ...]]) -> str:
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:4]) + (f" and {len(listed) - 4} more" if len(listed) > 4 else "")
