@@ -44,16 +44,18 @@ def write_input(grid: PromptGrid, folder: str | Path) -> Path:
     return save_png(grid.image, output_folder(folder) / INPUT)
 
 
-def write_record(results: Sequence[Result], folder: Path, *, checkpoint: str | None, inputs: dict, seconds: float) -> Path:
-    """Writes run.json: the record, with what a PNG must not hold (where checkpoint and inputs lie, time).
+def write_record(
+    results: Sequence[Result], folder: Path, *, checkpoint: str | None, inputs: dict, seconds: float, author: dict | None = None
+) -> Path:
+    """Writes run.json: the record, with what a PNG must not hold (where checkpoint and inputs lie, who wrote the prompt, time).
 
-    checkpoint: the path as loaded, None for the embedded one. inputs: argument -> path.
+    checkpoint: the path as loaded, None for the embedded one. inputs: argument -> path. author: of the prompts, None where unknown.
     """
     record = dict(results[0].record)
     if len(results) > 1:
         record["prompt"] = [result.record["prompt"] for result in results]
     record["checkpoint"] = {**record["checkpoint"], "path": checkpoint}
-    record |= {"inputs": inputs, "seconds": round(seconds, 3)}
+    record |= {"inputs": inputs, "prompt_author": author, "seconds": round(seconds, 3)}
     return atomic_write(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n")
 
 

@@ -18,8 +18,8 @@ ONLY = {
 }  # fmt: skip
 
 
-def add_prompter_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds --prompt, --prompt-file, --prompter and its settings; `prompter_from_arguments` reads them."""
+def add_prompter_arguments(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
+    """Adds --prompt, --prompt-file, --prompter and its settings, in a group; `prompter_from_arguments` reads them."""
     text = parser.add_argument_group("text prompt")
     text.add_argument("--prompt", metavar="TEXT", help="what B' shows")
     text.add_argument(
@@ -51,6 +51,7 @@ def add_prompter_arguments(parser: argparse.ArgumentParser) -> None:
     )
     text.add_argument("--prompter-dtype", metavar="T", help="of a local model: float32, bfloat16 or float16 (default as --dtype)")
     text.add_argument("--no-prompt-cache", action="store_true", help="ask even where the same question was answered before")
+    return text
 
 
 def prompter_from_arguments(args: argparse.Namespace) -> "Prompter | None":

@@ -7,12 +7,16 @@ from pathlib import Path
 from analogist.cli.grid import add_grid_arguments, grid_from_arguments
 from analogist.cli.layers import HELP as LAYERS
 from analogist.cli.layers import parse_layers
+from analogist.cli.prompting import add_prompter_arguments, prompts_from_arguments
 
 EXAMPLES = """examples:
   analogist run --example recolour --out out
   analogist run --a a.png --a-prime ap.png --b b.png --prompt "a red boat" --checkpoint sd-v1-5-inpainting.safetensors --out out
   analogist run --grid grid.png --prompt-file prompts.txt --images 4 --sac-layers 4-8 --cam-layers none --out out
+  analogist run --a a.png --a-prime ap.png --b b.png --prompter openai --base-url http://localhost:8000/v1 --out out
   analogist run --config out/run.json --out again        (repeats a run: the same picture bytes on the same machine)
+
+Without --prompt, --prompt-file or --prompter the pictures alone say what to paint.
 
 Layer ranges include both ends here: 3-10 is Placement.layers(3, 11) in Python.
 DIR gets input.png, b_prime_<seed>.png, grid_<seed>.png (with several prompts b_prime_<prompt>_<seed>.png) and run.json."""
@@ -29,9 +33,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add_grid_arguments(parser)
     parser.add_argument("--example", metavar="NAME", help="a bundled example instead of pictures, with its prompt ('list' names them)")
-    text = parser.add_argument_group("text")
-    text.add_argument("--prompt", metavar="TEXT", help="what B' shows (default: none, the pictures alone)")
-    text.add_argument("--prompt-file", metavar="FILE", help="one prompt a line, each run in turn")
+    text = add_prompter_arguments(parser)
     text.add_argument("--negative-prompt", metavar="TEXT", help="default: the checkpoint's own, else the published list of words")
     text.add_argument("--prompt-suffix", metavar="TEXT", help="appended to every prompt (default: ', best quality, extremely detailed')")
     model = parser.add_argument_group("model")
@@ -81,24 +83,6 @@ def settings_from_arguments(args: argparse.Namespace, config):
     return config.replace(sac=sac, cam=cam, **sampling)
 
 
-def prompts_from_arguments(args: argparse.Namespace) -> list[str] | None:
-    """The prompts of --prompt or --prompt-file (blank lines left out); None where neither is given."""
-    if args.prompt is not None and args.prompt_file is not None:
-        raise ValueError("--prompt and --prompt-file do not go together; give one")
-    if args.prompt_file is None:
-        return None if args.prompt is None else [args.prompt]
-    try:
-        lines = Path(args.prompt_file).read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise ValueError(f"--prompt-file {args.prompt_file}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"--prompt-file {args.prompt_file}: not UTF-8 text") from error
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise ValueError(f"--prompt-file {args.prompt_file}: holds no prompt; write one a line")
-    return prompts
-
-
 def run(args: argparse.Namespace) -> int:
     """Loads, samples and writes DIR."""
     if args.example == "list":
@@ -120,18 +104,24 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("missing --out DIR, the folder to write into")
     out = Path(args.out) if args.out is not None else beside(repeat.path.resolve().parent)
 
-    prompts = prompts_from_arguments(args)
     if args.example is not None:
         from analogist import examples
 
         example = examples.load(args.example)
-        grid, prompts = example.grid(args.size), prompts or [example.prompt]
+        grid = example.grid(args.size)
     elif pictures or repeat is None:
         grid = grid_from_arguments(args)
     else:
         grid = repeat.grid() if args.size is None else repeat.grid().with_size(args.size)
-    if prompts is None:
-        prompts = [""] if repeat is None else repeat.prompts()
+    found = prompts_from_arguments(args, grid)
+    if found is not None:
+        prompts, author = list(found.candidates), found.author
+    elif args.example is not None:
+        prompts, author = [example.prompt], {"prompter": "example"}
+    elif repeat is not None:
+        prompts, author = repeat.prompts(), kept.get("prompt_author")
+    else:
+        prompts, author = [""], {"prompter": "none"}
 
     def given(flag, key: str, otherwise):
         return flag if flag is not None else kept.get(key, otherwise)
@@ -177,7 +167,7 @@ def run(args: argparse.Namespace) -> int:
     inputs |= {"example": args.example} if args.example is not None else {}
     inputs |= {"checkpoint_config": _absolute(loading["config"]), "vae": _absolute(loading["vae"]), "ema": loading["ema"]}
     where = None if checkpoint is None else _absolute(checkpoint)
-    print(write_record(results, out, checkpoint=where, inputs=inputs, seconds=time.perf_counter() - started))
+    print(write_record(results, out, checkpoint=where, inputs=inputs, seconds=time.perf_counter() - started, author=author))
     return 0
 
 
