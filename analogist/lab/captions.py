@@ -16,7 +16,7 @@ def caption(cells: Cells, grid: int, cell: int, *, second: bool = False) -> str:
     things = []
     for k in range(s.on.shape[-1] if second else 1):
         if s.on[grid, cell, k]:
-            texture = int(s.texture[grid, cell, k])
+            texture = 0 if style else int(s.texture[grid, cell, k])  # with a style there would be six words
             words = [COLOUR_NAMES[s.colour[grid, cell, k]], TEXTURE_NAMES[texture] if texture else "", SHAPE_NAMES[s.shape[grid, cell, k]]]
             things.append(" ".join(word for word in words if word))
     text = f"{' and '.join(things)} on {COLOUR_NAMES[s.ground[grid, cell]]}"

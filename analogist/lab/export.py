@@ -202,7 +202,8 @@ def export(training: Path, folder: Path, *, defaults: dict | None = None) -> Non
         raise TrainingError(f"no {path}: train first (python -m analogist.lab.train unet --out {training})")
     recipe = from_json(json.loads((training / "unet.recipe.json").read_text(encoding="utf-8")))
     groups, _ = load_state(path, recipe.identity("unet"))
-    parts = {part: {n.removeprefix(f"{part}."): t for n, t in groups["ema"].items() if n.startswith(f"{part}.")} for part in ("unet", "text")}
+    ema = groups["ema"].items()
+    parts = {part: {n.removeprefix(f"{part}."): t for n, t in ema if n.startswith(f"{part}.")} for part in ("unet", "text")}
     vae = load_vae(training, recipe, torch.device("cpu"))
     write_folder(folder, recipe, unet=parts["unet"], text=parts["text"], vae=vae.state_dict(), scaling_factor=vae.config.scaling_factor,
                  defaults=_kept_defaults(folder, recipe) if defaults is None else defaults)
@@ -216,5 +217,5 @@ def export_untrained(folder: Path, recipe: Recipe) -> None:
 
     torch.manual_seed(recipe.unet_training.seed)
     text, unet, vae = text_encoder(recipe.text), UNet(recipe.unet), VAE(recipe.vae)
-    write_folder(folder, recipe, unet=unet.state_dict(), vae=vae.state_dict(), text=text.state_dict(), scaling_factor=recipe.vae.scaling_factor,
-                 defaults=defaults_json(recipe, AnalogistConfig(), trained=False))
+    write_folder(folder, recipe, unet=unet.state_dict(), vae=vae.state_dict(), text=text.state_dict(),
+                 scaling_factor=recipe.vae.scaling_factor, defaults=defaults_json(recipe, AnalogistConfig(), trained=False))

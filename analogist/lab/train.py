@@ -31,12 +31,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, required=True, help="folder for state, log and recipe")
     p.add_argument("--recipe", default="coarse", help=f"{', '.join(RECIPES)} or a JSON file (default: coarse)")
     p.add_argument("--minutes", type=float, help="stop after so much wall-clock time, resumable")
-    p.add_argument("--steps", type=int, help="length of the whole training; may differ when resumed (it moves the decay of the learning rate)")
+    p.add_argument("--steps", type=int,
+                   help="length of the whole training; may differ when resumed (it moves the decay of the learning rate)")
     p.add_argument("--batch", type=int, help="grids a step")
     p.add_argument("--seed", type=int, help="0 to 98")
     p.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    p.add_argument("--threads", type=int, help="CPU threads (default: all, or one where another job makes that faster; fixed numbers give the same bits)")
-    p.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of the networks while training (default: bfloat16)")
+    p.add_argument("--threads", type=int,
+                   help="CPU threads (default: all, or one where other jobs make that faster; a fixed number gives the same bits)")
+    p.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16",
+                   help="of the networks while training (default: bfloat16)")
     p.add_argument("--init", type=Path, help="start from an exported checkpoint folder instead of random weights")
     p.add_argument("--to", type=Path, help="export: the folder to write")
     p.add_argument("--quiet", action="store_true", help="no progress bar")

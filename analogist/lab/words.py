@@ -6,17 +6,10 @@ Every word of the vocabulary is one token; any other string falls apart into byt
 from tokenizers import Tokenizer, models
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from analogist.text import END, START, byte_symbols
+
 from .recipe import TextConfig
 from .vocabulary import WORDS
-
-START, END = "<|startoftext|>", "<|endoftext|>"
-_PUNCTUATION = (",", ".")
-
-
-def _byte_symbols() -> list[str]:
-    """The 256 printable stand-ins for bytes that byte-level BPE writes in its files (GPT-2's table)."""
-    kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    return [chr(b) for b in kept] + [chr(256 + i) for i in range(256 - len(kept))]
 
 
 def vocabulary_and_merges() -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -25,7 +18,7 @@ def vocabulary_and_merges() -> tuple[dict[str, int], list[tuple[str, str]]]:
     Words are added in turn: each is split by the merges so far, and what is left is merged from the left. Merges that come
     later rank lower, so they never change how an earlier word is put together.
     """
-    symbols = _byte_symbols()
+    symbols = byte_symbols()
     tokens = [START, END, *symbols, *(s + "</w>" for s in symbols)]
     vocab = {token: i for i, token in enumerate(tokens)}
     merges: list[tuple[str, str]] = []

@@ -59,7 +59,9 @@ def figures(pictures: Tensor, truth: Tensor) -> dict[str, Tensor]:
     return {"mse": squared_error(pictures, truth), "feature": feature_distance(pictures, truth)}
 
 
-def measure(model: Analogist, batch: Batch, chosen: dict[str, tuple[str, AnalogistConfig]], seeds: list[int]) -> tuple[dict, dict[str, Tensor]]:
+def measure(
+    model: Analogist, batch: Batch, chosen: dict[str, tuple[str, AnalogistConfig]], seeds: list[int]
+) -> tuple[dict, dict[str, Tensor]]:
     """Figures [grid] of every variant and reference, and the variants' decoded grids."""
     truth, prompts = cell(batch.pixels, 3), prompts_of(batch)
     rows = {

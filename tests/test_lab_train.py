@@ -1,0 +1,231 @@
+"""The lab's training: the same numbers from the same seed, resumed or not; errors in one line."""
+
+import json
+import math
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from analogist.lab import loop, train
+from analogist.lab.loop import learning_rate, step_seed
+from analogist.lab.optimiser import Optimiser, orthogonal
+from analogist.lab.recipe import Optimisation, Recipe, TextConfig, coarse, fine, from_json
+from analogist.lab.split import EVALUATION_SEED
+from analogist.lab.state import TrainingError, replace_file
+from analogist.lab.threads import EVERY, TRIAL, Threads
+from analogist.lab.unet_task import noise_weights
+from analogist.models.ddim import alpha_bars
+from analogist.models.unet import UNetConfig
+from analogist.models.vae import VAEConfig
+
+TINY = Recipe(
+    name="tiny",
+    size=32,
+    vae=VAEConfig(channels=(8, 8), layers_per_block=1, norm_groups=4),
+    unet=UNetConfig(channels=(8, 8, 8, 8), layers_per_block=2, heads=(1, 1, 1, 1), text_width=8, norm_groups=4),
+    text=TextConfig(width=8, layers=1, heads=1),
+    vae_training=Optimisation(batch=2, steps=6, warmup=2),
+    unet_training=Optimisation(batch=2, steps=6, warmup=2, optimiser="muon"),
+    reuse=2,
+)
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.json"
+    path.write_text(json.dumps(TINY.to_json()))
+    return path
+
+
+def run(part: str, recipe: Path, out: Path, *more: str) -> int:
+    return train.main([part, "--recipe", str(recipe), "--out", str(out), "--device", "cpu", "--threads", "1", "--quiet", *more])
+
+
+@pytest.fixture(scope="module")
+def whole(recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training folder that was never interrupted."""
+    out = tmp_path_factory.mktemp("whole")
+    assert run("vae", recipe_file, out) == 0 and run("unet", recipe_file, out) == 0
+    return out
+
+
+def same_state(a: Path, b: Path) -> bool:
+    first, second = load_file(a), load_file(b)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_same_seed_gives_the_same_numbers_twice(whole: Path, recipe_file: Path, tmp_path: Path) -> None:
+    assert run("vae", recipe_file, tmp_path) == 0 and run("unet", recipe_file, tmp_path) == 0
+    assert same_state(tmp_path / "vae.safetensors", whole / "vae.safetensors")
+    assert same_state(tmp_path / "unet.safetensors", whole / "unet.safetensors")
+
+
+def test_another_seed_gives_other_numbers(whole: Path, recipe_file: Path, tmp_path: Path) -> None:
+    assert run("vae", recipe_file, tmp_path, "--seed", "1") == 0
+    assert not same_state(tmp_path / "vae.safetensors", whole / "vae.safetensors")
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(
+    whole: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt_at_third(step: int, o: Optimisation) -> float:
+        if step == 2:  # as Ctrl-C in the middle of a step
+            os.kill(os.getpid(), signal.SIGINT)
+        return learning_rate(step, o)
+
+    for part in ("vae", "unet"):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "learning_rate", interrupt_at_third)
+            assert run(part, recipe_file, tmp_path) == 0
+        with safe_open(tmp_path / f"{part}.safetensors", "pt") as file:
+            assert file.metadata()["step"] == "3"
+        assert run(part, recipe_file, tmp_path) == 0
+        assert same_state(tmp_path / f"{part}.safetensors", whole / f"{part}.safetensors")
+
+
+def test_training_lowers_the_loss(recipe_file: Path, tmp_path: Path) -> None:
+    assert run("vae", recipe_file, tmp_path, "--steps", "40") == 0
+    entries = [json.loads(line) for line in (tmp_path / "vae.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries] == [20, 40]
+    assert entries[-1]["loss"] < 0.9 * entries[0]["loss"]
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith("error: ")
+    return err
+
+
+def test_a_folder_that_is_not_writable_is_one_clear_line(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert run("vae", recipe_file, tmp_path / "file" / "out") == 2
+    assert "cannot be written to" in one_line(capsys)
+
+
+def test_a_state_of_another_configuration_is_one_clear_line(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(replace(TINY, vae=replace(TINY.vae, layers_per_block=2)).to_json()))
+    before = (whole / "vae.safetensors").read_bytes()
+    assert run("vae", other, whole) == 2
+    assert "vae.layers_per_block 1 in the file, 2 now" in one_line(capsys)
+    assert (whole / "vae.safetensors").read_bytes() == before
+
+
+def test_a_damaged_state_is_one_clear_line(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "vae.safetensors").write_bytes(b"not a state")
+    assert run("vae", recipe_file, tmp_path) == 2
+    assert "cannot be read" in one_line(capsys)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_without_cuda_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["vae", "--out", str(tmp_path), "--device", "cuda"]) == 2
+    assert "no CUDA" in one_line(capsys)
+
+
+def test_the_unet_without_a_vae_is_one_clear_line(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("unet", recipe_file, tmp_path) == 2
+    assert "train the autoencoder first" in one_line(capsys)
+
+
+def test_an_unknown_recipe_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["vae", "--out", str(tmp_path), "--recipe", "coarser"]) == 2
+    assert "coarse, fine" in one_line(capsys)
+
+
+def test_adamw_equals_torchs() -> None:
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Linear(16, 4)) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    mine = Optimiser(dict(ours.named_parameters()), "adamw", 0.1)
+    groups = [{"params": [p for p in theirs.parameters() if (p.ndim > 1) == wide], "weight_decay": 0.1 * wide} for wide in (True, False)]
+    reference = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.99))
+    for number in range(1, 11):
+        x = torch.randn(5, 8)
+        for network in (ours, theirs):
+            network.zero_grad()
+            network(x).square().mean().backward()
+        mine.step(0.01, number)
+        reference.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 576), (512, 64)])
+def test_muons_update_is_about_orthogonal(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonal(matrix))
+    assert values.max() < 1.3  # Jordan et al.: the iteration ends between 0.7 and 1.2, bfloat16 adds a little
+    u, _, vh = torch.linalg.svd(matrix[0], full_matrices=False)
+    cosine = (orthogonal(matrix)[0] * (u @ vh)).sum() / orthogonal(matrix).norm() / (u @ vh).norm()
+    assert cosine > 0.97
+
+
+def test_an_unknown_optimiser_is_an_error() -> None:
+    with pytest.raises(ValueError, match="adamw, muon"):
+        Optimiser({}, "sgd", 0.0)
+
+
+def test_noise_weights_are_min_snr_with_a_floor() -> None:
+    bars = alpha_bars()[[0, 300, 981]]
+    expected = []
+    for bar in bars.tolist():
+        snr = bar / (1 - bar)
+        expected.append(max(0.1, min(5.0, snr)) / snr)
+    found = noise_weights(replace(TINY, snr_floor=0.1), bars)
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_learning_rate_rises_stays_and_falls_to_nothing() -> None:
+    o = Optimisation(steps=100, warmup=10, decay=0.2, learning_rate=1.0)
+    assert [learning_rate(s, o) for s in (0, 9, 50, 80, 90, 99)] == pytest.approx([0.1, 1, 1, 1, 0.5, 0.05])
+
+
+def test_training_seeds_stay_below_those_of_evaluation() -> None:
+    assert step_seed(98, 9_999_999) + 1 < EVALUATION_SEED
+    with pytest.raises(TrainingError, match="from 0 to 98"):
+        step_seed(99, 0)
+
+
+def test_recipes_survive_json_and_unknown_keys_are_refused() -> None:
+    for recipe in (coarse(), fine(), TINY):
+        assert from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+    with pytest.raises(ValueError, match="unknown keys sizes"):
+        from_json({"name": "x", "sizes": 3})
+    with pytest.raises(ValueError, match="unet: nonsense"):
+        from_json({"name": "x", "unet": {"nonsense": 3}})
+
+
+def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    def fails(path: Path) -> None:
+        path.write_text("half")
+        raise RuntimeError("full disk")
+
+    (tmp_path / "state").write_text("old")
+    with pytest.raises(RuntimeError):
+        replace_file(tmp_path / "state", fails)
+    assert [p.name for p in tmp_path.iterdir()] == ["state"] and (tmp_path / "state").read_text() == "old"
+
+
+@pytest.mark.parametrize("slow", [1, 4])
+def test_threads_settle_on_the_faster_number(slow: int) -> None:
+    before = torch.get_num_threads()
+    try:
+        threads = Threads(4, fixed=False)
+        for step in range(EVERY // 2):
+            threads.begin(step)
+            threads.end(2.0 if threads.count == slow else 1.0)
+        assert threads.count == {1: 4, 4: 1}[slow] and step > 2 * TRIAL
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_schedule_of_training_is_stable_diffusions() -> None:
+    betas = [(math.sqrt(0.00085) + (math.sqrt(0.012) - math.sqrt(0.00085)) * i / 999) ** 2 for i in range(1000)]
+    assert math.prod(1 - b for b in betas) == pytest.approx(alpha_bars()[-1].item(), rel=1e-3)
