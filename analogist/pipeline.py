@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -17,6 +18,7 @@ from analogist.models.control import FORMS
 from analogist.models.ddim import alpha_bars, ddim_times
 from analogist.models.unet import UNet, UNetConfig
 from analogist.models.vae import VAE, VAEConfig
+from analogist.pictures import Picture
 from analogist.record import make_record, tensor_key
 from analogist.result import Result, Step
 from analogist.sampling import Run, decode, encode_grid
@@ -26,6 +28,9 @@ from analogist.study.edits import Edits
 from analogist.study.tap import RunShape, StudyTap
 from analogist.text import TextEncoder
 from analogist.weights.load import Checkpoint, open_checkpoint
+
+if TYPE_CHECKING:
+    from analogist.study.known import Inversion, Known
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -173,6 +178,22 @@ class Analogist:
     def preview(self, latents: Tensor) -> Image.Image:
         """The first image of some latents, decoded: the whole grid. latents: image 4 h w, VAE-scaled (step.z_t, step.x0)."""
         return to_image(decode(self.vae, latents[:1], self.dtype)[0])
+
+    def at(self, grid: PromptGrid, prompt: str = "", *, b_prime: Picture, t: int = 501, **arguments: object) -> "Known":
+        """Noises the grid with its true B' to time t and makes one guided UNet call, without sampling.
+
+        b_prime: the true picture of B'. t: 0..999. Further arguments (capture, edit, config, ...) and what comes back:
+        `analogist.study.known.at`.
+        """
+        from analogist.study import known  # it builds on this file
+
+        return known.at(self, grid, prompt, b_prime=b_prime, t=t, **arguments)
+
+    def invert(self, grid: PromptGrid, prompt: str = "", *, b_prime: Picture, **arguments: object) -> "Inversion":
+        """DDIM inversion of the grid with its true B', and its reconstruction error. See `analogist.study.known.invert`."""
+        from analogist.study import known
+
+        return known.invert(self, grid, prompt, b_prime=b_prime, **arguments)
 
     def encode_text(self, prompt: str, negative_prompt: str = "") -> Tensor:
         """Encoded text [branch token channel]: branch 0 negative, 1 prompt. No suffix is appended."""

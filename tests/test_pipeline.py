@@ -291,3 +291,11 @@ def test_gradients_flow_through_the_unet_to_the_latents(model):
     eps = model.unet(z, t=501, text=model.encode_text("a")[1:])
     eps.square().sum().backward()
     assert z.grad.abs().sum() > 0
+
+
+def test_a_known_b_prime_is_looked_at_in_one_call_and_inverted(model, grid):
+    known = model.at(grid, "a red boat", b_prime=picture(3), t=501, config=SHORT, capture="up.1.attn.2.self:probs")
+    assert known.z_t.shape == (1, 4, 16, 16) and len(known.maps) == 1
+    alpha_bar = model.alpha_bars[501]
+    assert relative(known.z_t, alpha_bar.sqrt() * known.z0 + (1 - alpha_bar).sqrt() * known.noise) < 1e-6
+    assert model.invert(grid, "", b_prime=picture(3), config=SHORT).error < 1.0
