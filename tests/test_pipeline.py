@@ -298,4 +298,5 @@ def test_a_known_b_prime_is_looked_at_in_one_call_and_inverted(model, grid):
     assert known.z_t.shape == (1, 4, 16, 16) and len(known.maps) == 1
     alpha_bar = model.alpha_bars[501]
     assert relative(known.z_t, alpha_bar.sqrt() * known.z0 + (1 - alpha_bar).sqrt() * known.noise) < 1e-6
-    assert model.invert(grid, "", b_prime=picture(3), config=SHORT).error < 1.0
+    small_steps = SHORT.replace(steps=100, strength=0.04)  # so small that a step and its inverse nearly cancel
+    assert model.invert(grid, "", b_prime=picture(3), config=small_steps, refine=5).error < 0.02
