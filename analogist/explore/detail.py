@@ -1,0 +1,79 @@
+"""How much a page holds: a ladder of details from everything down, of which the first that fits is taken.
+
+The same ladder plans the capture (before anything runs) and the page (from sizes that were measured).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from .reduce import pool_factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detail:
+    """What is kept; None: all.
+
+    steps: executed steps, spread evenly. branches: 2, or 1 for the text branch alone. heads: every head of a map with at most
+    this many queries, above it their mean. queries, keys: tokens a map at most, larger ones are pooled in square blocks.
+    logit_steps, logit_tokens: the same for scores and logits. images: the first of a run.
+    """
+
+    steps: int | None = None
+    branches: int = 2
+    heads: int | None = None
+    queries: int | None = None
+    keys: int | None = None
+    logit_steps: int | None = None
+    logit_tokens: int | None = None
+    images: int | None = None
+
+    def factors(self, hw: tuple[int, int], rows: int, view: str) -> tuple[int, int]:
+        """Block sides (query, key) of a self-attention map under this detail."""
+        if view in ("scores", "logits"):
+            factor = pool_factor(hw, rows, self.logit_tokens)
+            return factor, factor
+        return pool_factor(hw, rows, self.queries), pool_factor(hw, rows, self.keys)
+
+    def all_heads(self, queries: int) -> bool:
+        """Whether a map with so many queries keeps its heads apart."""
+        return self.heads is None or queries <= self.heads
+
+    def pick_steps(self, steps: Sequence[int], view: str) -> tuple[int, ...]:
+        """The steps kept out of those there are."""
+        return spread(steps, self.logit_steps if view in ("scores", "logits") else self.steps)
+
+
+LADDER = (
+    Detail(),
+    Detail(steps=25, logit_steps=10, images=8),
+    Detail(steps=25, queries=4096, keys=4096, logit_steps=5, logit_tokens=1024, images=4),
+    Detail(steps=10, queries=4096, keys=4096, logit_steps=5, logit_tokens=1024, images=4),
+    Detail(steps=10, heads=1024, queries=4096, keys=4096, logit_steps=3, logit_tokens=256, images=4),
+    Detail(steps=10, heads=1024, queries=1024, keys=1024, logit_steps=3, logit_tokens=256, images=4),
+    Detail(steps=10, heads=256, queries=1024, keys=1024, logit_steps=3, logit_tokens=256, images=2),
+    Detail(steps=10, branches=1, heads=256, queries=1024, keys=1024, logit_steps=3, logit_tokens=256, images=2),
+    Detail(steps=5, branches=1, heads=256, queries=1024, keys=1024, logit_steps=1, logit_tokens=256, images=2),
+    Detail(steps=3, branches=1, heads=256, queries=1024, keys=1024, logit_steps=1, logit_tokens=256, images=2),
+    Detail(steps=5, branches=1, heads=256, queries=256, keys=1024, logit_steps=1, logit_tokens=256, images=2),
+    Detail(steps=3, branches=1, heads=256, queries=256, keys=1024, logit_steps=1, logit_tokens=256, images=2),
+    Detail(steps=5, branches=1, heads=256, queries=256, keys=256, logit_steps=1, logit_tokens=256, images=2),
+    Detail(steps=3, branches=1, heads=64, queries=256, keys=256, logit_steps=1, logit_tokens=256, images=1),
+    Detail(steps=1, branches=1, heads=64, queries=256, keys=256, logit_steps=1, logit_tokens=64, images=1),
+    Detail(steps=1, branches=1, heads=0, queries=256, keys=256, logit_steps=1, logit_tokens=64, images=1),
+    Detail(steps=1, branches=1, heads=0, queries=64, keys=64, logit_steps=1, logit_tokens=64, images=1),
+)  # fmt: skip
+
+
+def spread(values: Sequence[int], count: int | None) -> tuple[int, ...]:
+    """At most `count` of the values, evenly spread, the first and the last among them; of one, the middle."""
+    values = tuple(values)
+    if count is None or len(values) <= count:
+        return values
+    if count == 1:
+        return (values[len(values) // 2],)
+    return tuple(values[round(i * (len(values) - 1) / (count - 1))] for i in range(count))
+
+
+def first_fitting(cost: Callable[[Detail], float], budget: float, start: int = 0) -> int:
+    """The place on the ladder, from `start` on, of the first detail whose cost is within the budget; the last where none is."""
+    return next((i for i in range(start, len(LADDER)) if cost(LADDER[i]) <= budget), len(LADDER) - 1)

@@ -1,0 +1,117 @@
+"""Explorer: the finished page, shown in a notebook, saved as one HTML file."""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+from analogist.files import atomic_write
+from analogist.result import Result
+
+from .detail import Detail
+from .pack import PageTooLarge, pack
+from .page import build, json_text, manifest, picture_entries
+from .plan import MAX_BYTES
+from .source import Source, from_folder, from_result
+
+HEIGHT = 860  # px, in a notebook
+
+
+class Explorer:
+    """One self-contained page. html: its text. nbytes: its size. notes: what it holds and what was left out.
+
+    detail: the rung of the ladder that fitted. A notebook shows it; `save` writes it.
+    """
+
+    def __init__(self, page: str, notes: dict[str, list[str]], detail: Detail) -> None:
+        self.html, self.notes, self.detail = page, notes, detail
+        self._bytes = page.encode("utf-8", "replace")  # a lone surrogate in a prompt has no UTF-8
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file."""
+        return len(self._bytes)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the page, whole or not at all. Raises OutputError where it cannot be written."""
+        return atomic_write(path, self._bytes)
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own, which can neither reach the notebook nor the network."""
+        page = html.escape(self.html, quote=True)
+        return (
+            f'<iframe title="Attention explorer" sandbox="allow-scripts allow-downloads" style="width:100%;height:{HEIGHT}px;'
+            f'border:0" srcdoc="{page}"></iframe>'
+        )
+
+    def __repr__(self) -> str:
+        lines = [f"Explorer: {self.nbytes / 1e6:.2f} MB, .save('look.html')", *(f"  holds {line}" for line in self.notes["holds"])]
+        return "\n".join(lines + [f"  left out: {line}" for line in self.notes["left_out"]])
+
+
+def explore(
+    results: Result | Sequence[Result], *, labels: str | Sequence[str] | None = None, max_bytes: int = MAX_BYTES
+) -> Explorer:
+    """The page of one run, or of several runs to be seen side by side under one pointer.
+
+    results: of calls with captures (`for_explorer` plans them). labels: names of the runs; None: their SAC, CAM and seed.
+    max_bytes: of the whole file; what does not fit is reduced by stated rules, and the page says what was left out.
+    Raises ValueError where nothing was captured, PageTooLarge where not even the coarsest maps fit.
+    """
+    given = [results] if isinstance(results, Result) else list(results)
+    if not given or not all(isinstance(one, Result) for one in given):
+        raise ValueError("explore: give a Result, or a list of them, as model(grid, prompt, capture=...) returns")
+    names = _names(labels, len(given))
+    return make_explorer([source for one, name in zip(given, names, strict=True) for source in from_result(one, name)], max_bytes)
+
+
+def explore_folder(
+    folders: str | Path | Sequence[str | Path], *, labels: str | Sequence[str] | None = None, max_bytes: int = MAX_BYTES
+) -> Explorer:
+    """The same from folders that `analogist run --explore` wrote. Raises ValueError in one line for a folder without captures."""
+    given = [folders] if isinstance(folders, str | Path) else list(folders)
+    if not given:
+        raise ValueError("explore: give at least one folder")
+    names = _names(labels, len(given))
+    return make_explorer([source for one, name in zip(given, names, strict=True) for source in from_folder(one, name)], max_bytes)
+
+
+def make_explorer(sources: list[Source], max_bytes: int) -> Explorer:
+    """The page of some sources, at most max_bytes long."""
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
+        raise ValueError(f"max_bytes {max_bytes!r}: a whole number of bytes from 1 up (20_000_000 is the default)")
+    sources = _told_apart(sources)
+    pictures = picture_entries(sources, max_bytes)
+    title = f"Attention explorer: {sources[0].prompt or sources[0].label}"
+    budget = max_bytes
+    while True:
+        left = budget - sum(len(one["src"]) for one in pictures) - 80_000  # room for the page itself, measured below
+        packed = pack(sources, max(left, 0))
+        data = manifest(sources, packed, pictures, max_bytes)
+        explorer = Explorer(build(data, packed.chunks, title), data["notes"], packed.detail)
+        if explorer.nbytes <= max_bytes:
+            return explorer
+        over = explorer.nbytes - max_bytes + len(json_text(data)) // 50
+        if over >= budget:
+            raise PageTooLarge(f"the page without maps already takes more than {max_bytes} bytes; allow a larger one")
+        budget -= over
+
+
+def _names(labels: str | Sequence[str] | None, count: int) -> list[str | None]:
+    if labels is None:
+        return [None] * count
+    names = [labels] if isinstance(labels, str) else list(labels)
+    if len(names) != count:
+        raise ValueError(f"labels {names}: {len(names)} for {count} runs; give one each")
+    return names
+
+
+def _told_apart(sources: list[Source]) -> list[Source]:
+    """Sources whose labels are equal get a number."""
+    from dataclasses import replace
+
+    labels = [source.label for source in sources]
+    out = []
+    for i, source in enumerate(sources):
+        twice = labels.count(source.label) > 1
+        out.append(replace(source, label=f"{source.label} ({labels[:i].count(source.label) + 1})") if twice else source)
+    return out

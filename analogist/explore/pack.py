@@ -1,0 +1,198 @@
+"""Maps to what a page carries: blocks of bytes, compressed in chunks, within a size that is measured and not guessed."""
+
+import base64
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from analogist.models.cells import REGIONS
+
+from .detail import LADDER, Detail
+from .held import Held
+from .quantise import encode
+from .source import Source
+
+CHUNK = 256 * 1024  # bytes of blocks compressed together: small ones compress better so, large ones stand alone
+LEVEL = 6
+
+
+class PageTooLarge(ValueError):
+    """Not even the coarsest page fits into the size allowed."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """groups: JSON-ready, one for each source, map and branch. chunks: base64 of zlib streams. detail: what was kept."""
+
+    groups: list[dict]
+    chunks: list[str]
+    detail: Detail
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the chunks take in the page."""
+        return sum(len(chunk) for chunk in self.chunks)
+
+
+@dataclass
+class Chunks:
+    """Blocks put one behind another and compressed when a chunk is full."""
+
+    done: list[str] = field(default_factory=list)
+    open: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, block: bytes) -> tuple[int, int]:
+        """Where the block lies: (chunk, offset in bytes, a multiple of 4)."""
+        if self.size and self.size + len(block) > CHUNK:
+            self.close()
+        place = (len(self.done), self.size)
+        padded = block + bytes(-len(block) % 4)
+        self.open.append(padded)
+        self.size += len(padded)
+        return place
+
+    def close(self) -> None:
+        """Compresses what is open."""
+        if self.open:
+            self.done.append(compressed(b"".join(self.open)))
+        self.open, self.size = [], 0
+
+
+def compressed(data: bytes) -> str:
+    """zlib, then base64: what a browser can unpack by itself."""
+    return base64.b64encode(zlib.compress(data, LEVEL)).decode("ascii")
+
+
+def pack(sources: list[Source], budget: int) -> Packed:
+    """The first detail of the ladder whose chunks take at most `budget` bytes. Raises PageTooLarge where none does.
+
+    A detail is first judged by one block of each map, and only where that fits by all of them.
+    """
+    before = None
+    for detail in LADDER:
+        signature = [(one.shape(detail), one.keeps_heads(detail), block_keys(one, source, detail)) for source, one in kept(sources, detail)]
+        if signature == before:
+            continue  # nothing that was captured changes on this rung
+        before = signature
+        if estimate(sources, detail, budget) > budget:
+            continue
+        packed = pack_at(sources, detail)
+        if packed.nbytes <= budget:
+            return packed
+    raise PageTooLarge(
+        f"the maps at their coarsest take {estimate(sources, LADDER[-1], float('inf')):.0f} bytes, {budget} are left for them; "
+        "allow a larger page, or capture fewer sites"
+    )
+
+
+def kept(sources: list[Source], detail: Detail) -> Iterator[tuple[Source, Held]]:
+    """Every map of every source that a detail keeps."""
+    for source in sources:
+        if detail.images is None or source.image < detail.images:
+            yield from ((source, one) for one in source.held)
+
+
+def block_keys(one: Held, source: Source, detail: Detail) -> list[tuple[int, str]]:
+    """(step, branch) of the blocks that a detail keeps of a map."""
+    branches = one.branches if detail.branches == 2 or len(one.branches) == 1 else tuple(b for b in one.branches if b == "text")
+    return [(step, branch) for branch in branches for step in detail.pick_steps(one.steps, one.view)]
+
+
+def estimate(sources: list[Source], detail: Detail, stop: float) -> float:
+    """Bytes of a page under a detail, from the middle block of each map; given up once above `stop`."""
+    total = 0.0
+    for source, one in kept(sources, detail):
+        keys = block_keys(one, source, detail)
+        if keys:
+            step, branch = keys[len(keys) // 2]
+            block, _ = block_of(source, one, step, branch, detail)
+            total += len(keys) * len(compressed(block))
+        if total > 1.15 * stop:  # small blocks compress better together than one by one
+            break
+    return total / 1.15
+
+
+def pack_at(sources: list[Source], detail: Detail) -> Packed:
+    """Everything that a detail keeps."""
+    groups, chunks = [], Chunks()
+    for source, one in kept(sources, detail):
+        places: dict[str, list[tuple[int, int, int]]] = {}
+        about = {}
+        for step, branch in block_keys(one, source, detail):
+            block, about = block_of(source, one, step, branch, detail)
+            places.setdefault(branch, []).append((step, *chunks.add(block)))
+        chunks.close()  # a chunk holds one map only, so that looking at a site unpacks no other
+        for branch, found in places.items():
+            groups.append(
+                {
+                    "source": sources.index(source), "site": one.site.name, "view": one.view, "branch": branch, **about,
+                    "columns": column_names(source, one, branch), "places": found,
+                }  # fmt: skip
+            )
+    return Packed(groups, chunks.done, detail)
+
+
+def block_of(source: Source, one: Held, step: int, branch: str, detail: Detail) -> tuple[bytes, dict]:
+    """One map of one step and branch as bytes, and what the page must know to read it.
+
+    Bytes: of probabilities of self-attention the flow between regions (float32 [head 4 4], query region first), then scales
+    (float32 [1 or 2, head, row]), then values (uint8 [head row value]). A row is a query; at cross-attention a word.
+    """
+    values = one.block(step, branch, source.image, detail)
+    query, keys = one.shape(detail)
+    parts = []
+    if one.site.kind == "cross":
+        values = words_first(source, one, branch, values)
+    elif one.view == "probs":
+        parts.append(flow(values, query, keys, source.rows).astype("<f4").tobytes())
+    encoding, scales, codes = encode(values)
+    about = {
+        "heads": list(one.heads) if one.keeps_heads(detail) else None, "count": values.shape[0], "query": query, "key": keys,
+        "rows": values.shape[1], "width": values.shape[2],
+    }  # fmt: skip
+    parts += [bytes([1 if encoding == "sqrt" else 2, 0, 0, 0]), scales.tobytes(), codes.tobytes()]
+    return b"".join(parts), about
+
+
+def words_first(source: Source, one: Held, branch: str, values: np.ndarray) -> np.ndarray:
+    """Head query column -> head column query; the padding behind the prompt summed into one column."""
+    tokens = source.tokens.get(branch)
+    if one.columns is None and tokens is not None and len(tokens) < values.shape[-1]:
+        count = len(tokens)
+        padding = values[..., count:].sum(-1, keepdims=True)
+        values = np.concatenate([values[..., :count], padding], -1)
+    return np.ascontiguousarray(values.transpose(0, 2, 1))
+
+
+def column_names(source: Source, one: Held, branch: str) -> list[str] | None:
+    """What each text column of a map is called; None at self-attention."""
+    if one.site.kind != "cross":
+        return None
+    count, tokens = one.map.tensor.shape[-1], source.tokens.get(branch)
+    numbers = list(range(count)) if one.columns is None else list(one.columns[branch])
+    if tokens is None:
+        return [f"token {number}" for number in numbers]
+    names = ["start", *tokens[1:-1], "end"]
+    if one.columns is None and len(names) < count:
+        return [*names, "padding"]
+    return [names[number] if number < len(names) else f"padding {number}" for number in numbers]
+
+
+def flow(values: np.ndarray, query: tuple[int, int], keys: tuple[int, int], rows: int) -> np.ndarray:
+    """How much attention flows between A, A', B and B': [head query_region key_region], mean over queries, summed over keys."""
+    maps = values.reshape(-1, *query, *keys)
+    out = np.empty((len(maps), 4, 4))
+    for i, a in enumerate(REGIONS):
+        part = maps[(slice(None), *region_slices(a, query, rows))].mean((1, 2))
+        for j, b in enumerate(REGIONS):
+            out[:, i, j] = part[(slice(None), *region_slices(b, keys, rows))].sum((1, 2))
+    return out
+
+
+def region_slices(name: str, hw: tuple[int, int], rows: int) -> tuple[slice, slice]:
+    """Rows and columns of a region; A and A' of several example pairs lie below each other."""
+    edge, middle = hw[0] // rows * (rows - 1), hw[1] // 2
+    return (slice(0, edge) if name[0] == "A" else slice(edge, hw[0])), (slice(middle, None) if name.endswith("'") else slice(0, middle))

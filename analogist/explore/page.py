@@ -1,0 +1,110 @@
+"""The page: template, style and scripts (files of their own in assets/) put together with the data into one HTML text."""
+
+import base64
+import hashlib
+import html
+import json
+from pathlib import Path
+
+import analogist
+from analogist.models.placement import BRANCHES
+
+from .notes import notes
+from .pack import Packed, kept
+from .source import Source, encode_picture
+
+ASSETS = Path(__file__).parent / "assets"
+SCRIPTS = ("data.js", "rows.js", "colour.js", "state.js", "picture.js", "lines.js", "panels.js", "strip.js", "keys.js", "main.js")
+PICTURES = 0.05  # share of the page that pictures may take
+FORMAT = 1
+
+
+def picture_entries(sources: list[Source], max_bytes: int) -> list[dict]:
+    """The sources' pictures as data addresses, each within its share of the page."""
+    limit = max(8_000, int(PICTURES * max_bytes / len(sources) * 3 / 4))
+    out = []
+    for source in sources:
+        kind, data, done = encode_picture(source.picture, limit)
+        out.append({"src": f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}", "done": done})
+    return out
+
+
+def manifest(sources: list[Source], packed: Packed, pictures: list[dict], max_bytes: int) -> dict:
+    """Everything of the page but the blocks themselves, JSON-ready."""
+    shown = [source for source in sources if any(other is source for other, _ in kept(sources, packed.detail))]
+    groups = [{**group, "source": shown.index(sources[group["source"]])} for group in packed.groups]
+    said = notes(sources, packed.detail)
+    return {
+        "format": FORMAT,
+        "analogist": analogist.__version__,
+        "max_bytes": max_bytes,
+        "sources": [source_entry(source, pictures[sources.index(source)]) for source in shown],
+        "groups": groups,
+        "notes": said,
+    }
+
+
+def source_entry(source: Source, picture: dict) -> dict:
+    """What the page says of one image of one run."""
+    sites = {one.site.name: one for one in source.held}
+    config = source.config
+    return {
+        "label": source.label,
+        "prompt": source.prompt,
+        "negative": source.negative,
+        "seed": source.seed,
+        "image": source.image,
+        "size": list(source.size),
+        "rows": source.rows,
+        "times": list(source.times),
+        "checkpoint": source.checkpoint,
+        "trained": source.trained,
+        "guidance": config.sampling.guidance,
+        "scale": None if config.sac is None else config.sac.scale,
+        "sites": [
+            {
+                "name": name, "kind": one.site.kind, "layer": one.site.layer, "hw": list(one.map.hw), "heads": one.site.heads,
+                "acts": acting(source, one),
+            }  # fmt: skip
+            for name, one in sites.items()
+        ],
+        "picture": picture["src"],
+        "picture_done": picture["done"],
+    }
+
+
+def acting(source: Source, one) -> bool:
+    """Whether SAC (self) or CAM (cross) acts at a site, in any step and branch of the run."""
+    setting = source.config.sac if one.site.kind == "self" else source.config.cam
+    steps = range(len(source.times))
+    return any(source.acts(setting, one, step, branch) for step in steps for branch in BRANCHES)
+
+
+def json_text(data: dict) -> str:
+    """JSON that cannot end the element it stands in, nor start another."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def build(data: dict, chunks: list[str], title: str) -> str:
+    """The whole page. Its policy allows this one script, by its hash, and no request at all."""
+    script = '"use strict";\n(() => {\n' + "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS) + "\n})();\n"
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
+    stored = "\n".join(f'<script type="text/plain" id="chunk-{i}">{chunk}</script>' for i, chunk in enumerate(chunks))
+    parts = {
+        "POLICY": html.escape(policy, quote=False),
+        "TITLE": html.escape(title),
+        "STYLE": (ASSETS / "page.css").read_text(encoding="utf-8"),
+        "MANIFEST": json_text(data),
+        "CHUNKS": stored,
+        "SCRIPT": script,
+    }
+    page = (ASSETS / "page.html").read_text(encoding="utf-8")
+    pieces = [page]
+    for name, value in parts.items():  # by splitting: what is put in is never searched again
+        head, tail = pieces[-1].split(f"@@{name}@@")
+        pieces[-1:] = [head, value, tail]
+    return "".join(pieces)

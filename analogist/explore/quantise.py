@@ -1,0 +1,40 @@
+"""Maps in 8 bits: a scale for each row and a byte for each value, with an error that can be stated."""
+
+import numpy as np
+
+STATED = (
+    "probabilities: byte = 255 sqrt(p / m), m the greatest of the row, so that the error is at most m / 255 at the top of the row and "
+    "less below (sqrt(p m) / 255 + m / 260100); scores and logits: 255 even levels from the row's least to its greatest value, error at "
+    "most 1/510 of that range; of words the row is the word's whole heat map"
+)
+
+
+def encode(rows: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
+    """(encoding, scales, bytes) of rows [... row value].
+
+    "sqrt" where no value is negative: scales [1 ... row], the greatest of each row. "linear" else: [2 ... row], the least value and
+    the width of a level.
+    """
+    if rows.size and rows.min() >= 0:
+        top = rows.max(-1)
+        share = rows / np.where(top > 0, top, 1)[..., None]
+        return "sqrt", top[None].astype("<f4"), np.rint(255 * np.sqrt(share)).astype(np.uint8)
+    low, high = rows.min(-1), rows.max(-1)
+    level = (high - low) / 255
+    codes = np.rint((rows - low[..., None]) / np.where(level > 0, level, 1)[..., None])
+    return "linear", np.stack([low, level]).astype("<f4"), codes.clip(0, 255).astype(np.uint8)
+
+
+def decode(encoding: str, scales: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The values that the page shows: what `encode` wrote, read back, float64."""
+    if encoding == "sqrt":
+        return scales[0].astype(np.float64)[..., None] * (codes / 255.0) ** 2
+    return scales[0].astype(np.float64)[..., None] + scales[1].astype(np.float64)[..., None] * codes
+
+
+def error_bound(encoding: str, scales: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The stated error of each value, with room for float32's own rounding."""
+    if encoding == "sqrt":
+        top = scales[0].astype(np.float64)[..., None]
+        return np.sqrt(np.clip(values, 0, None) * top) / 255 + top / 260100 + 1e-6 * top
+    return scales[1].astype(np.float64)[..., None] * 0.5 + 1e-5

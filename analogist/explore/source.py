@@ -1,0 +1,169 @@
+"""What a page shows side by side: an image of a run with its picture, its prompts and its maps; from a Result or a folder."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from analogist.config import AnalogistConfig, read_json
+from analogist.models.control import CAM, SAC
+from analogist.models.placement import BRANCHES, Placement
+from analogist.pictures import read_picture
+from analogist.result import Result
+from analogist.study.maps import AttentionMap, Maps
+
+from .held import Held, NotShown, hold
+
+MAPS = "maps"  # DIR/maps.safetensors, maps_<prompt>.safetensors, or a folder DIR/maps that a capture spilled to
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """One image of one run.
+
+    label: how the page calls it. picture: the decoded grid. held: its maps. not_shown: captured, but not in the page, with reasons.
+    ran: sites and executed steps of the run, to say what is missing.
+    """
+
+    label: str
+    picture: Image.Image
+    size: tuple[int, int]
+    rows: int
+    image: int
+    seed: int
+    prompt: str | None
+    negative: str | None
+    config: AnalogistConfig
+    times: tuple[int, ...]
+    sites: tuple[str, ...]
+    checkpoint: str
+    trained: bool
+    held: list[Held]
+    not_shown: list[str] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> dict[str, list[str]]:
+        """Tokens of the prompts by branch, start and end included, as the maps hold them."""
+        found: dict[str, list[str]] = {}
+        for one in self.held:
+            for branch, tokens in one.map.tokens.items():
+                found.setdefault(branch, list(tokens))
+        return found
+
+    def acts(self, setting: SAC | CAM | None, one: Held, step: int, branch: str) -> list[int]:
+        """The heads at which SAC or CAM acts at a held map's site."""
+        if setting is None:
+            return []
+        return sorted(setting.placement.heads_at(one.site, max(step, 0), BRANCHES.index(branch)))
+
+
+def from_result(result: Result, label: str | None = None) -> list[Source]:
+    """One source for each image of a result. Raises ValueError where it holds no maps that can be shown."""
+    return make_sources(result.record, result.grids, result.maps, label, "this result")
+
+
+def from_folder(folder: str | Path, label: str | None = None) -> list[Source]:
+    """The sources of a folder that `analogist run --explore` wrote. Raises ValueError in one line for what is none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; give one that `analogist run ... --explore` wrote")
+    if not (folder / "run.json").is_file():
+        raise ValueError(f"{folder}: holds no run.json; give a folder that `analogist run ... --explore` wrote")
+    record = read_json(folder / "run.json")
+    prompts = record["prompt"] if isinstance(record.get("prompt"), list) else [record.get("prompt")]
+    from analogist.output import prompt_names
+
+    names = prompt_names(prompts) if len(prompts) > 1 else [None]
+    sources: list[Source] = []
+    for prompt, name in zip(prompts, names, strict=True):
+        maps = _maps_of(folder, name)
+        if maps is None:
+            continue
+        middle = "" if name is None else f"{name}_"
+        pictures = [read_picture(folder / f"grid_{middle}{seed}.png", "grid") for seed in record["seeds"]]
+        sources += make_sources({**record, "prompt": prompt}, pictures, maps, label, str(folder))
+    if not sources:
+        raise ValueError(f"{folder}: holds no captured maps (maps.safetensors); run again with `analogist run ... --explore`")
+    return sources
+
+
+def maps_name(prompt_name: str | None) -> str:
+    """The file of a prompt's maps in a run's folder."""
+    return f"{MAPS}.safetensors" if prompt_name is None else f"{MAPS}_{prompt_name}.safetensors"
+
+
+def _maps_of(folder: Path, name: str | None) -> Maps | None:
+    path = folder / maps_name(name)
+    if path.is_file():
+        return Maps.load(path)
+    spilled = folder / MAPS
+    return Maps.load(spilled) if name is None and spilled.is_dir() and any(spilled.glob("*.safetensors")) else None
+
+
+def make_sources(
+    record: Mapping, pictures: list[Image.Image], maps: Mapping[str, AttentionMap], label: str | None, where: str
+) -> list[Source]:
+    """A source for each image of which maps are held. where: names the run in messages."""
+    if not maps:
+        raise ValueError(f"{where}: nothing was captured; run with capture=for_explorer(model, grid, prompt) (or `analogist run --explore`)")
+    held, reasons = [], [f"{name}: lost, {why}" for name, why in getattr(maps, "lost", {}).items()]
+    for m in maps.values():
+        try:
+            held.append(hold(m))
+        except NotShown as reason:
+            reasons.append(str(reason))
+    if not held:
+        raise ValueError(f"{where}: none of the {len(maps)} captured maps can be shown; {reasons[0]}")
+    seeds = record["seeds"]
+    suffix = record.get("prompt_suffix") or ""
+    prompt = record.get("prompt")
+    sources = []
+    for image in sorted({i for one in held for i in one.images}):
+        mine = [one for one in held if image in one.images]
+        name = label if label is not None and len(pictures) == 1 else f"{label or _label(record)}, seed {seeds[image]}"
+        sources.append(
+            Source(
+                label=name, picture=pictures[image], size=tuple(record["grid"]["size"]), rows=record["grid"]["rows"], image=image,
+                seed=seeds[image], prompt=prompt + suffix if prompt else prompt, negative=record.get("negative_prompt"),
+                config=AnalogistConfig.from_json(record["config"]), times=tuple(record["executed_times"]),
+                sites=tuple(record["attention_forms"]), checkpoint=record["checkpoint"]["name"],
+                trained=record["checkpoint"].get("trained", True), held=mine, not_shown=reasons,
+            )  # fmt: skip
+        )
+    return sources
+
+
+def _label(record: Mapping) -> str:
+    """What tells runs apart that have no name: SAC and CAM."""
+    config = AnalogistConfig.from_json(record["config"])
+    sac = "SAC off" if config.sac is None else f"SAC {_where(config.sac.placement)}"
+    return sac + (", CAM off" if config.cam is None else "")
+
+
+def _where(placement: Placement) -> str:
+    numbers = placement.numbers
+    if placement.operation != "leaf" or placement.patterns or not numbers:
+        return "on"
+    whole = numbers == tuple(range(numbers[0], numbers[-1] + 1)) and len(numbers) > 1
+    return f"layers {numbers[0]} to {numbers[-1]}" if whole else f"layers {', '.join(map(str, numbers))}"
+
+
+def encode_picture(image: Image.Image, limit: int) -> tuple[str, bytes, str]:
+    """(media type, bytes, what was done): PNG where it is at most `limit` bytes, else JPEG of falling quality and size."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, format="PNG", optimize=True)
+    if buffer.tell() <= limit:
+        return "image/png", buffer.getvalue(), "PNG"
+    picture = image.convert("RGB")
+    for quality in (92, 80, 60, 40):
+        buffer = io.BytesIO()
+        picture.save(buffer, format="JPEG", quality=quality)
+        if buffer.tell() <= limit:
+            return "image/jpeg", buffer.getvalue(), f"JPEG, quality {quality}"
+    while buffer.tell() > limit and min(picture.size) > 64:
+        picture = picture.resize((picture.width // 2, picture.height // 2))
+        buffer = io.BytesIO()
+        picture.save(buffer, format="JPEG", quality=60)
+    return "image/jpeg", buffer.getvalue(), f"JPEG, quality 60, {picture.width} x {picture.height} px"
