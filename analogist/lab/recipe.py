@@ -102,7 +102,7 @@ def coarse() -> Recipe:
         size=128,
         vae=VAEConfig(channels=(16, 32, 64, 64), layers_per_block=1, norm_groups=8),
         unet=UNetConfig(channels=(32, 64, 64, 64), heads=(1, 2, 2, 2), text_width=64, norm_groups=8),
-        vae_training=Optimisation(batch=16, learning_rate=2e-3, steps=2000, warmup=50, ema=0.99),
+        vae_training=Optimisation(batch=16, learning_rate=2e-3, steps=920, warmup=50, ema=0.99),
         unet_training=Optimisation(batch=32, learning_rate=2e-3, steps=4000, warmup=100, ema=0.998, optimiser="muon"),
         reuse=4,
         snr_floor=0.1,
@@ -119,6 +119,7 @@ def fine() -> Recipe:
         unet=UNetConfig(channels=(32, 64, 128, 128), heads=(1, 2, 4, 4), text_width=64, norm_groups=16),
         vae_training=Optimisation(batch=256, learning_rate=2e-3, steps=6000, warmup=200),
         unet_training=Optimisation(batch=512, learning_rate=1.5e-3, steps=20000, warmup=500, ema=0.9995, optimiser="muon"),
+        reuse=2,
         snr_floor=0.1,
         skew=0.8,
     )

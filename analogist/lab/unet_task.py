@@ -127,9 +127,9 @@ class UNetTask:
         return ids.to(self.device)
 
     @torch.no_grad()
-    def _encode(self, batch: Batch, rows: int = 32) -> Encoded:
+    def _encode(self, batch: Batch) -> Encoded:
         """Posteriors in bfloat16 networks, kept as float32."""
-        parts = []
+        parts, rows = [], 32 if self.device.type == "cpu" else 512  # small batches stay in a CPU's cache
         for pixels in (batch.pixels, batch.pixels * (batch.mask < 0.5)):
             done = [self.low_vae.posterior(some.to(torch.bfloat16)) for some in pixels.split(rows)]
             parts.append(Posterior(torch.cat([p.mean for p in done]).float(), torch.cat([p.std for p in done]).float()))
