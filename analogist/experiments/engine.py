@@ -11,6 +11,7 @@ from analogist.experiments.batched import Actions, BatchedControl
 from analogist.experiments.jobs import Group, Job
 from analogist.models.control import CAM, SAC
 from analogist.models.ddim import add_noise, ddim_step, ddim_times
+from analogist.models.placement import Site
 from analogist.models.unet import PreparedText
 from analogist.pipeline import Analogist
 from analogist.sampling import GridPosteriors, Start, exact, grid_posteriors
@@ -73,6 +74,36 @@ class Engine:
                 seen(i + 1, len(run.times))
         return Sampled(torch.cat(run.latents), run.failed, [t for t, _ in run.times], run.calls, run.images)
 
+    def count(self, group: Group) -> int:
+        """Images that will go through the UNet for a group, shared beginnings counted once; nothing is computed."""
+        histories = Histories(group.jobs, self.model.unet.sites)
+        return sum(len(histories.advance(i)) for i in range(group.jobs[0].config.sampling.executed))
+
+
+class Histories:
+    """Which jobs of a group still share everything that was done to them, step by step."""
+
+    def __init__(self, jobs: Sequence[Job], sites: Sequence[Site]) -> None:
+        known: dict[SAC | CAM, Actions] = {}
+        self.actions = [tuple(_actions(setting, known) for setting in (job.config.sac, job.config.cam)) for job in jobs]
+        self._sites = tuple([site for site in sites if site.kind == kind] for kind in ("self", "cross"))
+        self._past: list[Hashable] = [
+            (job.content["grid"]["sha256"], job.seed, tuple(job.prompts.values()), job.config.sampling.guidance) for job in jobs
+        ]
+
+    def advance(self, i: int) -> list[list[int]]:
+        """The jobs of each distinct history after step i, in order of their first job."""
+        numbered: dict[Hashable, int] = {}
+        now = [self._signature(pair, i) for pair in self.actions]
+        self._past = [numbered.setdefault(both, len(numbered)) for both in zip(self._past, now, strict=True)]
+        nodes: list[list[int]] = [[] for _ in numbered]
+        for j, node in enumerate(self._past):
+            nodes[node].append(j)
+        return nodes
+
+    def _signature(self, pair: tuple[Actions | None, ...], i: int) -> tuple:
+        return tuple(() if one is None else one.signature(sites, i) for one, sites in zip(pair, self._sites, strict=True))
+
 
 def _remember(kept: OrderedDict, key: Hashable, make: Callable[[], object]):
     if key not in kept:
@@ -103,12 +134,8 @@ class _GroupRun:
         self.fixed = [starts[number][0].fixed for number in self.source]
         begun = [self._begin(start) for start, _ in starts]
         self.latents = [begun[number] for number in self.source]  # replaced, never written into
-        known: dict[object, Actions] = {}
-        self.actions = [tuple(_actions(setting, known) for setting in (job.config.sac, job.config.cam)) for job in jobs]
-        self.self_sites = [site for site in model.unet.sites if site.kind == "self"]
-        self.cross_sites = [site for site in model.unet.sites if site.kind == "cross"]
-        prompts = [tuple(job.prompts.values()) for job in jobs]
-        self.history: list[Hashable] = [(self.source[j], prompts[j], jobs[j].config.sampling.guidance) for j in range(len(jobs))]
+        self.histories = Histories(jobs, model.unet.sites)
+        self.actions = self.histories.actions
         self.failed: dict[int, str] = {}
         self.calls = self.images = 0
         self._stacked: tuple[tuple[int, ...], PreparedText] | None = None
@@ -120,14 +147,7 @@ class _GroupRun:
 
     def step(self, i: int) -> None:
         """One executed step of every job."""
-        signatures = [self._signature(j, i) for j in range(len(self.jobs))]
-        numbered: dict[Hashable, int] = {}
-        self.history = [
-            numbered.setdefault((past, now), len(numbered)) for past, now in zip(self.history, signatures, strict=True)
-        ]
-        nodes: list[list[int]] = [[] for _ in numbered]  # the jobs of each distinct history
-        for j, node in enumerate(self.history):
-            nodes[node].append(j)
+        nodes = self.histories.advance(i)
         noises = self._step_noises()
         if self.group.share:
             for node, z in zip(nodes, self._advance([members[0] for members in nodes], i, noises), strict=True):
@@ -140,13 +160,6 @@ class _GroupRun:
                     if copy < len(members):
                         self.latents[members[copy]] = z
         self._note_failures(i)
-
-    def _signature(self, j: int, i: int) -> tuple:
-        sac, cam = self.actions[j]
-        return (
-            () if sac is None else sac.signature(self.self_sites, i),
-            () if cam is None else cam.signature(self.cross_sites, i),
-        )
 
     def _step_noises(self) -> list[Tensor | None]:
         if self.eta == 0:
@@ -212,7 +225,7 @@ class _GroupRun:
                 )
 
 
-def _actions(setting: SAC | CAM | None, known: dict[object, Actions]) -> Actions | None:
+def _actions(setting: SAC | CAM | None, known: dict[SAC | CAM, Actions]) -> Actions | None:
     if setting is None:
         return None
     if setting not in known:

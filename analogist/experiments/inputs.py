@@ -49,10 +49,10 @@ class Input:
         return None if self.truth is None else hashlib.sha256(self.truth.convert("RGB").tobytes()).hexdigest()
 
 
-def from_json(data: object, folder: Path, size: int) -> list[Input]:
+def from_json(data: object, size: int) -> list[Input]:
     """The inputs of a study file: "examples", or a list of objects.
 
-    {"a", "a_prime", "b"} or {"grid"} with paths beside the study file, optional "b_prime", "prompt", "wrong_prompt", "name",
+    {"a", "a_prime", "b"} or {"grid"} with paths, optional "b_prime", "prompt", "wrong_prompt", "name",
     "group"; {"example": name}; {"lab": [families], "count": n, "seed": s}: n of the lab's held-out drawings a family.
     size: of the lab's drawings, in pixels. Raises StudyError naming the entry.
     """
@@ -71,9 +71,26 @@ def from_json(data: object, folder: Path, size: int) -> list[Input]:
         elif "example" in entry:
             found.append(_example(entry))
         else:
-            found.append(_files(entry, position, folder))
+            found.append(_files(entry, position))
     check_names(found)
     return found
+
+
+def beside(data: object, folder: Path) -> object:
+    """The inputs of a study file with their paths made relative to the file's folder."""
+    if not isinstance(data, list):
+        return data
+    out = []
+    for entry in data:
+        if isinstance(entry, dict):
+            entry = dict(entry)
+            for key in ("a", "a_prime", "b", "b_prime", "grid"):
+                if isinstance(entry.get(key), str):
+                    entry[key] = str(folder / entry[key])
+                elif isinstance(entry.get(key), list):
+                    entry[key] = [str(folder / one) for one in entry[key]]
+        out.append(entry)
+    return out
 
 
 def check_names(inputs: Sequence[Input]) -> None:
@@ -85,28 +102,22 @@ def check_names(inputs: Sequence[Input]) -> None:
         seen.add(one.file_name)
 
 
-def _files(entry: dict, position: int, folder: Path) -> Input:
+def _files(entry: dict, position: int) -> Input:
     unknown = sorted(set(entry) - set(FIELDS))
     if unknown:
         raise StudyError(f"inputs[{position}]: unknown keys {unknown}; allowed are {', '.join(FIELDS)}, example or lab")
 
-    def path(key: str) -> str | list[str]:
-        value = entry[key]
-        if isinstance(value, list):
-            return [str(folder / one) for one in value]
-        return str(folder / value)
-
     if "grid" in entry:
         if {"a", "a_prime", "b"} & set(entry):
             raise StudyError(f"inputs[{position}]: a ready grid holds A, A' and B; leave out a, a_prime and b")
-        grid, named_after = PromptGrid.from_image(path("grid")), entry["grid"]
+        grid, named_after = PromptGrid.from_image(entry["grid"]), entry["grid"]
     else:
         missing = [key for key in ("a", "a_prime", "b") if key not in entry]
         if missing:
             listed = ", ".join(missing)
             raise StudyError(f"inputs[{position}]: {listed} missing; give a, a_prime and b, a ready grid, example or lab")
-        grid, named_after = PromptGrid(path("a"), path("a_prime"), path("b")), entry["b"]
-    truth = read_picture(path("b_prime"), "B'") if "b_prime" in entry else None
+        grid, named_after = PromptGrid(entry["a"], entry["a_prime"], entry["b"]), entry["b"]
+    truth = read_picture(entry["b_prime"], "B'") if "b_prime" in entry else None
     return Input(
         entry.get("name", Path(named_after).stem), grid, entry.get("prompt", ""), entry.get("wrong_prompt"), truth,
         entry.get("group", ""),
@@ -139,7 +150,7 @@ def _lab(entry: dict, size: int) -> list[Input]:
     unknown = sorted(set(entry) - {"lab", "count", "seed", "held_out_pairs"})
     if unknown:
         raise StudyError(
-            f"lab inputs: unknown keys {unknown}; allowed are lab (families, trained, held-out or all), count, seed, held_out_pairs"
+            f"lab inputs: unknown keys {unknown}; allowed are lab (families, trained, held-out, all), count, seed, held_out_pairs"
         )
     from analogist.lab.split import FAMILIES, HELD_OUT, TRAINED
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 
 import analogist
 from analogist.config import AnalogistConfig
@@ -29,7 +30,8 @@ def content_key(data: object) -> str:
 class Job:
     """One picture to paint. key: of everything that decides it. input: where it stands in the study's inputs.
 
-    prompts: prompt, negative_prompt, prompt_suffix as given to the model. seed: the effective seed.
+    prompts: prompt, negative_prompt, prompt_suffix as given to the model. seed: the effective seed. truth: the true B', which
+    only metrics see.
     """
 
     key: str
@@ -39,6 +41,7 @@ class Job:
     config: AnalogistConfig
     seed: int
     content: dict
+    truth: Image.Image | None = None
 
     @property
     def mould(self) -> tuple:
@@ -123,7 +126,7 @@ def make_plan(study: Study, variants: Sequence[Variant], model: Analogist) -> Pl
                     checked.add(known)
                 content = common | {"grid": records[i], **prompts, "config": config.to_json(), "seed": seed}
                 key = content_key(content)
-                jobs.setdefault(key, Job(key, i, grids[i], prompts, config, seed, content))
+                jobs.setdefault(key, Job(key, i, grids[i], prompts, config, seed, content, one.truth))
                 rows.append(Row(variant, i, seed, key))
     return Plan(study, tuple(variants), tuple(rows), tuple(make_groups(jobs.values(), study.group, study.batch, study.share)))
 

@@ -11,7 +11,10 @@ LAYER_LEVELS = (
     "1/4 (a resolution of the latents), 16x16 (a token map), 'without X', a placement object; and lists of levels: each, "
     "each-left-out, parts, resolutions, 'ranges N'"
 )
-STEP_LEVELS = "all, executed steps with both ends included (0-9; 0,2,9), a list of numbers, 0%-50%; and lists of levels: thirds, 'windows N'"
+STEP_LEVELS = (
+    "all, executed steps with both ends included (0-9; 0,2,9), a list of numbers, 0%-50%; "
+    "and lists of levels: thirds, 'windows N'"
+)
 
 
 class StudyError(ValueError):

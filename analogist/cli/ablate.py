@@ -1,0 +1,198 @@
+"""`analogist ablate`: a study of where, when and how strongly SAC and CAM act, resumable and parallel."""
+
+import argparse
+import re
+import sys
+
+EXAMPLES = """examples:
+  analogist ablate sac-x-cam --out out/sac-x-cam                     a ready study on the embedded lab checkpoint
+  analogist ablate sac-layers --checkpoint sd-v1-5-inpainting.safetensors --dry-run --out out/layers
+  analogist ablate study.json --out out/mine                         your own; run it again to go on where it stopped
+  analogist ablate study.json --out out/mine --on ray --workers 2    runs as Ray tasks on this machine (extra: cluster)
+  analogist ablate study.json --out out/shard-$i --shard $i/8        one of eight job-array tasks; then: analogist merge
+
+study.json: {"name": "scales", "factors": {"sac.scale": [1.0, 1.3, 1.8], "sac.layers": ["base", "encoder", "decoder"]},
+             "inputs": [{"a": "a.png", "a_prime": "ap.png", "b": "b.png", "b_prime": "truth.png", "prompt": "a red boat"}],
+             "seeds": [42, 43]}
+Layer ranges include both ends here (3-10). Other words for layers: none, all, each, each-left-out, parts, resolutions, ranges 4,
+encoder, middle, decoder, 1/4, 16x16, without 5, up.*. DIR gets table.csv, pictures/, sheet.png, plots/, report.md."""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    """Adds the command `ablate`."""
+    parser = subparsers.add_parser(
+        "ablate", help="vary where and how SAC and CAM act, and measure what changes",
+        description="Runs a study: every combination of levels on every input and seed, each a job that is never done twice.",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("study", metavar="STUDY", help="a study file, or a ready study ('list' names them)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder of the study; made where it is missing, gone on with where it is not"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="do one run, then print the runs, the time and the memory to expect"
+    )
+    study = parser.add_argument_group("put over the study")
+    study.add_argument("--seeds", metavar="S", help="42,43 or 42-49")
+    study.add_argument("--size", metavar="N|HxW", help="of the grid in pixels (default: the checkpoint's own)")
+    study.add_argument("--steps", type=int, metavar="N", help="of the whole schedule, in the base settings")
+    study.add_argument("--batch", type=int, metavar="N", help="images in one UNet call (default 8)")
+    study.add_argument("--group", type=int, metavar="N", help="runs computed and written together (default 16)")
+    study.add_argument("--metrics", metavar="NAMES", help="joined by commas ('list' as STUDY names them too)")
+    add_model_arguments(parser)
+    add_pool_arguments(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Checkpoint, device and feature networks, as every experiment takes them."""
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--checkpoint", metavar="PATH", help=".safetensors file or diffusers folder (default: the embedded lab checkpoint)"
+    )
+    model.add_argument("--checkpoint-config", metavar="PATH", help="folder or JSON file for what tensor shapes can't tell")
+    model.add_argument("--vae", metavar="PATH", help="file or folder, for checkpoints that hold no VAE")
+    model.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the best there is)")
+    model.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float16 on cuda, else float32)")
+    model.add_argument(
+        "--clip", metavar="PATH|ID", help="CLIP image encoder for clip_* metrics: a folder or hub id (published: ViT-B/16)"
+    )
+    model.add_argument("--dino", metavar="PATH|ID", help="DINO image encoder for dino_distance: a folder or hub id")
+
+
+def add_pool_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the jobs run."""
+    where = parser.add_argument_group("where the jobs run")
+    where.add_argument("--on", metavar="WHERE", help="here (default), ray, or ray:ADDRESS of a cluster")
+    where.add_argument("--workers", type=int, metavar="N", help="Ray: how many hold the model (default: one a GPU, or one)")
+    where.add_argument("--threads", type=int, metavar="N", help="CPU threads a worker (equal bits need equal threads)")
+    where.add_argument("--shard", metavar="I/N", help="only every N-th group, I from 0 to N - 1, for job arrays")
+    where.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def seeds_from(text: str) -> list[int]:
+    """42,43 or 42-49, both ends included."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        if not re.fullmatch(r"\s*\d+(-\d+)?\s*", part):
+            raise ValueError(f"--seeds {text}: give numbers such as 42,43 or 42-49")
+        first, _, last = part.strip().partition("-")
+        if int(last or first) - int(first) > 100_000:
+            raise ValueError(f"--seeds {text}: more than 100000 seeds")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+def shard_from(text: str | None) -> tuple[int, int] | None:
+    """I/N as two numbers."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+/\d+", text):
+        raise ValueError(f"--shard {text}: give I/N, such as 0/8 to 7/8")
+    i, n = (int(part) for part in text.split("/"))
+    if not 0 <= i < n:
+        raise ValueError(f"--shard {text}: I from 0 to N - 1 is allowed, here 0/{n} to {n - 1}/{n}")
+    return i, n
+
+
+def size_from(text: str | None) -> int | tuple[int, int] | None:
+    """N or HxW."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+(x\d+)?", text):
+        raise ValueError(f"--size {text}: give N or HxW in pixels")
+    parts = [int(part) for part in text.split("x")]
+    return parts[0] if len(parts) == 1 else (parts[0], parts[1])
+
+
+def load_model(args: argparse.Namespace):
+    """The model of the arguments; --threads is set first."""
+    import torch
+
+    from analogist.pipeline import Analogist
+
+    if args.threads is not None:
+        if args.threads < 1:
+            raise ValueError(f"--threads {args.threads}: 1 or more")
+        torch.set_num_threads(args.threads)
+    return Analogist.from_checkpoint(
+        args.checkpoint, config=args.checkpoint_config, vae=args.vae, device=args.device, dtype=args.dtype
+    )  # fmt: skip
+
+
+def load_networks(args: argparse.Namespace) -> dict:
+    """The feature networks of the arguments."""
+    from analogist.experiments.networks import load_network
+
+    return {kind: load_network(kind, getattr(args, kind)) for kind in ("clip", "dino") if getattr(args, kind) is not None}
+
+
+def pool_from(args: argparse.Namespace):
+    """Where the jobs run; None: in this process."""
+    on = args.on or "here"
+    if on == "here":
+        if args.workers is not None:
+            raise ValueError("--workers is for --on ray; in this process there is one")
+        return None
+    if on != "ray" and not on.startswith("ray:"):
+        raise ValueError(f"--on {on}: allowed are here, ray, ray:ADDRESS")
+    from analogist.experiments.cluster import Loading, RayPool
+
+    loading = Loading(
+        checkpoint=args.checkpoint, config=args.checkpoint_config, vae=args.vae, device=args.device, dtype=args.dtype,
+        clip=args.clip, dino=args.dino,
+    )  # fmt: skip
+    address = on.partition(":")[2] or None
+    return RayPool(loading, workers=args.workers, threads=args.threads, address=address, progress=not args.quiet)
+
+
+def changes_from(args: argparse.Namespace, model) -> dict:
+    """Fields that flags put over a study."""
+    changes: dict = {name: getattr(args, name) for name in ("batch", "group") if getattr(args, name) is not None}
+    if args.seeds is not None:
+        changes["seeds"] = tuple(seeds_from(args.seeds))
+    if args.size is not None:
+        changes["size"] = size_from(args.size)
+    if args.metrics is not None:
+        changes["metrics"] = tuple(name.strip() for name in args.metrics.split(","))
+    return changes
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs a study, or says what it would take."""
+    from analogist.experiments import ready
+    from analogist.experiments.metrics import METRICS
+
+    if args.study == "list":
+        for name, make in ready.READY.items():
+            print(f"{name}: {make.__doc__.splitlines()[0]}")
+        print("metrics:")
+        for metric in METRICS.values():
+            print(f"  {metric.name}: {metric.text}")
+        return 0
+    if args.out is None and not args.dry_run:
+        raise ValueError("missing --out DIR, the folder of the study")
+    shard = shard_from(args.shard)
+    pool = pool_from(args)
+
+    from analogist.experiments.ablation import ablate, load_study, prepare
+    from analogist.experiments.dry_run import expect
+
+    model = load_model(args)
+    networks = load_networks(args)
+    study = load_study(args.study, model)
+    changes = changes_from(args, model)
+    if args.steps is not None:
+        changes["base"] = (study.base or model.config).replace(steps=args.steps)
+    if args.dry_run:
+        for line in expect(prepare(study, model, changes=changes), model, out=args.out, shard=shard):
+            print(line)
+        return 0
+    outcome = ablate(study, args.out, model=model, pool=pool, shard=shard, changes=changes, progress=not args.quiet, **networks)
+    for note in outcome.notes:
+        print(f"analogist ablate: note: {note}", file=sys.stderr)
+    for name in ("table.csv", "sheet.png", "report.md"):
+        if (outcome.folder / name).exists():
+            print(outcome.folder / name)
+    return 0

@@ -1,0 +1,179 @@
+"""What a study leaves besides its table: contact sheet, effects, plots and a Markdown report."""
+
+import csv
+import dataclasses
+import importlib.util
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from analogist.experiments.effects import Verdict, effects, verdicts
+from analogist.experiments.jobs import Plan
+from analogist.experiments.metrics import METRICS, Measurer
+from analogist.experiments.sheet import contact_sheet
+from analogist.experiments.statistics import Effect
+from analogist.experiments.store import Store
+from analogist.experiments.table import CHANGE
+from analogist.files import atomic_write
+from analogist.pictures import save_png
+
+SHOWN = 15  # effects a metric in the report; all are in effects.csv
+
+
+def write_outputs(plan: Plan, store: Store, rows: Sequence[dict], measurer: Measurer) -> list[str]:
+    """Writes sheet.png, effects.csv, plots/ and report.md; returns notes on what was left out."""
+    notes = [note] if (note := write_sheet(plan, store)) else []
+    factors = list(plan.variants[0].levels)
+    there = [
+        name for name in (*measurer.names, CHANGE) if any(row["metric"] == name and row["value"] is not None for row in rows)
+    ]
+    found = effects(rows, factors, there) if factors else []
+    write_effects(found, store)
+    if found and importlib.util.find_spec("matplotlib") is None:
+        notes.append("plots were not drawn: matplotlib is not installed (pip install 'analogist[plots]')")
+    elif found:
+        from analogist.experiments.plots import plot_effects
+
+        plot_effects(found, store.folder / "plots")
+    tested = verdicts(rows, factors, plan.study.hypotheses)
+    text = report(plan, rows, found, tested, notes)
+    atomic_write(store.folder / "report.md", text.encode())
+    return notes
+
+
+def write_sheet(plan: Plan, store: Store) -> str:
+    """Writes sheet.png, variants by (input, seed); returns a note on what is smaller or missing, "" if nothing is."""
+    by_cell = {(row.variant.name, row.input, row.seed): row.key for row in plan.rows}
+    columns = list(dict.fromkeys((row.input, row.seed) for row in plan.rows))
+    variants = list(dict.fromkeys(row.variant.name for row in plan.rows))
+    inputs = plan.study.inputs
+
+    def picture(r: int, c: int) -> Image.Image | None:
+        entry = store.entries.get(by_cell.get((variants[r], *columns[c]), ""))
+        return None if entry is None or entry.failed else store.picture(entry)
+
+    first = next((entry for row in plan.rows if (entry := store.entries.get(row.key)) and not entry.failed), None)
+    if first is None:
+        return "no contact sheet: there is no picture"
+    captions = [f"{inputs[i].name} {seed}" for i, seed in columns]
+    rows = [_row_caption(name, plan) for name in variants]
+    sheet, note = contact_sheet(rows, captions, picture, side=store.picture(first).height)
+    save_png(sheet, store.folder / "sheet.png")
+    return f"contact sheet: {note}" if note else ""
+
+
+def _row_caption(name: str, plan: Plan) -> str:
+    """Only the levels that differ from the reference's, the reference itself marked."""
+    variant = next(one for one in plan.variants if one.name == name)
+    reference = next((one for one in plan.variants if one.reference), variant)
+    changed = [f"{factor} {level}" for factor, level in variant.levels.items() if level != reference.levels[factor]]
+    return ", ".join(changed) if changed else "reference"
+
+
+def write_effects(found: Sequence[Effect], store: Store) -> None:
+    """Writes effects.csv: every comparison."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [one.name for one in dataclasses.fields(Effect)]
+    writer.writerow(names)
+    for one in found:
+        writer.writerow(["" if getattr(one, name) is None else getattr(one, name) for name in names])
+    atomic_write(store.folder / "effects.csv", text.getvalue().encode())
+
+
+def report(plan: Plan, rows: Sequence[dict], found: Sequence[Effect], tested: Sequence[Verdict], notes: Sequence[str]) -> str:
+    """The report: what was run, what each level does in order of size, and what becomes of the hypotheses."""
+    study = plan.study
+    inputs, seeds = {row["input"] for row in rows}, {row["seed"] for row in rows}
+    record = next((entry for entry in rows if entry["record"]), {"record": "{}"})["record"]
+    lines = [f"# {study.name}", ""]
+    lines += [study.question, ""] if study.question else []
+    lines += [
+        f"{len(plan.variants)} variants x {len(inputs)} inputs x {len(seeds)} effective seeds = {len(plan.rows)} runs "
+        f"({len({row.key for row in plan.rows})} different ones), design {study.design}, {checkpoint_line(record)}.",
+        "",
+        "Differences are paired: the same input and effective seed, all other factors equal, level minus reference. Intervals "
+        "are 95 % bootstrap intervals over inputs (over seeds where there is one input), p values come from sign flips and are "
+        "corrected after Holm over all comparisons of a metric.",
+        "",
+    ]
+    lines += verdict_lines(tested)
+    lines += reference_lines(rows, found)
+    for metric in dict.fromkeys(one.metric for one in found):
+        lines += effect_lines(metric, [one for one in found if one.metric == metric])
+    missing = [f"- {text}" for text in (*not_measured(rows), *notes)]
+    lines += ["## Not there", "", *missing, ""] if missing else []
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def not_measured(rows: Sequence[dict]) -> list[str]:
+    """What a table lacks, a line a metric and reason."""
+    counted: dict[tuple[str, str], int] = {}
+    for row in rows:
+        if row["value"] is None:
+            key = (row["metric"], row["note"])
+            counted[key] = counted.get(key, 0) + 1
+    return [f"{metric} was not measured in {count} runs: {why}" for (metric, why), count in counted.items()]
+
+
+def checkpoint_line(record: str) -> str:
+    """The checkpoint of a record in words."""
+    import json
+
+    checkpoint = json.loads(record).get("checkpoint", {})
+    if not checkpoint:
+        return "no run finished"
+    trained = "" if checkpoint.get("trained", True) else ", NOT TRAINED: its pictures mean nothing"
+    return f"checkpoint {checkpoint['name']} ({checkpoint['family']}, {checkpoint['fingerprint'][:12]}{trained})"
+
+
+def verdict_lines(tested: Sequence[Verdict]) -> list[str]:
+    """The hypotheses as a table."""
+    if not tested:
+        return []
+    lines = [
+        "## Claims",
+        "",
+        "| claim | verdict | difference | 95 % interval | p, corrected | pairs |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in tested:
+        e = one.effect
+        numbers = ["", "", "", "0"] if e is None else [f"{e.metric} {e.mean:+.4g}", _interval(e), _p(e.p_corrected), str(e.pairs)]
+        lines.append(f"| {one.hypothesis.claim} | **{one.verdict}** | {' | '.join(numbers)} |")
+    return [*lines, ""]
+
+
+def reference_lines(rows: Sequence[dict], found: Sequence[Effect]) -> list[str]:
+    """Mean of each metric over the reference's runs."""
+    chosen = [row for row in rows if row["reference"] and row["value"] is not None and row["metric"] != CHANGE]
+    lines = ["## The reference", "", "| metric | mean | runs | what it is |", "|---|---|---|---|"]
+    for metric in dict.fromkeys(row["metric"] for row in chosen):
+        values = [row["value"] for row in chosen if row["metric"] == metric]
+        lines.append(f"| {metric} | {np.mean(values):.4g} | {len(values)} | {METRICS[metric].text} |")
+    return [*lines, ""] if chosen else []
+
+
+def effect_lines(metric: str, found: Sequence[Effect]) -> list[str]:
+    """The largest effects on one metric as a table."""
+    better = METRICS[metric].better if metric in METRICS else ""
+    meaning = f"{better} is better" if better else "neither direction is better"
+    text = METRICS[metric].text if metric in METRICS else "mean absolute difference to the reference's picture, levels 0..1"
+    lines = [f"## {metric}", "", f"{text}; {meaning}.", ""]
+    lines += ["| factor | level | against | difference | 95 % interval | p, corrected | pairs |", "|---|---|---|---|---|---|---|"]
+    for one in found[:SHOWN]:
+        numbers = f"{one.mean:+.4g} | {_interval(one)} | {_p(one.p_corrected)} | {one.pairs}"
+        lines.append(f"| {one.factor} | {one.level} | {one.against} | {numbers} |")
+    if len(found) > SHOWN:
+        lines += ["", f"{len(found) - SHOWN} smaller effects are in effects.csv."]
+    return [*lines, ""]
+
+
+def _interval(one: Effect) -> str:
+    return "one unit" if one.low is None else f"{one.low:+.3g} .. {one.high:+.3g}"
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else f"{p:.2g}"

@@ -1,0 +1,74 @@
+"""A contact sheet: rows are variants, columns inputs and seeds, with captions on both axes and a cap on its size."""
+
+from collections.abc import Callable, Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+MAX_PIXELS = 40_000_000
+SMALLEST, GAP, TEXT = 32, 4, 13
+INK, PAPER, EMPTY = (20, 20, 20), (255, 255, 255), (225, 225, 225)
+
+
+def contact_sheet(
+    rows: Sequence[str], columns: Sequence[str], picture: Callable[[int, int], Image.Image | None], *, side: int,
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[Image.Image, str]:  # fmt: skip
+    """The sheet and a note, "" or what was made smaller or left out so that it stays below max_pixels.
+
+    picture: of (row, column), None where there is none (a grey cell). side: of the pictures in pixels; they shrink to 32 at most.
+    Single pictures stay in their own files whatever the sheet shows.
+    """
+    font = ImageFont.load_default(TEXT)
+    left = GAP * 2 + max((int(font.getlength(text)) for text in map(_short, rows)), default=0)
+    shown, notes, asked = len(rows), [], side
+
+    def size(side: int, shown: int) -> tuple[int, int]:
+        return left + len(columns) * (side + GAP), _top(columns, side, font) + shown * (side + GAP)
+
+    while _area(size(side, shown)) > max_pixels and side > SMALLEST:
+        side = max(SMALLEST, int(side * 0.8))
+    while _area(size(side, shown)) > max_pixels and shown > 1:
+        shown = max(1, int(shown * 0.8))
+    if side < asked:
+        notes.append(f"pictures shown at {side} px of {asked}")
+    if shown < len(rows):
+        notes.append(f"{len(rows) - shown} of {len(rows)} rows left out")
+    sheet = Image.new("RGB", size(side, shown), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    top = _top(columns, side, font)
+    for c, text in enumerate(columns):
+        for line, part in enumerate(_lines(text, side, font)):
+            draw.text((left + c * (side + GAP), GAP + line * (TEXT + 3)), part, fill=INK, font=font)
+    for r in range(shown):
+        y = top + r * (side + GAP)
+        draw.text((GAP, y + side // 2 - TEXT // 2), _short(rows[r]), fill=INK, font=font)
+        for c in range(len(columns)):
+            at, one = (left + c * (side + GAP), y), picture(r, c)
+            if one is None:
+                draw.rectangle((*at, at[0] + side - 1, at[1] + side - 1), fill=EMPTY)
+            else:
+                sheet.paste(one.convert("RGB").resize((side, side)), at)
+    return sheet, "; ".join(notes)
+
+
+def _area(size: tuple[int, int]) -> int:
+    return size[0] * size[1]
+
+
+def _short(text: str, most: int = 48) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _lines(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
+    """The caption broken into lines of the picture's width."""
+    lines, line = [], ""
+    for letter in text:
+        if font.getlength(line + letter) > width and line:
+            lines.append(line)
+            line = ""
+        line += letter
+    return [*lines, line][:4]
+
+
+def _top(columns: Sequence[str], side: int, font: ImageFont.FreeTypeFont) -> int:
+    return GAP * 2 + max((len(_lines(text, side, font)) for text in columns), default=1) * (TEXT + 3)
