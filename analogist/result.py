@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from analogist.explore import Explorer
 
 
 class SamplingError(ValueError):
@@ -47,6 +51,16 @@ class Result:
     def b_prime(self) -> Image.Image:
         """The first image's B' cell."""
         return self.b_primes[0]
+
+    def explore(self, *, label: str | None = None, max_bytes: int = 20_000_000) -> "Explorer":
+        """The attention explorer of this run: a page that a notebook shows and `.save("look.html")` writes.
+
+        The run's capture= says what it holds; `analogist.explore.for_explorer` plans one. label: name of the run. max_bytes: of the
+        page. Several runs side by side: `analogist.explore.explore([one, other])`. Raises ValueError where nothing was captured.
+        """
+        from analogist.explore import explore
+
+        return explore(self, labels=label, max_bytes=max_bytes)
 
     def _repr_png_(self) -> bytes:
         """Notebooks show the first image's grid."""

@@ -6,13 +6,14 @@ import warnings
 from collections.abc import Sequence
 
 from analogist import __version__
-from analogist.cli import ablate, grid, prompt, run, weights
+from analogist.cli import ablate, explore, grid, prompt, run, weights
 
 EPILOG = """examples:
   analogist run --example recolour --out out             B' for a bundled example, with the embedded lab checkpoint
   analogist run --a a.png --a-prime ap.png --b b.png --prompt "a red boat" --checkpoint sd-v1-5-inpainting.safetensors --out out
   analogist grid --a a.png --a-prime ap.png --b b.png --out out
   analogist prompt --grid grid.png --prompter openai --base-url http://localhost:8000/v1
+  analogist explore out -o look.html                     a page to look at attention in, from a run made with --explore
   analogist weights inspect sd-v1-5-inpainting.safetensors
 
 Every command has --help with its own examples. Exit code: 0 success, 2 bad arguments or input, 130 interrupted."""
@@ -33,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="analogist", description="Visual in-context learning by analogy: A : A' :: B : B'.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"analogist {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for module in (run, grid, prompt, weights, ablate):
+    for module in (run, explore, grid, prompt, weights, ablate):
         module.add_parser(commands)
     return parser
 

@@ -4,6 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
+from analogist.cli.explore import page_bytes
 from analogist.cli.grid import add_grid_arguments, grid_from_arguments
 from analogist.cli.layers import HELP as LAYERS
 from analogist.cli.layers import parse_layers
@@ -57,6 +58,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     settings.add_argument("--cam-layers", metavar="LAYERS", help="Cross-Attention Masking: the same (published: 3-10)")
     settings.add_argument("--sac-scale", type=float, metavar="X", help="s in M(A',B') := s M(A,B) (published: 1.3)")
     parser.add_argument("--out", metavar="DIR", help="folder to write into; made where it is missing")
+    parser.add_argument(
+        "--explore", type=float, nargs="?", const=20, metavar="MB",
+        help="keep attention too: writes look.html, a page to look at it in (at most MB megabytes, default 20), and maps.safetensors",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run)
     return parser
@@ -92,9 +97,11 @@ def run(args: argparse.Namespace) -> int:
         return 0
 
     from analogist.config import AnalogistConfig
+    from analogist.explore import PAGE, explore, for_explorer, save_maps
     from analogist.output import Repeat, prompt_names, save_result, write_input, write_record
     from analogist.pipeline import DEFAULT, Analogist
 
+    page = None if args.explore is None else page_bytes(args.explore, "--explore")
     pictures = any(value is not None for value in (args.a, args.a_prime, args.b, args.grid))
     if args.example is not None and pictures:
         raise ValueError("--example brings its own pictures; leave out --a, --a-prime, --b and --grid")
@@ -159,10 +166,13 @@ def run(args: argparse.Namespace) -> int:
     names = prompt_names(prompts) if len(prompts) > 1 else [None]
     results, started = [], time.perf_counter()
     for prompt, name in zip(prompts, names, strict=True):
-        result = model(grid, prompt, **call)
-        for path in save_result(result, out, name):
+        look = None if page is None else for_explorer(model, grid, prompt, max_bytes=page // len(prompts), **call)
+        result = model(grid, prompt, **call, capture=look)
+        for path in save_result(result, out, name) + ([] if page is None else [save_maps(result, out, name)]):
             print(path)
         results.append(result)
+    if page is not None:
+        print(explore(results, max_bytes=page).save(out / PAGE))
     inputs = {key: _absolute(getattr(args, key)) for key in ("a", "a_prime", "b", "grid") if getattr(args, key) is not None}
     inputs |= {"example": args.example} if args.example is not None else {}
     inputs |= {"checkpoint_config": _absolute(loading["config"]), "vae": _absolute(loading["vae"]), "ema": loading["ema"]}

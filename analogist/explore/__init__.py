@@ -5,5 +5,6 @@ Place in the flow: `for_explorer` plans what a run captures, `explore` turns res
 
 from .explorer import MAX_BYTES, Explorer, explore, explore_folder
 from .plan import for_explorer
+from .source import PAGE, save_maps
 
-__all__ = ["MAX_BYTES", "Explorer", "explore", "explore_folder", "for_explorer"]
+__all__ = ["MAX_BYTES", "PAGE", "Explorer", "explore", "explore_folder", "for_explorer", "save_maps"]

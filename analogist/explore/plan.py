@@ -33,6 +33,9 @@ def for_explorer(
     Probabilities at all sites; scores and logits where SAC acts; cross-attention before CAM where CAM acts.
     Raises ValueError as the call would, and where not even the coarsest maps fit.
     """
+    from analogist.pipeline import DEFAULT
+
+    call = {name: value for name, value in call.items() if value is not DEFAULT}
     run = run_shape(model, grid, prompt, **call)
     config = call.get("config") or model.config
     points = wanted(model.unet.sites, run, config.sac, config.cam)

@@ -16,6 +16,7 @@ from analogist.study.maps import AttentionMap, Maps
 
 from .held import Held, NotShown, hold
 
+PAGE = "look.html"
 MAPS = "maps"  # DIR/maps.safetensors, maps_<prompt>.safetensors, or a folder DIR/maps that a capture spilled to
 
 
@@ -94,6 +95,13 @@ def maps_name(prompt_name: str | None) -> str:
     return f"{MAPS}.safetensors" if prompt_name is None else f"{MAPS}_{prompt_name}.safetensors"
 
 
+def save_maps(result: Result, folder: Path, prompt_name: str | None = None) -> Path:
+    """Writes a result's maps beside its pictures, so that a page can be made again; returns the path."""
+    path = folder / maps_name(prompt_name)
+    Maps(result.maps).save(path)
+    return path
+
+
 def _maps_of(folder: Path, name: str | None) -> Maps | None:
     path = folder / maps_name(name)
     if path.is_file():
@@ -107,7 +115,7 @@ def make_sources(
 ) -> list[Source]:
     """A source for each image of which maps are held. where: names the run in messages."""
     if not maps:
-        raise ValueError(f"{where}: nothing was captured; run with capture=for_explorer(model, grid, prompt) (or `analogist run --explore`)")
+        raise ValueError(f"{where}: nothing was captured; run with capture=for_explorer(model, grid, prompt) or --explore")
     held, reasons = [], [f"{name}: lost, {why}" for name, why in getattr(maps, "lost", {}).items()]
     for m in maps.values():
         try:

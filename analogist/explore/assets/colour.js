@@ -28,7 +28,7 @@ for (let i = 0; i < 256; i++) {
   const place = (i / 255) * (SEQUENTIAL.length - 1);
   const k = Math.min(SEQUENTIAL.length - 2, Math.floor(place));
   const mix = SEQUENTIAL[k].map((v, j) => v + (place - k) * (SEQUENTIAL[k + 1][j] - v + (j === 2 ? turn(SEQUENTIAL[k][2], SEQUENTIAL[k + 1][2]) : 0)));
-  RAMP.set([...rgb(mix), 255 * (0.55 + 0.4 * Math.sqrt(i / 255))], 4 * i);
+  RAMP.set([...rgb(mix), 255 * (0.3 + 0.63 * Math.sqrt(i / 255))], 4 * i);
   const t = (i - 127.5) / 127.5;
   DIVERGING.set([...rgb(t < 0 ? NEGATIVE : POSITIVE), 255 * 0.95 * Math.abs(t) ** 0.7], 4 * i);
 }

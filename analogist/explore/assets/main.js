@@ -135,6 +135,7 @@ window.explorer = {
 
 loadPictures().then(() => {
   const [height, width] = sources[0].size;
+  if (sources.length > 1) state.beside = "run1";
   Object.assign(state, { step: "", x: Math.floor(width * 0.75), y: Math.floor(height * (1 - 0.5 / sources[0].rows)) });
   const all = sitesOf(0, "self").length ? "self" : "cross";
   state.kind = all;

@@ -46,6 +46,8 @@ function titleOf(want) {
   return (want.direction === "from" ? "where it looks" : "who looks at it") + (want.view === "probs" ? "" : `, ${view}`);
 }
 
+const siteOf = (want) => sources[want.source].sites.find((site) => site.name === want.site);
+
 function stepText(source, steps) {
   if (steps.length > 1) return `mean of ${steps.length} steps`;
   return steps[0] < 0 ? "all steps" : `step ${steps[0]}`;
@@ -54,8 +56,10 @@ function stepText(source, steps) {
 /** Fits a canvas to its frame in the picture's shape; gives its size in real pixels. */
 function fit(panel, source) {
   const [height, width] = sources[source].size;
-  const room = panel.frame.getBoundingClientRect();
-  const side = Math.min(room.width / width, room.height / height);
+  const all = find("panels");
+  const count = panels.filter((one) => !one.figure.hidden).length;
+  const narrow = matchMedia("(max-width: 900px)").matches; // then the page scrolls, and the width alone decides
+  const side = Math.min((all.clientWidth - 10 * (count - 1)) / count / width, narrow ? Infinity : (all.clientHeight - 40) / height);
   const ratio = window.devicePixelRatio || 1;
   const [w, h] = [Math.max(64, Math.floor(width * side * ratio)), Math.max(64, Math.floor(height * side * ratio))];
   if (panel.canvas.width !== w || panel.canvas.height !== h) {
@@ -63,6 +67,7 @@ function fit(panel, source) {
     panel.canvas.height = h;
     panel.canvas.style.width = `${w / ratio}px`;
     panel.canvas.style.height = `${h / ratio}px`;
+    panel.figure.style.width = `${w / ratio}px`;
   }
   return [w, h];
 }
@@ -96,7 +101,7 @@ function drawPanels() {
 
 function caption(panel, want, given, map) {
   const name = sources.length > 1 ? `${sources[want.source].label}: ` : "";
-  panel.title.textContent = name + (map ? titleOf(want) : `${titleOf(want)}: ${given.absent}`);
+  panel.title.textContent = name + (map ? titleOf(want) : `${titleOf(want)}: ${given.absent}${["logits", "scores", "change", "before"].includes(want.view) && !siteOf(want)?.acts ? ", where SAC or CAM does not act" : ""}`);
   panel.under.textContent = map ? `${stepText(want.source, map.steps)}, ${map.hw[0]} × ${map.hw[1]}` : "";
   panel.canvas.setAttribute("aria-label", `${panel.title.textContent}. ${panel.under.textContent}`);
 }
