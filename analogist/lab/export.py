@@ -175,7 +175,8 @@ def write_folder(
         "image_encoder": [None, None],
         "safety_checker": [None, None],
     }
-    _write_json(folder / "model_index.json", {"_class_name": "StableDiffusionInpaintPipeline", **library, "requires_safety_checker": False})
+    index = {"_class_name": "StableDiffusionInpaintPipeline", "_diffusers_version": "0.38.0", **library}
+    _write_json(folder / "model_index.json", {**index, "requires_safety_checker": False})
 
 
 def defaults_json(recipe: Recipe, config: AnalogistConfig, *, trained: bool) -> dict:
