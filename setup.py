@@ -37,7 +37,10 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "diffusers>=0.38", "accelerate>=1.0", "psutil>=5.9", "selenium>=4.20", "transformers[serving]>=5.0"],
+        "test": [
+            "pytest>=8", "hypothesis>=6.100", "diffusers>=0.38", "accelerate>=1.0", "psutil>=5.9", "selenium>=4.20",
+            "transformers[serving]>=5.0",
+        ],  # fmt: skip
         "plots": ["matplotlib>=3.8"],
         "prompting": ["openai>=1.40"],
         "local-vlm": ["torchvision>=0.19", "num2words>=0.5"],  # what some families' processors need besides transformers
