@@ -1,15 +1,19 @@
 """Example triples A, A', B with the true B', drawn by the project (analogist/lab/draw_examples.py) from held-out seeds.
 
-    from analogist import Analogist, PromptGrid, examples
+    from analogist import Analogist, examples
     example = examples.load("recolour")
-    Analogist.from_checkpoint()(PromptGrid(example.a, example.a_prime, example.b), example.prompt).b_prime
+    Analogist.from_checkpoint()(example.grid(), example.prompt).b_prime
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
+
+if TYPE_CHECKING:
+    from analogist.grid import PromptGrid
 
 FOLDER = Path(__file__).resolve().parent
 PICTURES = ("a", "a_prime", "b", "b_prime_truth")
@@ -28,6 +32,12 @@ class Example:
         if picture not in PICTURES:
             raise ValueError(f"no picture {picture!r} in an example; there are {', '.join(PICTURES)}")
         return FOLDER / self.name / f"{picture}.png"
+
+    def grid(self, size: int | tuple[int, int] | None = None) -> "PromptGrid":
+        """The picture prompt of A, A' and B. size: pixels as in PromptGrid; None: the checkpoint's own."""
+        from analogist.grid import PromptGrid
+
+        return PromptGrid(self.a, self.a_prime, self.b, size)
 
     def _open(self, picture: str) -> Image.Image:
         with Image.open(self.path(picture)) as file:
