@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from analogist.fit import ALIGNED, check_drawing, fitted, placed, stretched_back, swapped
 from analogist.layout import COLUMNS, SMALLEST_CELL, Box, GridError, Layout, Size, cell_names, check_size, resolve_size
 from analogist.marks import draw_marks
 from analogist.pictures import Picture, PictureError, read_picture
@@ -19,7 +20,7 @@ from analogist.pictures import Picture, PictureError, read_picture
 if TYPE_CHECKING:  # imported in the functions that need it: composing and marking a grid works without
     from torch import Tensor
 
-__all__ = ["GridError", "PictureError", "PromptGrid", "PUBLISHED_SIZE", "check_size", "to_image", "to_pixels"]
+__all__ = ["ALIGNED", "GridError", "PictureError", "PromptGrid", "PUBLISHED_SIZE", "check_size", "to_image", "to_pixels"]
 
 PUBLISHED_SIZE = 512  # px, of the published drawing and of SD 1.5
 
@@ -33,16 +34,23 @@ class PromptGrid:
 
     pairs: int  # k, the number of example pairs
     size: tuple[int, int] | None  # (height, width) in pixels; None: the checkpoint's own, resolved at the call by `at_size`
+    fit: str  # how pictures go into their cells: "stretch" (published), "crop" or "pad"
+    aligned: str  # "a-a_prime" (published), or "a-b": A' and B change places in what the model is shown
+    border: bool  # whether drawn with the published 2 px border
+    b_size: tuple[int, int] | None  # (height, width) of B before it was fitted; None: a ready grid that does not say it
     _pictures: tuple[Image.Image, ...]  # A1 A1' .. Ak Ak' B, as read; empty for a ready grid
     _ready: Image.Image | None  # a ready grid, as read
 
     def __init__(
-        self, a: Picture | Sequence[Picture], a_prime: Picture | Sequence[Picture], b: Picture, size: Size | None = None
-    ) -> None:
+        self, a: Picture | Sequence[Picture], a_prime: Picture | Sequence[Picture], b: Picture, size: Size | None = None, *,
+        fit: str = "stretch", aligned: str = "a-a_prime", border: bool = True,
+    ) -> None:  # fmt: skip
         """Reads the pictures: paths, PIL images or uint8 arrays [H W 3]; a and a_prime may be lists of k each.
 
-        size: N for cells of N/2 x N/2 px (the grid is N wide and N (k + 1) / 2 high), (height, width), or None. Each picture is
-        stretched to its cell, as published.
+        size: N for cells of N/2 x N/2 px (the grid is N wide and N (k + 1) / 2 high), (height, width), or None.
+        fit: how pictures that are not of their cell's shape go into it: "stretch" (published), "crop" (their middle) or "pad" (white
+        around them). aligned: "a-b" where A and B, not A and A', show the same things in the same places; where nothing does, turn
+        SAC off. border: False draws the pictures side by side.
         Raises PictureError naming the picture, GridError for lists of unequal length or a size that makes no cells.
         """
         firsts, seconds = _as_list(a), _as_list(a_prime)
@@ -51,13 +59,21 @@ class PromptGrid:
         size = None if size is None else resolve_size(size, len(firsts) + 1)
         sources = [picture for pair in zip(firsts, seconds, strict=True) for picture in pair] + [b]
         pictures = [read_picture(source, name) for source, name in zip(sources, cell_names(len(firsts)), strict=False)]
-        self._set(pairs=len(firsts), size=size, _pictures=tuple(pictures), _ready=None)
+        check_drawing(fit, aligned, len(firsts))
+        b_size = (pictures[-1].height, pictures[-1].width)
+        drawing = {"fit": fit, "aligned": aligned, "border": bool(border), "b_size": b_size}
+        self._set(pairs=len(firsts), size=size, **drawing, _pictures=tuple(pictures), _ready=None)
 
     @classmethod
-    def from_image(cls, picture: Picture, size: Size | None = None, *, rows: int = 2) -> "PromptGrid":
+    def from_image(
+        cls, picture: Picture, size: Size | None = None, *, rows: int = 2, fit: str = "stretch", aligned: str = "a-a_prime",
+        border: bool = True, b_size: tuple[int, int] | None = None,
+    ) -> "PromptGrid":  # fmt: skip
         """A ready grid, as the published data set has them: resized whole by Pillow's default filter (bicubic).
 
         rows: k + 1; 2 is the published A A' / B B'. What its B' cell holds is never used: `image` shows it black.
+        border: whether it was drawn with the published 2 px. aligned: as for three pictures; the picture itself shows A A' / B B'.
+        fit, b_size: how B was fitted and its (height, width) before, so that B' comes back in B's own shape; None: in its cell's.
         Raises PictureError, or GridError for a size that makes no cells.
         """
         if not isinstance(rows, int) or rows < 2:
@@ -68,7 +84,11 @@ class PromptGrid:
             given = f"a ready grid of {ready.height}x{ready.width} px (height x width)"
             raise GridError(f"{given} is too small for {rows} rows of {COLUMNS} cells of at least {SMALLEST_CELL} px a side")
         grid = cls.__new__(cls)
-        grid._set(pairs=rows - 1, size=size, _pictures=(), _ready=ready)
+        check_drawing(fit, aligned, rows - 1)
+        if b_size is not None and (len(b_size) != 2 or not all(isinstance(side, int) and side > 0 for side in b_size)):
+            raise GridError(f"b_size={b_size!r}; give B's (height, width) in pixels, or None")
+        drawing = {"fit": fit, "aligned": aligned, "border": bool(border), "b_size": None if b_size is None else tuple(b_size)}
+        grid._set(pairs=rows - 1, size=size, **drawing, _pictures=(), _ready=ready)
         return grid
 
     def at_size(self, default: Size) -> "PromptGrid":
@@ -77,9 +97,12 @@ class PromptGrid:
 
     def with_size(self, size: Size) -> "PromptGrid":
         """The same pictures composed at another size."""
-        grid = type(self).__new__(type(self))
-        grid._set(pairs=self.pairs, size=resolve_size(size, self.rows), _pictures=self._pictures, _ready=self._ready)
-        return grid
+        return self._copy(size=resolve_size(size, self.rows))
+
+    def with_aligned(self, aligned: str) -> "PromptGrid":
+        """The same pictures for another alignment, one of ALIGNED."""
+        check_drawing(self.fit, aligned, self.pairs)
+        return self._copy(aligned=aligned)
 
     @property
     def rows(self) -> int:
@@ -93,25 +116,12 @@ class PromptGrid:
 
     @property
     def image(self) -> Image.Image:
-        """The composed picture, B' black: white canvas, 2 px border, each picture resized by Pillow's default filter (bicubic).
+        """The composed picture A A' / B B', B' black: white canvas, 2 px border, pictures resized by Pillow's default filter (bicubic).
 
         As published at 512 px: with p = 2, pictures of int(cell - 1.5 p) px at p and at cell + p - 1. Cells that are not square
         follow the same rule by height and by width; rows below the second start p - 1 inside their cell, as the second does.
         """
-        layout = self._layout()
-        boxes = layout.touched()
-        if self._ready is not None:
-            drawn = self._ready.copy()
-            # Before resizing too, else a true B' in it would reach across the border by the filter's width.
-            drawn.paste((0, 0, 0), replace(layout, height=layout.drawn_height, width=layout.drawn_width).touched()["B'"])
-            canvas = drawn.resize((layout.width, layout.height))
-        else:
-            canvas = Image.new("RGB", (layout.width, layout.height), (255, 255, 255))
-            for name, picture in zip(self.names, self._pictures, strict=False):  # B' has no picture
-                left, top, right, bottom = boxes[name]
-                canvas.paste(picture.resize((right - left, bottom - top)), (left, top))
-        canvas.paste((0, 0, 0), boxes["B'"])
-        return canvas
+        return self._composed("a-a_prime")
 
     def marked(self) -> Image.Image:
         """`image` with each cell's name in its corner and an arrow from each left cell to its right one, for a language model."""
@@ -120,10 +130,19 @@ class PromptGrid:
         return canvas
 
     def pasted(self) -> Image.Image:
-        """`image` with the cell of B, border and all, copied over B': what the noised start is encoded from."""
-        canvas, cells = self.image, self._layout().cells()
+        """What the noised start is encoded from: the cell left of B', border and all, copied over it.
+
+        That cell is B's; where A and B are aligned, A' and B have changed places and it is that of A'.
+        """
+        canvas, cells = self._composed(self.aligned), self._layout().cells()
         canvas.paste(canvas.crop(cells["B"]), cells["B'"])
         return canvas
+
+    def as_given(self, picture: Image.Image) -> Image.Image:
+        """A decoded grid with A' and B back in their places where `aligned` had changed them."""
+        if self.aligned == "a-a_prime":
+            return picture
+        return swapped(picture, self.at_size((picture.height, picture.width)).boxes())
 
     def mask(self) -> np.ndarray:
         """uint8 [H W], 1 exactly on the cell of B' (its whole quadrant), else 0."""
@@ -172,6 +191,23 @@ class PromptGrid:
         """The B' cell of a decoded grid: its whole quadrant, as published, or only the picture in it. Raises as `cells`."""
         return self.cells(picture, without_border=without_border)["B'"]
 
+    def b_prime(self, picture: Image.Image) -> Image.Image:
+        """B' of a decoded grid in B's own shape.
+
+        "stretch": the whole cell, as published, stretched back so that no pixel of it is lost. "pad": the part of the cell that B took
+        up, as it is. "crop", or a grid that does not say B's shape: the whole cell. Raises as `cells`.
+        """
+        cell = self.crop(picture)
+        if self.b_size is None or self.fit == "crop":
+            return cell
+        b = self.b_size[1], self.b_size[0]
+        if self.fit == "stretch":
+            size = stretched_back(cell.size, b)
+            return cell if size == cell.size else cell.resize(size)
+        left, top, right, bottom = self.at_size((picture.height, picture.width))._layout().touched()["B'"]
+        inner = placed(b, (right - left, bottom - top), self.fit)
+        return picture.crop((left + inner[0], top + inner[1], left + inner[2], top + inner[3]))
+
     def __repr__(self) -> str:
         kind, plural = "grid" if self._ready is None else "ready grid", "s" if self.pairs > 1 else ""
         size = "size not set" if self.size is None else f"{self.size[0]}x{self.size[1]} px (height x width)"
@@ -187,10 +223,36 @@ class PromptGrid:
         for name, value in fields.items():
             object.__setattr__(self, name, value)  # the only place that writes into a frozen grid
 
+    def _copy(self, **changes: object) -> "PromptGrid":
+        grid = type(self).__new__(type(self))
+        grid._set(**{name: getattr(self, name) for name in self.__dataclass_fields__} | changes)
+        return grid
+
+    def _composed(self, aligned: str) -> Image.Image:
+        """The composed picture, B' black, for one of ALIGNED."""
+        layout = self._layout()
+        boxes = layout.touched()
+        if self._ready is not None:
+            drawn, own = self._ready.copy(), replace(layout, height=layout.drawn_height, width=layout.drawn_width).touched()
+            # Before resizing too, else a true B' in it would reach across the border by the filter's width.
+            drawn.paste((0, 0, 0), own["B'"])
+            canvas = (swapped(drawn, own) if aligned == "a-b" else drawn).resize((layout.width, layout.height))
+        else:
+            canvas = Image.new("RGB", (layout.width, layout.height), (255, 255, 255))
+            places = dict(zip(self.names, self._pictures, strict=False))  # B' has no picture
+            if aligned == "a-b":
+                places["A'"], places["B"] = places["B"], places["A'"]
+            for name, picture in places.items():
+                left, top, right, bottom = boxes[name]
+                canvas.paste(fitted(picture, (right - left, bottom - top), self.fit), (left, top))
+        canvas.paste((0, 0, 0), boxes["B'"])
+        return canvas
+
     def _layout(self) -> Layout:
         height, width = self.size if self.size is not None else resolve_size(PUBLISHED_SIZE, self.rows)
         drawn_width, drawn_height = (width, height) if self._ready is None else self._ready.size
-        return Layout(rows=self.rows, height=height, width=width, drawn_height=drawn_height, drawn_width=drawn_width)
+        drawn = {"drawn_height": drawn_height, "drawn_width": drawn_width, "border": self.border}
+        return Layout(rows=self.rows, height=height, width=width, **drawn)
 
 
 def to_pixels(image: Image.Image) -> "Tensor":

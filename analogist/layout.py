@@ -70,6 +70,7 @@ class Layout:
     width: int  # px
     drawn_height: int  # px, the size at which the 2 px border was drawn: that of a ready grid before it was resized
     drawn_width: int  # px
+    border: bool = True  # the published 2 px; without, pictures fill their cells
 
     def cells(self) -> dict[str, Box]:
         """The whole cells by name; they tile the grid."""
@@ -86,18 +87,19 @@ class Layout:
 
     def _exact(self) -> dict[str, tuple[float, float, float, float]]:
         y, x = self.height / self.drawn_height, self.width / self.drawn_width
-        ys = [_span(row, self.drawn_height / self.rows) for row in range(self.rows)]
-        xs = [_span(column, self.drawn_width / COLUMNS) for column in range(COLUMNS)]
+        ys = [self._span(row, self.drawn_height / self.rows) for row in range(self.rows)]
+        xs = [self._span(column, self.drawn_width / COLUMNS) for column in range(COLUMNS)]
         return {name: (xs[c][0] * x, ys[r][0] * y, xs[c][1] * x, ys[r][1] * y) for name, r, c in self._places()}
+
+    def _span(self, index: int, cell: float) -> tuple[float, float]:
+        """First pixel of the picture in a row (or column) of cells, and the first after it: p, cell + p - 1, 2 cell + p - 1, ..."""
+        if not self.border:
+            return index * cell, (index + 1) * cell
+        start = index * cell + (BORDER if index == 0 else BORDER - 1)
+        return start, start + int(cell - 1.5 * BORDER)
 
     def _places(self) -> list[tuple[str, int, int]]:
         return [(name, i // COLUMNS, i % COLUMNS) for i, name in enumerate(cell_names(self.rows - 1))]
-
-
-def _span(index: int, cell: float) -> tuple[float, float]:
-    """First pixel of the picture in a row (or column) of cells, and the first after it: p, cell + p - 1, 2 cell + p - 1, ..."""
-    start = index * cell + (BORDER if index == 0 else BORDER - 1)
-    return start, start + int(cell - 1.5 * BORDER)
 
 
 def _nearest_multiples(side: int, multiple: int) -> list[int]:

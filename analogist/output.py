@@ -80,7 +80,9 @@ class Repeat:
     def grid(self) -> PromptGrid:
         """The grid of the run, from the input.png beside the record, checked against its content key."""
         kept = self.record["grid"]
-        grid = PromptGrid.from_image(self.path.parent / INPUT, tuple(kept["size"]), rows=kept["rows"])
+        drawing = {key: kept[key] for key in ("fit", "aligned", "border") if key in kept}
+        b_size = None if kept.get("b_size") is None else tuple(kept["b_size"])
+        grid = PromptGrid.from_image(self.path.parent / INPUT, tuple(kept["size"]), rows=kept["rows"], b_size=b_size, **drawing)
         if grid_record(grid)["sha256"] != kept["sha256"]:
             raise ValueError(
                 f"{self.path.parent / INPUT}: not the picture of this run (its content key differs); give --grid or --a, --a-prime, --b"

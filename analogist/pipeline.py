@@ -159,9 +159,9 @@ class Analogist:
         )  # fmt: skip
         *_, last = tqdm(run.steps(), total=len(run.times), desc="sampling", unit="step", disable=not progress)
         pixels = decode(self.vae, last.z_t, self.dtype)
-        grids = [to_image(picture) for picture in pixels]
+        grids = [grid.as_given(to_image(picture)) for picture in pixels]
         maps = {} if tap is None else tap.maps
-        return Result([grid.crop(picture) for picture in grids], grids, last.z_t, pixels, maps, record)
+        return Result([grid.b_prime(picture) for picture in grids], grids, last.z_t, pixels, maps, record)
 
     def steps(
         self, grid: PromptGrid, prompt: str = "", *, negative_prompt: str | _Default = DEFAULT,

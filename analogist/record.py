@@ -13,11 +13,13 @@ FORMAT = 1  # raised when the meaning of a key changes
 
 
 def grid_record(grid: PromptGrid) -> dict:
-    """Size, rows and a content key of the composed picture, by which a repeat knows that the pictures are the same."""
+    """Size, rows, drawing, and a content key of the composed picture, by which a repeat knows that the pictures are the same."""
     image = grid.image
     image = image() if callable(image) else image
     digest = hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
-    return {"size": list(grid.size), "rows": grid.rows, "sha256": digest}
+    b_size = None if grid.b_size is None else list(grid.b_size)
+    drawing = {"fit": grid.fit, "aligned": grid.aligned, "border": grid.border, "b_size": b_size}
+    return {"size": list(grid.size), "rows": grid.rows, **drawing, "sha256": digest}
 
 
 def attention_forms(run: Run) -> dict[str, str | dict[str, list[int]]]:

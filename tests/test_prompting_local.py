@@ -39,7 +39,12 @@ def test_a_local_model_says_what_transformers_own_pipeline_says(folder, grid):
     from transformers import pipeline
 
     prompts = LocalPrompter(folder, device="cpu", max_tokens=12)(grid)
-    message = [{"role": "user", "content": [{"type": "image", "image": shown_grid(grid)}, {"type": "text", "text": request("published")}]}]
+    message = [
+        {
+            "role": "user",
+            "content": [{"type": "image", "image": shown_grid(grid)}, {"type": "text", "text": request("published")}],
+        }
+    ]
     asked = pipeline("image-text-to-text", model=str(folder), device="cpu", dtype="float32")
     expected = asked(text=message, max_new_tokens=12, do_sample=False, return_full_text=False)[0]["generated_text"]
     assert prompts.author["answer"].strip() == expected.strip() != ""
@@ -75,7 +80,9 @@ def test_bfloat16_is_computed_in_bfloat16(folder, grid):
 def test_a_processor_that_needs_torchvision_is_one_line_that_names_the_extra(folder, tmp_path):
     own = tmp_path / "qwen"
     shutil.copytree(folder, own, ignore=shutil.ignore_patterns("processor_config.json"))
-    (own / "preprocessor_config.json").write_text('{"processor_class": "Qwen2VLProcessor", "image_processor_type": "Qwen2VLImageProcessor"}')
+    (own / "preprocessor_config.json").write_text(
+        '{"processor_class": "Qwen2VLProcessor", "image_processor_type": "Qwen2VLImageProcessor"}'
+    )
     (own / "config.json").write_text('{"model_type": "qwen2_vl", "architectures": ["Qwen2VLForConditionalGeneration"]}')
     with pytest.raises(PromptError, match=r"needs torchvision.*analogist\[local-vlm\]") as caught:
         LocalPrompter(own, device="cpu", cache=False).answer(Image.new("RGB", (8, 8)), "x")

@@ -1,0 +1,134 @@
+"""Pictures of any shape in their cells, B' back in B's own shape, and the published variants of drawing and alignment."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from analogist.fit import fitted, stretched_back
+from analogist.grid import GridError, PromptGrid
+from tests.test_grid import plain
+
+
+def gradient(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A smooth picture in which every place has a colour of its own."""
+    y, x = np.mgrid[0:height, 0:width]
+    levels = np.stack([255 * x / max(width - 1, 1), 255 * y / max(height - 1, 1), np.full_like(x, 40 * seed, dtype=float)], axis=-1)
+    return Image.fromarray(levels.round().astype(np.uint8))
+
+
+def three(**settings) -> PromptGrid:
+    return PromptGrid(gradient(90, 60, 1), gradient(60, 90, 2), gradient(80, 40, 3), **{"size": 128, **settings})
+
+
+def test_stretching_is_the_published_drawing_and_the_default():
+    assert three().image.tobytes() == three(fit="stretch").image.tobytes()
+    cell = three().cells(without_border=True)["A"]
+    assert cell.tobytes() == gradient(90, 60, 1).resize(cell.size).tobytes()
+
+
+def test_cropping_takes_the_middle_in_its_own_proportions():
+    out = np.asarray(fitted(gradient(300, 100), (50, 50), "crop")).astype(int)
+    # of the x axis the middle third is left: levels 85 to 170, of the y axis everything
+    assert abs(out[25, 0, 0] - 85) <= 3 and abs(out[25, -1, 0] - 170) <= 3
+    assert out[0, 25, 1] <= 4 and out[-1, 25, 1] >= 251
+    tall = np.asarray(fitted(gradient(100, 300), (50, 25), "crop")).astype(int)  # of the y axis a sixth: 106 to 149
+    assert abs(tall[0, 25, 1] - 106) <= 4 and abs(tall[-1, 25, 1] - 149) <= 4
+
+
+def test_padding_keeps_everything_with_white_around():
+    out = np.asarray(fitted(gradient(200, 100), (50, 50), "pad")).astype(int)
+    assert (out[:12] == 255).all() and (out[37:] == 255).all()
+    inner = out[12:37]
+    assert inner[12, 0, 0] <= 5 and inner[12, -1, 0] >= 250 and inner[0, 25, 1] <= 12
+    assert fitted(gradient(7, 7), (50, 50), "pad").tobytes() == gradient(7, 7).resize((50, 50)).tobytes()
+    assert fitted(gradient(1, 900), (50, 50), "pad").size == (50, 50)
+
+
+@pytest.mark.parametrize(
+    ("cell", "picture", "size"),
+    [
+        ((64, 64), (80, 40), (128, 64)), ((64, 64), (40, 80), (64, 128)), ((64, 64), (300, 300), (64, 64)), ((96, 64), (300, 200), (96, 64)),
+        ((64, 64), (1, 10_000), (1, 8192)),
+    ],
+)  # fmt: skip
+def test_stretching_back_loses_no_pixel_of_the_cell(cell, picture, size):
+    assert stretched_back(cell, picture) == size
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad"])
+def test_b_prime_comes_back_in_the_shape_of_b(fit):
+    grid = three(fit=fit)
+    # A perfect answer: the cell of B' shows what B's cell shows. Then B' is B again, up to resampling.
+    canvas = grid.image
+    left, top, _, _ = grid.boxes(without_border=True)["B'"]
+    canvas.paste(grid.cells(without_border=True)["B"], (left, top))
+    b_prime = grid.b_prime(canvas)
+    assert abs(b_prime.width - 2 * b_prime.height) <= 1
+    expected = np.asarray(gradient(80, 40, 3).resize(b_prime.size)).astype(int)
+    inner = (slice(4, -4), slice(4, -4))  # the published cell has a border inside
+    assert np.abs(np.asarray(b_prime).astype(int) - expected)[inner].max() <= 16
+
+
+def test_b_prime_of_a_square_b_is_the_published_quadrant():
+    grid = PromptGrid(plain("A"), plain("A'"), plain("B", 50, 50), size=128)
+    assert grid.b_prime(grid.image).tobytes() == grid.crop(grid.image).tobytes()
+    cropped = three(fit="crop")
+    assert cropped.b_prime(cropped.image).size == (64, 64)
+    ready = PromptGrid.from_image(three().image, 128)
+    assert ready.b_prime(ready.image).size == (64, 64)
+
+
+def test_without_a_border_the_pictures_lie_side_by_side():
+    grid = PromptGrid(plain("A"), plain("A'"), plain("B"), size=(128, 192), border=False)
+    image = np.asarray(grid.image)
+    for name, (rows, columns) in {"A": (slice(0, 64), slice(0, 96)), "A'": (slice(0, 64), slice(96, 192)), "B": (slice(64, 128), slice(0, 96))}.items():
+        assert (image[rows, columns] == np.asarray(plain(name))[0, 0]).all(), name
+    assert (image[64:, 96:] == 0).all()
+    assert (np.asarray(grid.pasted())[64:, 96:] == np.asarray(plain("B"))[0, 0]).all()
+    assert grid.boxes(without_border=True) == grid.boxes()
+
+
+def test_with_a_and_b_aligned_a_prime_and_b_change_places_in_what_the_model_sees():
+    straight, turned = three(), three(aligned="a-b")
+    assert turned.image.tobytes() == straight.image.tobytes() and turned.marked().tobytes() == straight.marked().tobytes()
+    by_hand = PromptGrid(gradient(90, 60, 1), gradient(80, 40, 3), gradient(60, 90, 2), size=128)
+    assert turned.pasted().tobytes() == by_hand.pasted().tobytes() != straight.pasted().tobytes()
+    assert (turned.mask() == straight.mask()).all()
+
+
+def test_a_decoded_grid_comes_back_with_a_prime_and_b_in_their_places():
+    turned = three(aligned="a-b")
+    seen, back = turned.pasted(), turned.as_given(turned.pasted())
+    cells, given = turned.cells(seen), turned.cells(back)
+    for name, other in (("A", "A"), ("A'", "B"), ("B", "A'"), ("B'", "B'")):
+        assert given[name].tobytes() == cells[other].tobytes(), name
+    assert three().as_given(seen).tobytes() == seen.tobytes()
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("border", [True, False])
+@pytest.mark.parametrize("size", [128, (128, 256)])
+def test_a_written_grid_is_read_back_as_the_same_prompt(fit, border, size):
+    grid = three(fit=fit, border=border, size=size, aligned="a-b")
+    again = PromptGrid.from_image(grid.image, size, fit=fit, border=border, aligned="a-b", b_size=grid.b_size)
+    assert again.image.tobytes() == grid.image.tobytes()
+    assert again.pasted().tobytes() == grid.pasted().tobytes()
+    assert again.b_prime(again.image).tobytes() == grid.b_prime(grid.image).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"fit": "squeeze"}, "squeeze"), ({"aligned": "b-a"}, "a-b"), ({"aligned": "none"}, "sac=None")]
+)
+def test_unknown_variants_are_refused(settings, message):
+    with pytest.raises(GridError, match=message):
+        three(**settings)
+    with pytest.raises(GridError, match=message):
+        PromptGrid.from_image(three().image, **settings)
+
+
+def test_several_pairs_cannot_be_turned():
+    pictures = [plain("A"), plain("B")]
+    with pytest.raises(GridError, match="one example pair"):
+        PromptGrid(pictures, pictures, plain("B"), aligned="a-b")
+    with pytest.raises(GridError, match="one example pair"):
+        PromptGrid(pictures, pictures, plain("B")).with_aligned("a-b")
