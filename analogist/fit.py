@@ -1,6 +1,6 @@
 """How a picture goes into its cell, how B' comes back out of it in B's own shape, and which cells change places.
 
-"stretch" (published) squeezes the whole picture into the cell; "crop" takes its middle; "pad" shrinks it and leaves white around it.
+"stretch" squeezes the whole picture into the cell, as published; "crop" takes its middle; "pad" shrinks it and leaves white around it.
 Sizes are (width, height) here, as Pillow has them.
 """
 
@@ -14,7 +14,7 @@ Extent = tuple[int, int]  # width, height
 LONGEST = 8192  # px, of a B' stretched back; beyond it both sides shrink
 
 
-def placed(picture: Extent, cell: Extent, fit: str) -> tuple[int, int, int, int]:
+def placed(picture: Extent, cell: Extent, fit: str | None) -> tuple[int, int, int, int]:
     """Where in its cell the picture lies: left, top, right, bottom; all of the cell unless it is padded."""
     if fit != "pad":
         return 0, 0, *cell
@@ -24,7 +24,7 @@ def placed(picture: Extent, cell: Extent, fit: str) -> tuple[int, int, int, int]
     return left, top, left + width, top + height
 
 
-def fitted(picture: Image.Image, cell: Extent, fit: str) -> Image.Image:
+def fitted(picture: Image.Image, cell: Extent, fit: str | None) -> Image.Image:
     """The picture at the size of its cell, by Pillow's default filter (bicubic), as published."""
     if fit == "crop":
         scale = min(picture.width / cell[0], picture.height / cell[1])
@@ -59,10 +59,10 @@ def swapped(picture: Image.Image, boxes: dict[str, Box]) -> Image.Image:
     return exchanged
 
 
-def check_drawing(fit: str, aligned: str, pairs: int) -> None:
+def check_drawing(fit: str | None, aligned: str, pairs: int) -> None:
     """Raises GridError for what is not one of FITS and ALIGNED, or does not go with so many example pairs."""
-    if fit not in FITS:
-        raise GridError(f"fit={fit!r}; allowed are {', '.join(FITS)}")
+    if fit not in (None, *FITS):
+        raise GridError(f"fit={fit!r}; allowed are {', '.join(FITS)}, or None for the published stretch")
     if aligned not in ALIGNED:
         hint = "; where nothing is aligned, turn SAC off (sac=None) instead" if aligned in (None, "none") else ""
         raise GridError(f"aligned={aligned!r}; allowed are {', '.join(ALIGNED)}{hint}")

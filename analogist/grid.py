@@ -34,7 +34,7 @@ class PromptGrid:
 
     pairs: int  # k, the number of example pairs
     size: tuple[int, int] | None  # (height, width) in pixels; None: the checkpoint's own, resolved at the call by `at_size`
-    fit: str  # how pictures go into their cells: "stretch" (published), "crop" or "pad"
+    fit: str | None  # how pictures go into their cells; None: stretched, and B' stays the stretched cell, as published
     aligned: str  # "a-a_prime" (published), or "a-b": A' and B change places in what the model is shown
     border: bool  # whether drawn with the published 2 px border
     b_size: tuple[int, int] | None  # (height, width) of B before it was fitted; None: a ready grid that does not say it
@@ -43,13 +43,13 @@ class PromptGrid:
 
     def __init__(
         self, a: Picture | Sequence[Picture], a_prime: Picture | Sequence[Picture], b: Picture, size: Size | None = None, *,
-        fit: str = "stretch", aligned: str = "a-a_prime", border: bool = True,
+        fit: str | None = None, aligned: str = "a-a_prime", border: bool = True,
     ) -> None:  # fmt: skip
         """Reads the pictures: paths, PIL images or uint8 arrays [H W 3]; a and a_prime may be lists of k each.
 
         size: N for cells of N/2 x N/2 px (the grid is N wide and N (k + 1) / 2 high), (height, width), or None.
-        fit: how pictures that are not of their cell's shape go into it: "stretch" (published), "crop" (their middle) or "pad" (white
-        around them). aligned: "a-b" where A and B, not A and A', show the same things in the same places; where nothing does, turn
+        fit: how pictures that are not of their cell's shape go into it and B' comes back in B's shape: "stretch", "crop" (their middle)
+        or "pad" (white around them); None, as published: stretched, and B' stays the cell. aligned: "a-b" where A and B, not A and A', show the same things in the same places; where nothing does, turn
         SAC off. border: False draws the pictures side by side.
         Raises PictureError naming the picture, GridError for lists of unequal length or a size that makes no cells.
         """
@@ -66,7 +66,7 @@ class PromptGrid:
 
     @classmethod
     def from_image(
-        cls, picture: Picture, size: Size | None = None, *, rows: int = 2, fit: str = "stretch", aligned: str = "a-a_prime",
+        cls, picture: Picture, size: Size | None = None, *, rows: int = 2, fit: str | None = None, aligned: str = "a-a_prime",
         border: bool = True, b_size: tuple[int, int] | None = None,
     ) -> "PromptGrid":  # fmt: skip
         """A ready grid, as the published data set has them: resized whole by Pillow's default filter (bicubic).
@@ -194,11 +194,11 @@ class PromptGrid:
     def b_prime(self, picture: Image.Image) -> Image.Image:
         """B' of a decoded grid in B's own shape.
 
-        "stretch": the whole cell, as published, stretched back so that no pixel of it is lost. "pad": the part of the cell that B took
-        up, as it is. "crop", or a grid that does not say B's shape: the whole cell. Raises as `cells`.
+        fit "stretch": the whole cell, stretched back so that no pixel of it is lost. "pad": the part of the cell that B took up, as it
+        is. "crop", None (published), or a grid that does not say B's shape: the whole cell. Raises as `cells`.
         """
         cell = self.crop(picture)
-        if self.b_size is None or self.fit == "crop":
+        if self.b_size is None or self.fit in (None, "crop"):
             return cell
         b = self.b_size[1], self.b_size[0]
         if self.fit == "stretch":

@@ -38,6 +38,11 @@ def add_grid_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--grid", metavar="GRID.png", help="a ready grid A A' / B B' instead; its B' is not looked at")
     group.add_argument("--rows", metavar="N", type=int, help="rows of the ready grid, one more than example pairs (default 2)")
     group.add_argument(
+        "--fit", choices=("stretch", "crop", "pad"),
+        help="for pictures that are not of their cell's shape; B' comes back in B's shape (default: stretched, B' the cell, as published)",
+    )  # fmt: skip
+    group.add_argument("--borderless", action="store_true", help="pictures side by side, without the published 2 px border")
+    group.add_argument(
         "--size", metavar="N|HxW", type=size_argument,
         help="of the grid in pixels: N for square cells of N/2, or height x width (default: the checkpoint's; 512 for `grid`)",
     )  # fmt: skip
@@ -57,16 +62,20 @@ def grid_from_arguments(args: argparse.Namespace) -> "PromptGrid":
 
     given = {"--a": args.a, "--a-prime": args.a_prime, "--b": args.b}
     present = [flag for flag, value in given.items() if value is not None]
+    aligned = getattr(args, "aligned", None)  # `run` has it
+    drawing = {"border": not args.borderless} | ({"aligned": aligned} if aligned not in (None, "none") else {})
     if args.grid is not None:
+        if args.fit is not None:
+            raise ValueError("--fit belongs to --a, --a-prime and --b; the pictures of a ready grid are in their cells already")
         if present:
             raise ValueError(f"--grid is a whole grid and does not go with {', '.join(present)}; give one or the other")
-        return PromptGrid.from_image(args.grid, args.size, rows=2 if args.rows is None else args.rows)
+        return PromptGrid.from_image(args.grid, args.size, rows=2 if args.rows is None else args.rows, **drawing)
     missing = [flag for flag in given if flag not in present]
     if missing:
         raise ValueError(f"missing {', '.join(missing)}; give --a, --a-prime and --b, or a ready grid as --grid")
     if args.rows is not None:
         raise ValueError("--rows belongs to --grid; with --a and --a-prime the number of pictures says it")
-    return PromptGrid(args.a, args.a_prime, args.b, args.size)
+    return PromptGrid(args.a, args.a_prime, args.b, args.size, fit=args.fit, **drawing)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   analogist run --a a.png --a-prime ap.png --b b.png --prompt "a red boat" --checkpoint sd-v1-5-inpainting.safetensors --out out
   analogist run --grid grid.png --prompt-file prompts.txt --images 4 --sac-layers 4-8 --cam-layers none --out out
   analogist run --a a.png --a-prime ap.png --b b.png --prompter openai --base-url http://localhost:8000/v1 --out out
+  analogist run --task deblur --a a.png --a-prime ap.png --b b.png --fit crop --checkpoint sd-v1-5-inpainting.safetensors --out out
   analogist run --config out/run.json --out again        (repeats a run: the same picture bytes on the same machine)
 
 Without --prompt, --prompt-file or --prompter the pictures alone say what to paint.
@@ -47,6 +48,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     model.add_argument("--attention", choices=("auto", "explicit", "fused"), help="form of attention (default: auto)")
     model.add_argument("--batch", type=int, metavar="N", help="images in one UNet call (default: as many as memory allows)")
     settings = parser.add_argument_group("settings")
+    settings.add_argument("--task", metavar="NAME", help="published settings of a task (see `analogist tasks`); flags override them")
+    settings.add_argument(
+        "--aligned", choices=("a-a_prime", "a-b", "none"),
+        help="which pictures show the same things in the same places: A and A' (default), A and B (A' and B change places in what the "
+        "model sees), or none (SAC off)",
+    )  # fmt: skip
     settings.add_argument("--config", metavar="FILE", help="a configuration, or the run.json of a run to repeat; other flags override it")
     settings.add_argument("--images", type=int, metavar="N", help="how many, with seeds S, S+1, ... (default 1)")
     settings.add_argument("--seed", type=int, metavar="S", help="default 42")
@@ -56,7 +63,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     settings.add_argument("--eta", type=float, metavar="X", help="0 is deterministic DDIM (published), 1 has DDPM's noise")
     settings.add_argument("--sac-layers", metavar="LAYERS", help=f"Self-Attention Cloning: {LAYERS} (published: 3-10)")
     settings.add_argument("--cam-layers", metavar="LAYERS", help="Cross-Attention Masking: the same (published: 3-10)")
-    settings.add_argument("--sac-scale", type=float, metavar="X", help="s in M(A',B') := s M(A,B) (published: 1.3)")
+    settings.add_argument(
+        "--sac-scale", type=scale_argument, metavar="X[,X..]",
+        help="s in M(A',B') := s M(A,B) (published: 1.3); several: one for each example pair",
+    )  # fmt: skip
     parser.add_argument("--out", metavar="DIR", help="folder to write into; made where it is missing")
     parser.add_argument(
         "--explore", type=float, nargs="?", const=20, metavar="MB",
@@ -67,6 +77,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     return parser
 
 
+def scale_argument(text: str) -> float | tuple[float, ...]:
+    """"1.3" -> 1.3, "1.3,0.5" -> (1.3, 0.5): SAC's s, or one for each example pair."""
+    try:
+        scales = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no scale; give a number, or one for each example pair, such as 1.3,0.5") from None
+    return scales[0] if len(scales) == 1 else scales
+
+
 def settings_from_arguments(args: argparse.Namespace, config):
     """The configuration with the flags given put over it."""
     import dataclasses
@@ -75,6 +94,10 @@ def settings_from_arguments(args: argparse.Namespace, config):
 
     sampling = {key: getattr(args, key) for key in ("steps", "strength", "guidance", "eta") if getattr(args, key) is not None}
     sac, cam = config.sac, config.cam
+    if args.aligned == "none":
+        if args.sac_layers is not None or args.sac_scale is not None:
+            raise ValueError("--aligned none turns SAC off; leave out --sac-layers and --sac-scale, or the alignment")
+        sac = None
     if args.sac_layers is not None:
         placement = parse_layers(args.sac_layers, "--sac-layers")
         sac = None if placement is None else dataclasses.replace(sac or SAC(), placement=placement)
@@ -100,11 +123,19 @@ def run(args: argparse.Namespace) -> int:
     from analogist.explore import PAGE, explore, for_explorer, save_maps
     from analogist.output import Repeat, prompt_names, save_result, write_input, write_record
     from analogist.pipeline import DEFAULT, Analogist
+    from analogist.tasks import task
 
     page = None if args.explore is None else page_bytes(args.explore, "--explore")
     pictures = any(value is not None for value in (args.a, args.a_prime, args.b, args.grid))
     if args.example is not None and pictures:
         raise ValueError("--example brings its own pictures; leave out --a, --a-prime, --b and --grid")
+    if (args.fit is not None or args.borderless) and not pictures:
+        raise ValueError("--fit and --borderless are for the pictures of --a, --a-prime and --b, or of --grid; give them as well")
+    if args.task is not None:
+        if args.config is not None:
+            raise ValueError("--task and --config do not go together; give one, and flags for what differs")
+        preset = task(args.task)
+        args.size, args.aligned = args.size or preset.size, args.aligned or preset.aligned
     repeat = Repeat(args.config) if args.config is not None and Repeat.is_record(args.config) else None
     kept = {} if repeat is None else repeat.record
     if args.out is None and repeat is None:
@@ -120,6 +151,8 @@ def run(args: argparse.Namespace) -> int:
         grid = grid_from_arguments(args)
     else:
         grid = repeat.grid() if args.size is None else repeat.grid().with_size(args.size)
+    if args.aligned not in (None, "none") and args.aligned != grid.aligned:
+        grid = grid.with_aligned(args.aligned)
     found = prompts_from_arguments(args, grid)
     if found is not None:
         prompts, author = list(found.candidates), found.author
@@ -149,7 +182,12 @@ def run(args: argparse.Namespace) -> int:
             f"{model.checkpoint.path}: not the checkpoint of {args.config} (its content key differs); "
             "give --checkpoint to use it all the same"
         )
-    base = model.config if args.config is None else repeat.config if repeat is not None else AnalogistConfig.load(args.config)
+    if args.task is not None:
+        base = preset.config
+    elif args.config is None:
+        base = model.config
+    else:
+        base = repeat.config if repeat is not None else AnalogistConfig.load(args.config)
     seeds = kept.get("seeds", [42])
     grid = grid.at_size(model.size)
     call = {
