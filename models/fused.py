@@ -18,6 +18,7 @@ from .placement import Site
 def self_attention(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], control: AttentionControl, site: Site) -> Tensor:
     """Self-attention with SAC, no map. q, k, v: batch head token d -> batch head token d."""
     groups = control.sac_at(site)
+    q, k, v = (tensor.contiguous() for tensor in (q, k, v))  # every query walks over all keys: worth one copy, side by side
     if not groups:
         return F.scaled_dot_product_attention(q, k, v)
     if len(groups) == 1 and groups[0][0] == EVERYTHING:
