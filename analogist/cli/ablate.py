@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from pathlib import Path
 
 EXAMPLES = """examples:
   analogist ablate sac-x-cam --out out/sac-x-cam                     a ready study on the embedded lab checkpoint
@@ -147,8 +148,10 @@ def pool_from(args: argparse.Namespace):
     return RayPool(loading, workers=args.workers, threads=args.threads, address=address, progress=not args.quiet)
 
 
-def changes_from(args: argparse.Namespace, model) -> dict:
+def changes_from(args: argparse.Namespace) -> dict:
     """Fields that flags put over a study."""
+    from analogist.experiments.metrics import check_metrics
+
     changes: dict = {name: getattr(args, name) for name in ("batch", "group") if getattr(args, name) is not None}
     if args.seeds is not None:
         changes["seeds"] = tuple(seeds_from(args.seeds))
@@ -156,7 +159,13 @@ def changes_from(args: argparse.Namespace, model) -> dict:
         changes["size"] = size_from(args.size)
     if args.metrics is not None:
         changes["metrics"] = tuple(name.strip() for name in args.metrics.split(","))
+        check_metrics(changes["metrics"])
     return changes
+
+
+def with_steps(args: argparse.Namespace, study, model) -> dict:
+    """--steps put over the base settings of a study."""
+    return {} if args.steps is None else {"base": (study.base or model.config).replace(steps=args.steps)}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -171,10 +180,11 @@ def run(args: argparse.Namespace) -> int:
         for metric in METRICS.values():
             print(f"  {metric.name}: {metric.text}")
         return 0
+    if args.study not in ready.READY and not Path(args.study).is_file():
+        raise ValueError(f"{args.study}: no such study file; ready studies are {', '.join(ready.READY)}")
     if args.out is None and not args.dry_run:
         raise ValueError("missing --out DIR, the folder of the study")
-    shard = shard_from(args.shard)
-    pool = pool_from(args)
+    shard, changes, pool = shard_from(args.shard), changes_from(args), pool_from(args)
 
     from analogist.experiments.ablation import ablate, load_study, prepare
     from analogist.experiments.dry_run import expect
@@ -182,9 +192,7 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args)
     networks = load_networks(args)
     study = load_study(args.study, model)
-    changes = changes_from(args, model)
-    if args.steps is not None:
-        changes["base"] = (study.base or model.config).replace(steps=args.steps)
+    changes |= with_steps(args, study, model)
     if args.dry_run:
         for line in expect(prepare(study, model, changes=changes), model, out=args.out, shard=shard):
             print(line)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 from analogist import __version__
-from analogist.cli import ablate, explore, grid, prompt, run, tasks, weights
+from analogist.cli import ablate, explore, grid, merge, prompt, run, tasks, weights
 
 EPILOG = """examples:
   analogist run --example recolour --out out             B' for a bundled example, with the embedded lab checkpoint
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="analogist", description="Visual in-context learning by analogy: A : A' :: B : B'.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"analogist {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for module in (run, explore, grid, prompt, tasks, weights, ablate):
+    for module in (run, explore, grid, prompt, tasks, weights, ablate, merge):
         module.add_parser(commands)
     return parser
 

@@ -14,7 +14,7 @@ from analogist.experiments import inputs as input_files
 from analogist.experiments import ready
 from analogist.experiments.factors import check_factor
 from analogist.experiments.inputs import Input
-from analogist.experiments.jobs import Group, Plan, make_plan
+from analogist.experiments.jobs import Group, Plan, make_plan, sized
 from analogist.experiments.levels import StudyError
 from analogist.experiments.metrics import Measurer, Painted
 from analogist.experiments.networks import FeatureNetwork
@@ -24,7 +24,6 @@ from analogist.experiments.study import Study
 from analogist.experiments.table import make_rows, write_table
 from analogist.experiments.worker import Worker, measured
 from analogist.grid import check_size
-from analogist.layout import resolve_size
 from analogist.pipeline import Analogist
 
 TABLE_EVERY = 60.0  # seconds between rewrites of the table while a study runs
@@ -104,10 +103,9 @@ def prepare(study: Study | str | Path, model: Analogist, *, changes: dict | None
         study = study.with_inputs(input_files.from_json(study.inputs, side))
     else:
         study = study.with_inputs(study.inputs)
-    rows = study.inputs[0].grid.rows
-    height, width = resolve_size(size, rows)
-    check_size(height, width, *model.size_multiples(rows))
-    space = Space.of(model.unet.sites, model.config, (height, width), model.vae.config.factor)
+    first = sized(study.inputs[0], study, model)
+    check_size(*first.size, *model.size_multiples(first.rows))
+    space = Space.of(model.unet.sites, model.config, first.size, model.vae.config.factor)
     return make_plan(study, study.variants(space), model)
 
 
@@ -152,8 +150,7 @@ def carry_out(
     plan = dataclasses.replace(plan, rows=tuple(row for row in plan.rows if row.key in mine))
     store.write_study(plan.study.to_json() | {"jobs": len(plan.jobs), "shard": None if shard is None else list(shard)})
     for one in {row.input: plan.study.inputs[row.input] for row in plan.rows}.values():
-        size = plan.study.size if plan.study.size is not None else worker.model.size
-        store.write_input(one.file_name, one.grid.at_size(size))
+        store.write_input(one.file_name, sized(one, plan.study, worker.model))
     names = {job.key: f"{plan.study.inputs[job.input].file_name}_{job.seed}" for job in plan.jobs}
     missing = store.missing(groups)
     finished = len(mine) - sum(len(group.jobs) for group in missing)

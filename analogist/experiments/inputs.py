@@ -142,7 +142,7 @@ def _example(entry: dict) -> Input:
     wrong = entry.get("wrong_prompt", other.prompt if other.prompt != example.prompt else None)
     return Input(
         entry.get("name", entry["example"]), example.grid(), entry.get("prompt", example.prompt), wrong,
-        read_picture(example.b_prime, "B'"), entry.get("group", example.family),
+        read_picture(example.path("b_prime_truth"), "B'"), entry.get("group", example.family),
     )  # fmt: skip
 
 

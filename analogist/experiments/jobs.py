@@ -95,6 +95,11 @@ def prompt_of(setting: Setting, one: Input) -> str:
     return one.prompt if setting.text == "on" else ""
 
 
+def sized(one: Input, study: Study, model: Analogist) -> PromptGrid:
+    """The grid of an input at the study's size; without one at its own, else at the checkpoint's."""
+    return one.grid.with_size(study.size) if study.size is not None else one.grid.at_size(model.size)
+
+
 def _own(config: AnalogistConfig, one: Input) -> AnalogistConfig:
     """The configuration with what an input says of itself (a task's strength and guidance)."""
     changes = {name: getattr(one, name) for name in ("strength", "guidance") if getattr(one, name) is not None}
@@ -104,8 +109,7 @@ def _own(config: AnalogistConfig, one: Input) -> AnalogistConfig:
 def make_plan(study: Study, variants: Sequence[Variant], model: Analogist) -> Plan:
     """Rows and groups of a study on a model; checks every run's arguments without running anything."""
     inputs: Sequence[Input] = study.inputs  # resolved
-    size = study.size if study.size is not None else model.size
-    grids = [one.grid.at_size(size) for one in inputs]
+    grids = [sized(one, study, model) for one in inputs]
     records = [grid_record(grid) for grid in grids]
     # The size is part of the picture that a grid record holds, but said again so that keys can be read.
     common = {

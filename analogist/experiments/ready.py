@@ -11,7 +11,7 @@ from analogist.models.placement import Placement
 from analogist.pipeline import Analogist
 
 LAB_INPUTS = [{"lab": "trained", "count": 2}]
-LAB_CLAIMS = [{"lab": "trained", "count": 4}]
+LAB_CLAIMS = [{"lab": "trained", "count": 2}]
 
 
 def _space(model: Analogist) -> Space:
@@ -38,6 +38,7 @@ def sac_layers(model: Analogist) -> Study:
     levels = ["base", "none", "all", "each", "each-left-out", "parts", "resolutions"]
     return Study(
         name="sac-layers",
+        base=_base(model),
         question="At which layers does SAC help?",
         factors={"sac.layers": levels},
         inputs=_inputs(model, LAB_INPUTS),
@@ -130,7 +131,7 @@ def paper_claims(model: Analogist) -> Study:
     return Study(
         name="paper-claims", base=_base(model), design="list", runs=runs,
         question="Do the claims of the paper's ablation section hold on this checkpoint?",
-        inputs=_inputs(model, LAB_CLAIMS), hypotheses=hypotheses, seeds=(42, 43),
+        inputs=_inputs(model, LAB_CLAIMS), hypotheses=hypotheses,
         metrics=("mse", "psnr", "ssim", "mse_colour", "mse_detail", "mse_to_b", "mse_to_a_prime"),
     )  # fmt: skip
 

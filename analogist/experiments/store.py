@@ -93,6 +93,10 @@ class Store:
         except (OSError, ValueError, KeyError):  # between taking the lock and saying so
             return "another process that has just started"
 
+    def reload(self) -> None:
+        """Reads the finished jobs again, after files were put into the folder."""
+        self.entries = read_entries(self.folder)
+
     def missing(self, groups: Iterable[Group]) -> list[Group]:
         """The groups with jobs that are not finished, only those jobs in them.
 

@@ -1,0 +1,249 @@
+"""`analogist ablate` from end to end: what comes out, going on where it stopped, one coordinator, shards."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from analogist.cli.main import main
+from analogist.experiments.ablation import Local, ablate, prepare
+from analogist.experiments.merge import merge
+from analogist.experiments.metrics import METRICS, Measurer
+from analogist.experiments.ready import READY
+from analogist.experiments.sheet import contact_sheet
+from analogist.experiments.store import Store
+from analogist.experiments.study import Hypothesis
+from analogist.experiments.table import CHANGE, read_table
+from analogist.experiments.worker import Worker
+from analogist.pictures import read_picture, read_record
+from tests.experiments_small import BASE, CHECKPOINT, PARITY, load_model, one_input, study, without_times
+
+FACTORS = {"sac": ["on", "off"], "text": ["on", "off"]}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model()
+
+
+@pytest.fixture(scope="module")
+def small():
+    return study(factors=FACTORS, design="full", inputs=(one_input(), one_input("y", "a cat", shift=60)), group=3, batch=2)
+
+
+@pytest.fixture(scope="module")
+def whole(model, small, tmp_path_factory):
+    """The study run without any interruption."""
+    return ablate(small, tmp_path_factory.mktemp("whole"), model=model, progress=False)
+
+
+class Counting(Local):
+    """A pool that counts the jobs it runs, and stops after some groups as an interrupt would."""
+
+    def __init__(self, model, small, *, stop_after: int | None = None) -> None:
+        super().__init__(Worker(model, Measurer(small.metrics)))
+        self.ran: list[str] = []
+        self.stop_after = stop_after
+
+    def run(self, groups):
+        for number, (group, results, seconds) in enumerate(super().run(groups)):
+            if number == self.stop_after:
+                raise KeyboardInterrupt
+            self.ran += [job.key for job in group.jobs]
+            yield group, results, seconds
+
+
+def test_the_table_has_a_row_a_run_and_metric_with_every_factor_and_the_record(whole, small) -> None:
+    with open(whole.folder / "table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    metrics = [*small.metrics, CHANGE]
+    found = {(row["input"], row["seed"], row["sac"], row["text"], row["metric"]) for row in rows}
+    assert len(rows) == len(found) == 2 * 4 * len(metrics)
+    for row in rows:
+        record = json.loads(row["record"])
+        assert record["seeds"] == [int(row["seed"])] and record["config"] == json.loads(row["config"])
+        assert (record["config"]["sac"] is None) == (row["sac"] == "off")
+        assert record["prompt"] == row["prompt"] and (row["prompt"] == "") == (row["text"] == "off")
+        picture = whole.folder / row["picture"]
+        assert read_record(picture) == record
+        assert row["reference"] == ("true" if (row["sac"], row["text"]) == ("on", "on") else "false")
+
+
+def test_parquet_holds_the_same_table(whole) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = parquet.read_table(whole.folder / "table.parquet").to_pylist()
+    rows = read_table(whole.folder)
+    assert len(table) == len(rows)
+    for one, other in zip(table, rows, strict=True):
+        assert (one["metric"], one["value"], one["job"], one["reference"]) == (
+            other["metric"], other["value"], other["job"], other["reference"],
+        )  # fmt: skip
+
+
+def test_metrics_in_the_table_are_those_of_the_pictures(whole) -> None:
+    rows = read_table(whole.folder)
+    by_run = {(row["input"], row["sac"], row["text"], row["metric"]): row for row in rows}
+    for row in rows:
+        cell = np.asarray(read_picture(whole.folder / row["picture"]), float) / 255
+        if row["metric"] == CHANGE:
+            reference = np.asarray(read_picture(whole.folder / by_run[row["input"], "on", "on", CHANGE]["picture"]), float) / 255
+            assert row["value"] == pytest.approx(np.abs(cell - reference).mean())
+        if row["metric"] == "mse":  # the truth of these inputs is B, without its border
+            one = next(one for one in whole.plan.study.inputs if one.name == row["input"])
+            b = np.asarray(one.truth, float) / 255
+            assert row["value"] == pytest.approx(((cell[1:-2, 1:-2] - b) ** 2).mean(), rel=1e-4)
+
+
+def test_sheet_plots_effects_and_report_are_there(whole) -> None:
+    assert whole.sheet.size[0] > 0 and "paired" in whole.report and "NOT TRAINED" not in whole.report
+    effects = list(csv.DictReader(open(whole.folder / "effects.csv", newline="")))
+    assert {(row["factor"], row["level"]) for row in effects} == {("sac", "off"), ("text", "off")}
+    sac = next(row for row in effects if row["metric"] == "mse" and row["factor"] == "sac")
+    values = {(row["input"], row["sac"], row["text"]): row["value"] for row in read_table(whole.folder) if row["metric"] == "mse"}
+    by_hand = np.mean([values[i, "off", t] - values[i, "on", t] for i in ("x", "y") for t in ("on", "off")])
+    assert float(sac["mean"]) == pytest.approx(by_hand) and sac["pairs"] == "4"
+    pytest.importorskip("matplotlib")
+    assert (whole.folder / "plots" / "mse.png").stat().st_size > 1000
+
+
+def test_a_stopped_study_goes_on_and_does_nothing_twice(model, small, whole, tmp_path) -> None:
+    ran: list[str] = []
+    for stop_after in (1, 0, 1):
+        pool = Counting(model, small, stop_after=stop_after)
+        with pytest.raises(KeyboardInterrupt):
+            ablate(small, tmp_path, model=model, pool=pool, progress=False)
+        ran += pool.ran
+    pool = Counting(model, small)
+    ablate(small, tmp_path, model=model, pool=pool, progress=False)
+    ran += pool.ran
+    assert sorted(ran) == sorted(job.key for job in whole.plan.jobs)
+    assert without_times(tmp_path / "table.csv") == without_times(whole.folder / "table.csv")
+    assert (tmp_path / "report.md").read_text() == (whole.folder / "report.md").read_text()
+    last = Counting(model, small)
+    ablate(small, tmp_path, model=model, pool=last, progress=False)
+    assert last.ran == []
+
+
+def test_a_study_that_grew_runs_only_what_is_new(model, small, whole, tmp_path) -> None:
+    first = ablate(small, tmp_path, model=model, changes={"inputs": small.inputs[:1]}, progress=False)
+    pool = Counting(model, small)
+    ablate(small, tmp_path, model=model, pool=pool, progress=False)
+    assert sorted(pool.ran) == sorted({job.key for job in whole.plan.jobs} - {job.key for job in first.plan.jobs})
+
+
+def test_a_metric_added_later_is_measured_from_the_pictures(model, small, whole, tmp_path) -> None:
+    ablate(small, tmp_path, model=model, changes={"metrics": ("psnr",)}, progress=False)
+    pool = Counting(model, small)
+    ablate(small, tmp_path, model=model, pool=pool, progress=False)
+    assert pool.ran == []
+    assert without_times(tmp_path / "table.csv") == without_times(whole.folder / "table.csv")
+
+
+def test_a_second_coordinator_is_refused_and_told_who_holds_the_folder(tmp_path) -> None:
+    with Store(tmp_path):
+        with pytest.raises(ValueError, match=f"in use by process {os.getpid()} on .* since "), Store(tmp_path):
+            pass
+    with Store(tmp_path):
+        pass  # free again
+
+
+def test_a_damaged_picture_is_noticed(model, small, whole, tmp_path) -> None:
+    outcome = ablate(small, tmp_path, model=model, changes={"inputs": small.inputs[:1]}, progress=False)
+    picture = outcome.folder / outcome.rows[0]["picture"]
+    Image.new("RGB", (32, 32)).save(picture)
+    with pytest.raises(ValueError, match="not the picture that was written"):
+        ablate(small, tmp_path, model=model, changes={"inputs": small.inputs[:1]}, progress=False)
+
+
+def test_three_shards_merged_give_the_table_of_one_run(model, small, whole, tmp_path) -> None:
+    folders = []
+    for i in range(3):
+        folders.append(tmp_path / f"shard{i}")
+        ablate(small, folders[-1], model=model, shard=(i, 3), progress=False)
+    with pytest.raises(ValueError, match="runs are missing"):
+        merge(folders[:2], tmp_path / "part", model=model, study=small)
+    merge(folders, tmp_path / "merged", model=model, study=small)
+    for name in ("table.csv", "report.md"):
+        assert (tmp_path / "merged" / name).read_text() == (tmp_path / "merged" / name).read_text()
+    assert without_times(tmp_path / "merged" / "table.csv") == without_times(whole.folder / "table.csv")
+    assert (tmp_path / "merged" / "sheet.png").read_bytes() == (whole.folder / "sheet.png").read_bytes()
+
+
+def test_hypotheses_get_a_verdict_from_paired_differences(model, small, tmp_path) -> None:
+    hypotheses = (
+        Hypothesis("text changes the picture", CHANGE, {"text": "off"}, "higher"),
+        Hypothesis("never run", "mse", {"text": "wrong"}, "lower"),
+    )
+    inputs = tuple(one_input(f"i{k}", shift=k * 3) for k in range(7))
+    changes = {"hypotheses": hypotheses, "inputs": inputs, "factors": {"text": ["on", "off"]}, "base": BASE.replace(steps=2)}
+    outcome = ablate(small, tmp_path, model=model, changes=changes, progress=False)
+    claims = [line for line in outcome.report.splitlines() if line.startswith(("| text changes", "| never"))]
+    assert "**supported**" in claims[0] and "**not tested**" in claims[1]  # seven equal signs: p = 2 / 2**7 = 0.016
+
+
+def test_ready_studies_can_be_planned_on_any_checkpoint(model) -> None:
+    for name, make in READY.items():
+        plan = prepare(make(model), model, changes={"inputs": (one_input(),)})
+        assert len(plan.variants) > 3 and plan.variants[0].reference, name
+    claims = READY["paper-claims"](model)
+    named = {tuple(sorted(v.items())) for one in claims.hypotheses for v in (one.variant, one.against) if v}
+    run = {tuple(sorted((k, str(v)) for k, v in run.items())) for run in claims.runs}
+    assert named <= run and {one.metric for one in claims.hypotheses} <= set(METRICS)
+
+
+def test_the_sheet_shrinks_then_drops_rows_and_says_so() -> None:
+    def picture(row: int, column: int) -> Image.Image | None:
+        return None if row == 0 else Image.new("RGB", (64, 64), (255, 0, 0))
+
+    sheet, note = contact_sheet(["a", "b"], ["c"], picture, side=64)
+    assert note == "" and sheet.getpixel((sheet.width - 10, sheet.height - 10)) == (255, 0, 0)
+    sheet, note = contact_sheet([str(i) for i in range(50)], ["c"] * 20, picture, side=64, max_pixels=400_000)
+    assert sheet.width * sheet.height <= 400_000 and "pictures shown at 32 px of 64" in note and "rows left out" in note
+
+
+def study_file(folder: Path) -> Path:
+    data = {
+        "name": "file", "factors": {"sac.scale": [1.0, 1.3]}, "base": BASE.replace(steps=2, strength=0.5).to_json(), "seeds": [3],
+        "size": 128, "inputs": [{"grid": str(PARITY / "grid.png"), "name": "grid", "prompt": "a boat"}],
+    }  # fmt: skip
+    path = folder / "study.json"
+    path.write_text(json.dumps(data))
+    return path
+
+
+def test_the_command_runs_a_study_file_and_the_dry_run_writes_nothing(tmp_path, capsys) -> None:
+    path, out = study_file(tmp_path), tmp_path / "out"
+    common = ["ablate", str(path), "--checkpoint", str(CHECKPOINT), "--device", "cpu", "--out", str(out), "--quiet"]
+    assert main([*common, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "2 variants x 1 inputs x 1 seeds = 2 runs, 2 different ones" in said and "one run alone took" in said
+    assert "memory" in said and not out.exists()
+    assert main(common) == 0
+    assert str(out / "table.csv") in capsys.readouterr().out
+    assert {row["sac.scale"] for row in read_table(out)} == {"1.0", "1.3"}
+    assert "no true B'" in (out / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nope"], "ready studies are"), (["sac-scale"], "missing --out"), (["sac-scale", "--out", "x", "--shard", "3/3"], "0/3 to 2/3"),
+        (["sac-scale", "--out", "x", "--seeds", "a"], "--seeds"), (["sac-scale", "--out", "x", "--on", "slurm"], "here, ray"),
+        (["sac-scale", "--out", "x", "--metrics", "beauty"], "allowed are mse"), (["sac-scale", "--out", "x", "--workers", "2"], "--on ray"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_one_line_and_exit_code_2(arguments, says, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["ablate", *arguments, "--checkpoint", str(CHECKPOINT)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and says in error[0]
+
+
+def test_the_list_names_ready_studies_and_metrics(capsys) -> None:
+    assert main(["ablate", "list"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in (*READY, *METRICS))
