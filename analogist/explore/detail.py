@@ -13,8 +13,8 @@ from .reduce import pool_factor
 class Detail:
     """What is kept; None: all.
 
-    steps: executed steps, spread evenly. branches: 2, or 1 for the text branch alone. heads: every head of a map with at most
-    this many queries, above it their mean. queries, keys: tokens a map at most, larger ones are pooled in square blocks.
+    steps: executed steps, spread evenly. branches: 2, or 1 for the text branch alone. heads: every head of sites with at most
+    this many tokens, above it their mean. queries, keys: tokens a map at most, larger ones are pooled in square blocks.
     logit_steps, logit_tokens: the same for scores and logits. images: the first of a run.
     """
 
@@ -34,9 +34,9 @@ class Detail:
             return factor, factor
         return pool_factor(hw, rows, self.queries), pool_factor(hw, rows, self.keys)
 
-    def all_heads(self, queries: int) -> bool:
-        """Whether a map with so many queries keeps its heads apart."""
-        return self.heads is None or queries <= self.heads
+    def all_heads(self, hw: tuple[int, int]) -> bool:
+        """Whether a site with a token map hw (before any pooling) keeps its heads apart."""
+        return self.heads is None or hw[0] * hw[1] <= self.heads
 
     def pick_steps(self, steps: Sequence[int], view: str) -> tuple[int, ...]:
         """The steps kept out of those there are."""

@@ -86,7 +86,7 @@ class Held:
 
     def keeps_heads(self, detail: Detail) -> bool:
         """Whether single heads stay apart under a detail."""
-        return self.heads is not None and detail.all_heads(self.hw[0] * self.hw[1] // self.further(detail)[0] ** 2)
+        return self.heads is not None and detail.all_heads(self.map.hw)
 
     def shape(self, detail: Detail) -> tuple[tuple[int, int], tuple[int, int]]:
         """Rows and columns of queries, and of keys (for cross-attention 1 and the number of text columns), under a detail."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 20_000_000  # of a page
 MAX_MEMORY = 2**30  # bytes of captured maps in memory
-SLACK = 2  # values captured for a byte of the page: maps compress, and the page reduces further what does not
+SLACK = 3  # values captured for a byte of the page: maps compress, and the page reduces further what does not
 BEFORE = "before"  # label of cross-attention's probabilities before CAM
 DTYPE = torch.float16  # finer than the page's 8 bits
 
@@ -86,7 +86,7 @@ def values(site: Site, view: str, steps: tuple[int, ...], detail: Detail, run: R
     query, key = detail.factors(hw, run.rows, view)
     queries = hw[0] * hw[1] // query**2
     keys = hw[0] * hw[1] // key**2 if site.kind == "self" else words(run)
-    heads = site.heads if detail.all_heads(queries) else 1
+    heads = site.heads if detail.all_heads(hw) else 1
     return len(detail.pick_steps(steps, view)) * min(run.branches, detail.branches) * kept_images(run, detail) * heads * queries * keys
 
 
@@ -105,7 +105,7 @@ def captures(points: Points, detail: Detail, run: RunShape) -> list[Capture]:
         hw = site.hw(run.latent)
         query, key = detail.factors(hw, run.rows, view)
         key = key if site.kind == "self" else 1
-        mean = site.heads > 1 and not detail.all_heads(hw[0] * hw[1] // query**2)
+        mean = site.heads > 1 and not detail.all_heads(hw)
         point = "logits" if view == BEFORE else view
         groups.setdefault((view, query, key, mean, detail.pick_steps(steps, view)), []).append(f"{site}:{point}")
     out = []
