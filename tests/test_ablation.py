@@ -92,10 +92,12 @@ def test_metrics_in_the_table_are_those_of_the_pictures(whole) -> None:
         if row["metric"] == CHANGE:
             reference = np.asarray(read_picture(whole.folder / by_run[row["input"], "on", "on", CHANGE]["picture"]), float) / 255
             assert row["value"] == pytest.approx(np.abs(cell - reference).mean())
-        if row["metric"] == "mse":  # the truth of these inputs is B, without its border
+        if row["metric"] == "mse":  # the truth is compared with the picture inside the cell's border
             one = next(one for one in whole.plan.study.inputs if one.name == row["input"])
-            b = np.asarray(one.truth, float) / 255
-            assert row["value"] == pytest.approx(((cell[1:-2, 1:-2] - b) ** 2).mean(), rel=1e-4)
+            whole_cell, inner = one.grid.boxes()["B'"], one.grid.boxes(without_border=True)["B'"]
+            left, top, right, bottom = (edge - whole_cell[k % 2] for k, edge in enumerate(inner))
+            b = np.asarray(one.truth.resize((right - left, bottom - top)), float) / 255
+            assert row["value"] == pytest.approx(((cell[top:bottom, left:right] - b) ** 2).mean(), rel=1e-4)
 
 
 def test_sheet_plots_effects_and_report_are_there(whole) -> None:
@@ -233,7 +235,8 @@ def test_the_command_runs_a_study_file_and_the_dry_run_writes_nothing(tmp_path, 
     [
         (["nope"], "ready studies are"), (["sac-scale"], "missing --out"), (["sac-scale", "--out", "x", "--shard", "3/3"], "0/3 to 2/3"),
         (["sac-scale", "--out", "x", "--seeds", "a"], "--seeds"), (["sac-scale", "--out", "x", "--on", "slurm"], "here, ray"),
-        (["sac-scale", "--out", "x", "--metrics", "beauty"], "allowed are mse"), (["sac-scale", "--out", "x", "--workers", "2"], "--on ray"),
+        (["sac-scale", "--out", "x", "--metrics", "beauty"], "allowed are mse"),
+        (["sac-scale", "--out", "x", "--workers", "2"], "--on ray"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_one_line_and_exit_code_2(arguments, says, tmp_path, capsys, monkeypatch) -> None:
