@@ -21,14 +21,17 @@ function rgb([lightness, chroma, hue]) {
   });
 }
 
-/** 256 entries of red, green, blue, alpha. The picture shows through where the value is small. */
+/**
+ * 256 entries of red, green, blue, alpha. The picture shows through where the value is small; evenly so below the middle, since there
+ * the colours are darker than a grey picture and covering more would make more attention look darker.
+ */
 const RAMP = new Uint8ClampedArray(1024);
 const DIVERGING = new Uint8ClampedArray(1024);
 for (let i = 0; i < 256; i++) {
   const place = (i / 255) * (SEQUENTIAL.length - 1);
   const k = Math.min(SEQUENTIAL.length - 2, Math.floor(place));
   const mix = SEQUENTIAL[k].map((v, j) => v + (place - k) * (SEQUENTIAL[k + 1][j] - v + (j === 2 ? turn(SEQUENTIAL[k][2], SEQUENTIAL[k + 1][2]) : 0)));
-  RAMP.set([...rgb(mix), 255 * (0.3 + 0.63 * Math.sqrt(i / 255))], 4 * i);
+  RAMP.set([...rgb(mix), 255 * (0.5 + 0.43 * Math.max(0, (i / 255 - 0.4) / 0.6))], 4 * i);
   const t = (i - 127.5) / 127.5;
   DIVERGING.set([...rgb(t < 0 ? NEGATIVE : POSITIVE), 255 * 0.95 * Math.abs(t) ** 0.7], 4 * i);
 }
