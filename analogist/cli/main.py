@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 from analogist import __version__
-from analogist.cli import ablate, explore, grid, merge, prompt, run, tasks, weights
+from analogist.cli import ablate, data, evaluate, explore, grid, merge, prompt, report, run, tasks, weights
 
 EPILOG = """examples:
   analogist run --example recolour --out out             B' for a bundled example, with the embedded lab checkpoint
@@ -16,7 +16,7 @@ EPILOG = """examples:
   analogist explore out -o look.html                     a page to look at attention in, from a run made with --explore
   analogist weights inspect sd-v1-5-inpainting.safetensors
 
-Every command has --help with its own examples. Exit code: 0 success, 2 bad arguments or input, 130 interrupted."""
+Every command has --help with its own examples. Exit code: 0 success, 1 out of memory, 2 bad arguments or input, 130 interrupted."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="analogist", description="Visual in-context learning by analogy: A : A' :: B : B'.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"analogist {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for module in (run, explore, grid, prompt, tasks, weights, ablate, merge):
+    for module in (run, explore, grid, prompt, tasks, weights, ablate, merge, data, evaluate, report):
         module.add_parser(commands)
     return parser
 
@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{name}: interrupted; files already written are whole", file=sys.stderr)
             return 130
         except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+            short = ("out of memory", "can't allocate memory", "cannot allocate memory")
+            if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in short):
                 raise
             print(f"{name}: error: out of memory ({one_line(error)}); try a smaller --size, --batch 1 or --dtype bfloat16", file=sys.stderr)
             return 1

@@ -33,19 +33,24 @@ def merge(
 
 def merge_plan(folders: Sequence[str | Path], out: str | Path, plan: Plan, worker: Worker) -> list[str]:
     """As `merge`, for a plan that is already made."""
-    for folder in folders:
-        if not (Path(folder) / "groups").is_dir():
-            raise StudyError(f"{shown(folder)}: not the folder of a study (no groups/ in it)")
     with Store(out) as store:
-        for folder in map(Path, folders):
-            _copy(folder, store.folder)
-        store.reload()
+        take(folders, store)
         missing = [job for job in plan.jobs if job.key not in store.entries]
         if missing:
             raise StudyError(
-                f"{len(missing)} of {len(plan.jobs)} runs are missing; finish the shards (the same command again), then merge once more"
+                f"{len(missing)} of {len(plan.jobs)} runs are missing; finish the shards (the same command again), then merge again"
             )
         return carry_out(plan, store, worker, progress=False).notes
+
+
+def take(folders: Sequence[str | Path], store: Store) -> None:
+    """Copies the finished runs of other folders into a held one. Raises StudyError for a folder that is none of a study."""
+    for folder in folders:
+        if not (Path(folder) / "groups").is_dir():
+            raise StudyError(f"{shown(folder)}: not the folder of a study (no groups/ in it)")
+    for folder in map(Path, folders):
+        _copy(folder, store.folder)
+    store.reload()
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -59,6 +64,8 @@ def _copy(source: Path, target: Path) -> None:
                 continue
             other = target / name / path.name
             if name == "pictures" and other.exists() and picture_key(read_picture(other)) != picture_key(read_picture(path)):
-                raise StudyError(f"{shown(path)} and {shown(other)} are one run with two pictures; were the threads or machines the same?")
+                raise StudyError(
+                    f"{shown(path)} and {shown(other)} are one run with two pictures; were threads and machines the same?"
+                )
             with open(path, "rb") as file:
                 atomic_write(other, lambda opened, file=file: shutil.copyfileobj(file, opened))
