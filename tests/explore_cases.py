@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+
 from analogist import Analogist, PromptGrid
 from analogist.config import AnalogistConfig
 from analogist.explore.detail import LADDER, first_fitting
@@ -14,7 +16,6 @@ from analogist.models.unet import UNet, UNetConfig
 from analogist.result import Result
 from analogist.study.maps import AttentionMap
 from analogist.study.run import RunShape
-from PIL import Image
 
 SD15 = UNetConfig()
 SD2 = UNetConfig(heads=(5, 10, 20, 20), text_width=1024)
@@ -60,8 +61,9 @@ def shape_of(size: tuple[int, int], *, rows: int = 2, steps: int = 5, images: in
 
 
 def fake_result(
-    config: UNetConfig, run: RunShape, *, settings: AnalogistConfig | None = None, max_bytes: int = MAX_BYTES, seed: int = 0, sites: str = ""
-) -> Result:
+    config: UNetConfig, run: RunShape, *, settings: AnalogistConfig | None = None, max_bytes: int = MAX_BYTES, seed: int = 0,
+    sites: str = "",
+) -> Result:  # fmt: skip
     """A result that holds what `for_explorer` would have captured, with random values. sites: only those whose name starts so."""
     settings = settings or AnalogistConfig()
     table = [site for site in sites_of(config) if site.name.startswith(sites)]

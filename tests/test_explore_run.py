@@ -5,6 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
 from analogist import CAM, SAC, Capture
 from analogist.cli.main import main
 from analogist.config import AnalogistConfig
@@ -17,11 +22,6 @@ from analogist.explore.page import build, json_text
 from analogist.explore.quantise import decode, encode, error_bound
 from analogist.explore.source import encode_picture, from_folder, from_result
 from analogist.models.cells import self_cells
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from PIL import Image
-
 from tests.explore_cases import CHECKPOINT, GRID, LAB, SD15, SDXL, SMALL, fake_result, shape_of, small_run, smooth
 from tests.test_cli import fails
 
@@ -176,7 +176,8 @@ def test_numbers_are_listed_as_ranges():
 
 def test_the_command_line_writes_a_page_and_makes_it_again_from_the_folder(tmp_path, capsys):
     out = tmp_path / "out"
-    argv = ["run", "--grid", str(GRID), "--checkpoint", str(CHECKPOINT), "--size", "128", "--steps", "1", "--strength", "1", "--quiet", "--device", "cpu"]
+    argv = ["run", "--grid", str(GRID), "--checkpoint", str(CHECKPOINT), "--size", "128", "--device", "cpu", "--quiet"]
+    argv += ["--steps", "1", "--strength", "1"]
     assert main([*argv, "--prompt", "a red boat", "--explore", "2", "--out", str(out)]) == 0
     assert (out / "look.html").stat().st_size <= 2_000_000
     assert main(["explore", str(out), "-o", str(tmp_path / "again.html"), "--max-mb", "2"]) == 0

@@ -4,7 +4,7 @@ const KEYS = [
   ["j k", "previous, next site"], [", .", "previous, next step"], ["s", "mean of all steps here"], ["n m", "previous, next head; the first is the mean"],
   ["b", "the other branch of the guidance"], ["x", "pixels or words"], ["r", "looks at, or is looked at"], ["v", "next values: probabilities, logits, change"],
   ["[ ]", "previous, next word"], ["d", "what stands beside it"], ["c", "best matches between cells, as lines"], ["q", "the next run (several runs)"],
-  ["z", "colours: linear or square root"], ["t", "theme"], ["l", "link"], ["e", "save as PNG"], ["i", "what is in here"], ["?", "keys"],
+  ["o", "the picture itself, or the map over it"], ["z", "colours: linear or square root"], ["t", "theme"], ["l", "link"], ["e", "save as PNG"], ["i", "what is in here"], ["?", "keys"],
 ];
 
 /** The entry `by` further in a list, stopping at its ends. */
@@ -136,6 +136,7 @@ const ACTIONS = {
   d: () => go({ beside: round(besideHere(), state.beside) }),
   c: () => go({ lines: round(LINES, state.lines) }),
   q: () => go({ source: (state.source + 1) % sources.length }),
+  o: () => go({ overlay: !state.overlay }),
   z: () => go({ scale: state.scale === "sqrt" ? "linear" : "sqrt" }),
   t: () => go({ theme: round(["auto", "light", "dark"], state.theme) }),
   l: () => showLink(),

@@ -1,14 +1,16 @@
-// The grid picture with a map over it: cells framed, the pointed token marked, lines to best matches.
+// The grid picture with a map over it, grey and dim so that colour and light mean attention: cells framed, the pointed token marked, lines to best matches.
 const FRAME = "rgba(255,255,255,0.85)";
 const pictures = sources.map(() => null); // grey canvases, by source
+const coloured = sources.map(() => null); // the pictures as they are
 
-/** Loads the pictures; grey, so that colour means attention alone. */
+/** Loads the pictures and makes them grey. */
 function loadPictures() {
   return Promise.all(
     sources.map(async (source, i) => {
       const image = new Image();
       image.src = source.picture;
       await image.decode();
+      coloured[i] = image;
       const canvas = document.createElement("canvas");
       canvas.width = image.naturalWidth;
       canvas.height = image.naturalHeight;
@@ -18,7 +20,7 @@ function loadPictures() {
       const { data } = pixels;
       for (let k = 0; k < data.length; k += 4) {
         const grey = 0.2126 * data[k] + 0.7152 * data[k + 1] + 0.0722 * data[k + 2];
-        data[k] = data[k + 1] = data[k + 2] = 24 + 0.86 * grey;
+        data[k] = data[k + 1] = data[k + 2] = 34 + 0.6 * grey;
       }
       context.putImageData(pixels, 0, 0);
       pictures[i] = canvas;
@@ -31,8 +33,8 @@ const small = document.createElement("canvas");
 /** Draws a map (null: the picture alone) of a source into a context, w x h pixels. mark: token outlined, over a map of `at`. */
 function drawPicture(context, w, h, source, map, range, mark) {
   context.imageSmoothingEnabled = true;
-  context.drawImage(pictures[source], 0, 0, w, h);
-  if (map !== null) {
+  context.drawImage(state.overlay ? pictures[source] : coloured[source], 0, 0, w, h);
+  if (map !== null && state.overlay) {
     small.width = map.hw[1];
     small.height = map.hw[0];
     small.getContext("2d").putImageData(imageOf(map, range, state.scale), 0, 0);

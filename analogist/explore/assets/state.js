@@ -1,7 +1,7 @@
 // The view: what is chosen, kept in the address so that it can be sent, and always something that the page holds.
 const state = {
   kind: "self", view: "probs", direction: "from", layer: "", step: 0, head: -1, branch: "text", source: 0, beside: "reverse",
-  lines: "off", scale: "sqrt", word: 1, x: 0, y: 0, held: false, theme: "auto",
+  lines: "off", scale: "sqrt", word: 1, x: 0, y: 0, held: false, theme: "auto", overlay: true,
 };
 const VIEWS = {
   self: { probs: "probabilities", logits: "logits, after SAC", scores: "logits, before SAC", change: "change of logits by SAC" },
@@ -63,6 +63,7 @@ function settle() {
   if (!["sqrt", "linear"].includes(state.scale)) state.scale = "sqrt";
   if (!["auto", "light", "dark"].includes(state.theme)) state.theme = "auto";
   state.held = state.held === true || state.held === "true";
+  state.overlay = state.overlay === true || state.overlay === "true";
 }
 
 const wordGroup = () => groupOf(state.source, `${state.layer}.cross`, "probs", state.branch);
