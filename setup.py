@@ -23,7 +23,7 @@ setup(
     packages=packages,
     package_dir={"analogist": "analogist", "analogist.models": "models", "analogist.weights": "weights"},
     package_data={
-        "analogist.weights": ["README.md", "clip_merges/*", "lab/*", "lab/*/*"],
+        "analogist.weights": ["README.md", "*.json", "clip_merges/*", "lab/*", "lab/*/*"],
         "analogist.examples": ["*/*.png", "*.json", "*.md"],
         "analogist.explore": ["assets/*"],
     },

@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from analogist.cli import weights_fetch
+
 if TYPE_CHECKING:  # --help imports no torch
     from analogist.weights.strict import Comparison
     from analogist.weights.survey import PartSurvey, Survey
@@ -22,8 +24,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Adds the command `weights` with its subcommands."""
     parser = subparsers.add_parser(
         "weights",
-        help="look at checkpoint files",
-        description="Looks at checkpoint files.",
+        help="look at checkpoint files, fetch known ones",
+        description="Looks at checkpoint files and fetches known ones.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -39,6 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     inspect.add_argument("--config", metavar="PATH", help="folder or JSON file for what shapes cannot tell (heads, norm groups)")
     inspect.add_argument("--variant", metavar="NAME", help='of the files in a folder, such as "fp16" (default: full, else fp16)')
     inspect.set_defaults(run=run)
+    weights_fetch.add_parsers(commands)
     return parser
 
 

@@ -6,9 +6,9 @@ Every prompter is called with a grid and returns Prompts:
     result = model(grid, prompts.first)
 """
 
+from analogist.cache import cache_folder
 from analogist.prompting.asking import ASKED_SIZE, AskingPrompter
 from analogist.prompting.automatic import AutoPrompter
-from analogist.prompting.cache import cache_folder
 from analogist.prompting.chat import OpenAIPrompter
 from analogist.prompting.given import FilePrompter, NoPrompter, TextPrompter, read_prompt_file
 from analogist.prompting.local import LocalPrompter

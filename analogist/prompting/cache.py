@@ -5,7 +5,6 @@ One JSON file an answer, named by the SHA-256 of everything that decides it; no 
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,14 +12,6 @@ from pathlib import Path
 
 from analogist.files import OutputError, atomic_write, output_folder
 from analogist.prompting.prompts import PromptWarning
-
-
-def cache_folder() -> Path:
-    """ANALOGIST_CACHE, else analogist/ in XDG_CACHE_HOME, else ~/.cache/analogist."""
-    own = os.environ.get("ANALOGIST_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "analogist"
 
 
 def content_key(picture: bytes, request: str, identity: Mapping[str, object]) -> str:
