@@ -1,5 +1,6 @@
 """The published data set from the hub: by revision, resumable, checked afterwards."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def fetch(
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     folder = output_folder(out)
+    endpoint = os.environ.get("HF_ENDPOINT") or None  # as it is now, not as it was when the hub's client was imported
     patterns = ["README.md"]
     for category, tasks in CATEGORIES.items():
         for task in tasks:
@@ -38,8 +40,10 @@ def fetch(
                 patterns += [f"{category}/{task}/*", f"{category}/{task}_masked/*", f"{category}/{task}_gpt4_out.txt"]
                 patterns += [f"{category}/{task}_masked_marked/*"] if marked else []
     try:
-        commit = HfApi().dataset_info(repository, revision=revision).sha
-        snapshot_download(repository, repo_type="dataset", revision=commit, local_dir=folder, allow_patterns=patterns)
+        commit = HfApi(endpoint=endpoint).dataset_info(repository, revision=revision).sha
+        snapshot_download(
+            repository, repo_type="dataset", revision=commit, local_dir=folder, allow_patterns=patterns, endpoint=endpoint
+        )  # fmt: skip
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         text = " ".join(str(error).split())[:300]
         raise DataError(
