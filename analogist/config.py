@@ -75,24 +75,31 @@ class AnalogistConfig:
         }
 
     @classmethod
-    def from_json(cls, data: dict) -> "AnalogistConfig":
-        """Raises ValueError on unknown keys and values out of range. A missing part has its published default."""
+    def from_json(cls, data: dict, base: "AnalogistConfig | None" = None) -> "AnalogistConfig":
+        """Raises ValueError on unknown keys and values out of range.
+
+        What is missing is taken from base; None: the published defaults.
+        """
+        base = cls() if base is None else base
         _known(data, ("sampling", "sac", "cam"), "configuration")
         parts: dict = {}
         if "sampling" in data:
             _known(data["sampling"], ("steps", "strength", "guidance", "eta"), "sampling")
-            parts["sampling"] = SamplingConfig(**data["sampling"])
+            parts["sampling"] = dataclasses.replace(base.sampling, **data["sampling"])
         if "sac" in data:
-            parts["sac"] = None if data["sac"] is None else _sac_from_json(data["sac"])
+            parts["sac"] = None if data["sac"] is None else _sac_from_json(data["sac"], base.sac or SAC())
         if "cam" in data:
-            parts["cam"] = None if data["cam"] is None else _cam_from_json(data["cam"])
-        return cls(**parts)
+            parts["cam"] = None if data["cam"] is None else _cam_from_json(data["cam"], base.cam or CAM())
+        return dataclasses.replace(base, **parts)
 
     @classmethod
-    def load(cls, path: str | Path) -> "AnalogistConfig":
-        """From a JSON file: a configuration, or a run's record that holds one under "config"."""
+    def load(cls, path: str | Path, base: "AnalogistConfig | None" = None) -> "AnalogistConfig":
+        """From a JSON file: a configuration (what it leaves out is base's), or a run's record that holds one under "config"."""
         data = read_json(path)
-        return cls.from_json(data["config"] if isinstance(data.get("config"), dict) else data)
+        try:
+            return cls.from_json(data["config"] if isinstance(data.get("config"), dict) else data, base)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 def read_json(path: str | Path) -> dict:
@@ -101,7 +108,7 @@ def read_json(path: str | Path) -> dict:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(data).__name__}")
@@ -126,26 +133,22 @@ def _sac_to_json(sac: SAC) -> dict:
     }
 
 
-def _sac_from_json(data: dict) -> SAC:
+def _sac_from_json(data: dict, base: SAC) -> SAC:
     _known(data, ("placement", "scale", "mirror", "stage", "clone"), "sac")
     values = dict(data)
     if "placement" in values:
         values["placement"] = Placement.from_json(values["placement"])
     if isinstance(values.get("scale"), list):
         values["scale"] = tuple(values["scale"])
-    if "clone" in values:
-        values["clone"] = tuple(tuple(block) for block in values["clone"])
-    return SAC(**values)
+    return dataclasses.replace(base, **values)
 
 
-def _cam_from_json(data: dict) -> CAM:
+def _cam_from_json(data: dict, base: CAM) -> CAM:
     _known(data, ("placement", "silence"), "cam")
     values = dict(data)
     if "placement" in values:
         values["placement"] = Placement.from_json(values["placement"])
-    if "silence" in values:
-        values["silence"] = tuple(values["silence"])
-    return CAM(**values)
+    return dataclasses.replace(base, **values)
 
 
 def paper(*, scale: float = 1.3) -> AnalogistConfig:

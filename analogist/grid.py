@@ -40,6 +40,7 @@ class PromptGrid:
     b_size: tuple[int, int] | None  # (height, width) of B before it was fitted; None: a ready grid that does not say it
     _pictures: tuple[Image.Image, ...]  # A1 A1' .. Ak Ak' B, as read; empty for a ready grid
     _ready: Image.Image | None  # a ready grid, as read
+    _drawn: tuple[int, int] | None  # (height, width) at which a ready grid's border was drawn; None: its own
 
     def __init__(
         self, a: Picture | Sequence[Picture], a_prime: Picture | Sequence[Picture], b: Picture, size: Size | None = None, *,
@@ -62,18 +63,19 @@ class PromptGrid:
         check_drawing(fit, aligned, len(firsts))
         b_size = (pictures[-1].height, pictures[-1].width)
         drawing = {"fit": fit, "aligned": aligned, "border": bool(border), "b_size": b_size}
-        self._set(pairs=len(firsts), size=size, **drawing, _pictures=tuple(pictures), _ready=None)
+        self._set(pairs=len(firsts), size=size, **drawing, _pictures=tuple(pictures), _ready=None, _drawn=None)
 
     @classmethod
     def from_image(
         cls, picture: Picture, size: Size | None = None, *, rows: int = 2, fit: str | None = None, aligned: str = "a-a_prime",
-        border: bool = True, b_size: tuple[int, int] | None = None,
+        border: bool = True, b_size: tuple[int, int] | None = None, drawn: tuple[int, int] | None = None,
     ) -> "PromptGrid":  # fmt: skip
         """A ready grid, as the published data set has them: resized whole by Pillow's default filter (bicubic).
 
         rows: k + 1; 2 is the published A A' / B B'. What its B' cell holds is never used: `image` shows it black.
         border: whether it was drawn with the published 2 px. aligned: as for three pictures; the picture itself shows A A' / B B'.
         fit, b_size: how B was fitted and its (height, width) before, so that B' comes back in B's own shape; None: in its cell's.
+        drawn: (height, width) at which its border was drawn, where it was resized since; None: its own.
         Raises PictureError, or GridError for a size that makes no cells.
         """
         if not isinstance(rows, int) or rows < 2:
@@ -88,7 +90,7 @@ class PromptGrid:
         if b_size is not None and (len(b_size) != 2 or not all(isinstance(side, int) and side > 0 for side in b_size)):
             raise GridError(f"b_size={b_size!r}; give B's (height, width) in pixels, or None")
         drawing = {"fit": fit, "aligned": aligned, "border": bool(border), "b_size": None if b_size is None else tuple(b_size)}
-        grid._set(pairs=rows - 1, size=size, **drawing, _pictures=(), _ready=ready)
+        grid._set(pairs=rows - 1, size=size, **drawing, _pictures=(), _ready=ready, _drawn=drawn)
         return grid
 
     def at_size(self, default: Size) -> "PromptGrid":
@@ -108,6 +110,12 @@ class PromptGrid:
     def rows(self) -> int:
         """k + 1: one row for each example pair, and the row of B and B'."""
         return self.pairs + 1
+
+    @property
+    def drawn(self) -> tuple[int, int]:
+        """(height, width) in pixels at which the border was drawn: for a ready grid that of the picture as it came."""
+        layout = self._layout()
+        return layout.drawn_height, layout.drawn_width
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -233,7 +241,7 @@ class PromptGrid:
         layout = self._layout()
         boxes = layout.touched()
         if self._ready is not None:
-            drawn, own = self._ready.copy(), replace(layout, height=layout.drawn_height, width=layout.drawn_width).touched()
+            drawn, own = self._ready.copy(), replace(layout, height=self._ready.height, width=self._ready.width).touched()
             # Before resizing too, else a true B' in it would reach across the border by the filter's width.
             drawn.paste((0, 0, 0), own["B'"])
             canvas = (swapped(drawn, own) if aligned == "a-b" else drawn).resize((layout.width, layout.height))
@@ -250,7 +258,8 @@ class PromptGrid:
 
     def _layout(self) -> Layout:
         height, width = self.size if self.size is not None else resolve_size(PUBLISHED_SIZE, self.rows)
-        drawn_width, drawn_height = (width, height) if self._ready is None else self._ready.size
+        ready = (height, width) if self._ready is None else (self._ready.height, self._ready.width)
+        drawn_height, drawn_width = self._drawn or ready
         drawn = {"drawn_height": drawn_height, "drawn_width": drawn_width, "border": self.border}
         return Layout(rows=self.rows, height=height, width=width, **drawn)
 

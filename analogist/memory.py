@@ -14,7 +14,8 @@ ACTIVATIONS = 60
 def free_bytes(device: torch.device) -> int:
     """Memory that can still be taken on a device; on the CPU what the system calls available."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # what the allocator holds without using it is free too; else a second call would choose another batch
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text().splitlines():
@@ -23,8 +24,15 @@ def free_bytes(device: torch.device) -> int:
     return 8 * 2**30  # unknown system: assume a common laptop
 
 
-def images_at_once(config: UNetConfig, *, images: int, branches: int, h: int, w: int, device: torch.device, dtype: torch.dtype) -> int:
-    """Images a UNet call that fit into half of the free memory, at least 1 and at most `images`. h, w: of the latents."""
+def images_at_once(
+    config: UNetConfig, *, images: int, branches: int, h: int, w: int, device: torch.device, dtype: torch.dtype, maps: bool
+) -> int:
+    """Images a UNet call that fit into half of the free memory, at least 1 and at most `images`.
+
+    h, w: of the latents. maps: whether maps are held (explicit form): then one head's at the finest site counts too.
+    """
     itemsize = torch.empty((), dtype=dtype).element_size()
     one = ACTIVATIONS * branches * h * w * config.channels[0] * itemsize
+    if maps:  # scores, and their softmax in float32
+        one += branches * (h * w) ** 2 * (itemsize + 4)
     return max(1, min(images, free_bytes(device) // 2 // one))

@@ -9,7 +9,7 @@ from analogist.config import AnalogistConfig, read_json
 from analogist.files import atomic_write, output_folder
 from analogist.grid import PromptGrid
 from analogist.pictures import save_png
-from analogist.record import grid_record
+from analogist.record import FORMAT, grid_record
 from analogist.result import Result
 
 RECORD = "run.json"
@@ -21,7 +21,9 @@ def prompt_names(prompts: Sequence[str]) -> list[str]:
     names: list[str] = []
     for position, prompt in enumerate(prompts):
         name = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "prompt"
-        names.append(name if name not in names else f"{name}-{position + 1}")
+        while name in names:
+            name = f"{name}-{position + 1}"
+        names.append(name)
     return names
 
 
@@ -45,15 +47,16 @@ def write_input(grid: PromptGrid, folder: str | Path) -> Path:
 
 
 def write_record(
-    results: Sequence[Result], folder: Path, *, checkpoint: str | None, inputs: dict, seconds: float, author: dict | None = None
+    records: Sequence[dict], folder: Path, *, checkpoint: str | None, inputs: dict, seconds: float, author: dict | None = None
 ) -> Path:
     """Writes run.json: the record, with what a PNG must not hold (where checkpoint and inputs lie, who wrote the prompt, time).
 
-    checkpoint: the path as loaded, None for the embedded one. inputs: argument -> path. author: of the prompts, None where unknown.
+    records: of the results, one a prompt. checkpoint: the path as loaded, None for the embedded one. inputs: argument -> path.
+    author: of the prompts, None where unknown.
     """
-    record = dict(results[0].record)
-    if len(results) > 1:
-        record["prompt"] = [result.record["prompt"] for result in results]
+    record = dict(records[0])
+    if len(records) > 1:
+        record["prompt"] = [one["prompt"] for one in records]
     record["checkpoint"] = {**record["checkpoint"], "path": checkpoint}
     record |= {"inputs": inputs, "prompt_author": author, "seconds": round(seconds, 3)}
     return atomic_write(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n")
@@ -63,13 +66,12 @@ class Repeat:
     """A run.json read back: what `analogist run --config DIR/run.json` starts from."""
 
     def __init__(self, path: str | Path) -> None:
-        """Raises ValueError where the file is no record, cannot be repeated, or its input.png is missing or another."""
+        """Raises ValueError where the file is no record of this version, is damaged, or cannot be repeated."""
         self.path = Path(path)
         self.record = read_json(path)
-        if "config" not in self.record or "seeds" not in self.record:
-            raise ValueError(f"{path}: not the record of a run (no 'config' and 'seeds')")
+        _check_record(self.record, path)
         if not self.record.get("repeatable", False):
-            raise ValueError(f"{path}: cannot be repeated: {'; '.join(self.record.get('not_repeatable_because', []))}")
+            raise ValueError(f"{path}: cannot be repeated: {self.record.get('not_repeatable_because')}")
         self.config = AnalogistConfig.from_json(self.record["config"])
 
     @staticmethod
@@ -82,7 +84,8 @@ class Repeat:
         kept = self.record["grid"]
         drawing = {key: kept[key] for key in ("fit", "aligned", "border") if key in kept}
         b_size = None if kept.get("b_size") is None else tuple(kept["b_size"])
-        grid = PromptGrid.from_image(self.path.parent / INPUT, tuple(kept["size"]), rows=kept["rows"], b_size=b_size, **drawing)
+        drawing |= {"rows": kept["rows"], "b_size": b_size, "drawn": tuple(kept["drawn"])}
+        grid = PromptGrid.from_image(self.path.parent / INPUT, tuple(kept["size"]), **drawing)
         if grid_record(grid)["sha256"] != kept["sha256"]:
             raise ValueError(
                 f"{self.path.parent / INPUT}: not the picture of this run (its content key differs); give --grid or --a, --a-prime, --b"
@@ -92,3 +95,27 @@ class Repeat:
     def prompts(self) -> list[str]:
         prompt = self.record["prompt"]
         return list(prompt) if isinstance(prompt, list) else [prompt]
+
+
+def _check_record(record: dict, path: str | Path) -> None:
+    """Raises ValueError where a run.json lacks what a repeat reads, or holds it in another form."""
+    if record.get("format") != FORMAT:
+        raise ValueError(f"{path}: a record of format {record.get('format')!r}; this version repeats format {FORMAT}")
+    grid, seeds, prompt = record.get("grid"), record.get("seeds"), record.get("prompt")
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    whole = isinstance(seeds, list) and bool(seeds) and all(isinstance(seed, int) for seed in seeds)
+    well = {
+        "seeds": whole and seeds == list(range(seeds[0], seeds[0] + len(seeds))),
+        "config": isinstance(record.get("config"), dict),
+        "prompt": bool(prompts) and (not record.get("repeatable") or all(isinstance(text, str) for text in prompts)),
+        "checkpoint": isinstance(record.get("checkpoint"), dict) and isinstance(record["checkpoint"].get("fingerprint"), str),
+        "inputs": isinstance(record.get("inputs"), dict),
+        "attention_forms": isinstance(record.get("attention_forms"), dict),
+        "grid": isinstance(grid, dict) and isinstance(grid.get("rows"), int) and isinstance(grid.get("sha256"), str),
+    }
+    if well["grid"]:
+        sides = [grid.get("size"), grid.get("drawn")]
+        well["grid"] = all(isinstance(s, list) and len(s) == 2 and all(isinstance(n, int) for n in s) for s in sides)
+    damaged = [key for key, good in well.items() if not good]
+    if damaged:
+        raise ValueError(f"{path}: not the record of a run, or a damaged one ({', '.join(damaged)}); give a run.json as it was written")

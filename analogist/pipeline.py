@@ -1,7 +1,7 @@
 """Analogist: A : A' :: B : B'. Loads a checkpoint and runs the method, as a generator of steps or as one call."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from analogist import weights
+from analogist import hub, weights
 from analogist.config import NEGATIVE_PROMPT, PROMPT_SUFFIX, AnalogistConfig
 from analogist.grid import PromptGrid, check_size, to_image
 from analogist.memory import images_at_once
@@ -105,6 +105,7 @@ class Analogist:
         # Below time 0: the checkpoints' set_alpha_to_one is off, then the first entry of the schedule is used.
         self.alpha_bar_end = torch.ones((), device=device) if schedule["set_alpha_to_one"] else self.alpha_bars[0]
         self.steps_offset: int = schedule["steps_offset"]
+        self.source: str | None = None  # the name or hub id it was asked for by
 
     @classmethod
     def from_checkpoint(
@@ -113,7 +114,8 @@ class Analogist:
     ) -> "Analogist":  # fmt: skip
         """Loads a checkpoint.
 
-        path: a .safetensors file (single-file layout) or a folder (diffusers layout); None: the embedded lab checkpoint.
+        path: a .safetensors file (single-file layout), a folder (diffusers layout), a name of `analogist weights list` or a hub id
+        owner/name[@revision][:file], which are downloaded where the hub cache lacks them; None: the embedded lab checkpoint.
         config: a folder, JSON file or dict for what shapes can't tell (heads, norm groups). vae: for files that hold none.
         device None: cuda, else mps, else cpu. dtype None: float16 on cuda, else float32. attention: "auto", "explicit" or
         "fused", the default of every call. ema: take the EMA weights where a file holds both.
@@ -122,15 +124,18 @@ class Analogist:
         device = pick_device(device)
         dtype = pick_dtype(dtype, device)
         _form(attention)
-        checkpoint = open_checkpoint(lab_checkpoint() if path is None else path, config=config, vae=vae, ema=ema)
+        found = lab_checkpoint() if path is None else hub.find(path, dtype="fp32" if dtype == torch.float32 else "fp16")
+        checkpoint = open_checkpoint(found, config=config, vae=vae, ema=ema)
         with torch.device("meta"):
             unet, autoencoder = UNet(UNetConfig(**checkpoint.unet)), VAE(VAEConfig(**checkpoint.vae))
         checkpoint.load_unet(unet, dtype=dtype, device=device)
         checkpoint.load_vae(autoencoder, dtype=dtype, device=device)
         text = TextEncoder.from_checkpoint(checkpoint, dtype=dtype, device=device)
-        for network in (unet, autoencoder):
+        for network in (unet, autoencoder, text.model):
             network.eval().requires_grad_(False)
         model = cls(checkpoint, unet, autoencoder, text, device=device, dtype=dtype, attention=attention)
+        checkpoint.fingerprint  # noqa: B018 - read now: the file may be replaced later
+        model.source = None if path is None or hub.is_local(path) else str(path)
         if not model.trained:
             warnings.warn(f"{checkpoint.path}: this checkpoint is not trained, its pictures mean nothing", UntrainedWarning, stacklevel=2)
         return model
@@ -139,7 +144,7 @@ class Analogist:
         self, grid: PromptGrid, prompt: str = "", *, negative_prompt: str | _Default = DEFAULT,
         prompt_suffix: str | _Default = DEFAULT, text: Tensor | None = None, images: int = 1, seed: int = 42,
         generator: Generator | None = None, config: AnalogistConfig | None = None,
-        capture: Capture | str | list | None = None, edit: Edits | None = None, attention: str | None = None,
+        capture: Capture | str | list | None = None, edit: Edits | None = None, attention: str | Mapping | None = None,
         progress: bool = True, batch: int | None = None,
     ) -> Result:  # fmt: skip
         """Paints B' and returns the Result.
@@ -155,19 +160,21 @@ class Analogist:
         missing = [name for name, value in (("edit", edit), ("text", text), ("generator", generator)) if value is not None]
         record = make_record(
             run, checkpoint=self.describe(), grid=grid, prompts=prompts, device=self.device, dtype=self.dtype,
-            attention=run.attention, not_repeatable=missing,
+            attention=run.attention if isinstance(run.attention, str) else "auto", not_repeatable=missing,
         )  # fmt: skip
-        *_, last = tqdm(run.steps(), total=len(run.times), desc="sampling", unit="step", disable=not progress)
-        pixels = decode(self.vae, last.z_t, self.dtype)
+        latents = run.start.z0
+        for step in tqdm(run.steps(), total=len(run.times), desc="sampling", unit="step", disable=not progress):
+            latents = step.z_t
+        pixels = decode(self.vae, latents, self.dtype)
         grids = [grid.as_given(to_image(picture)) for picture in pixels]
         maps = {} if tap is None else tap.maps
-        return Result([grid.b_prime(picture) for picture in grids], grids, last.z_t, pixels, maps, record)
+        return Result([grid.b_prime(picture) for picture in grids], grids, latents, pixels, maps, record)
 
     def steps(
         self, grid: PromptGrid, prompt: str = "", *, negative_prompt: str | _Default = DEFAULT,
         prompt_suffix: str | _Default = DEFAULT, text: Tensor | None = None, images: int = 1, seed: int = 42,
         generator: Generator | None = None, config: AnalogistConfig | None = None,
-        capture: Capture | str | list | None = None, edit: Edits | None = None, attention: str | None = None,
+        capture: Capture | str | list | None = None, edit: Edits | None = None, attention: str | Mapping | None = None,
         progress: bool = False, batch: int | None = None,
     ) -> Iterator[Step]:  # fmt: skip
         """The same run as a generator: yields a Step after each executed step; stop whenever you like. Arguments as in the call."""
@@ -226,7 +233,10 @@ class Analogist:
     def describe(self) -> dict:
         """What a record says of the checkpoint: name, family and content key; no absolute path."""
         c = self.checkpoint
-        return {"name": Path(c.path).name, "family": c.family, "layout": c.layout, "fingerprint": c.fingerprint, "trained": self.trained}
+        return {
+            "name": self.source or Path(c.path).name, "family": c.family, "layout": c.layout, "fingerprint": c.fingerprint,
+            "trained": self.trained, "notes": list(c.notes),
+        }  # fmt: skip
 
     def size_multiples(self, rows: int = 2) -> tuple[int, int]:
         """Height and width must be multiples of these pixels, so that every map splits into rows x 2 cells."""
@@ -252,8 +262,9 @@ class Analogist:
             prompt = prompts["prompt"] + prompts["prompt_suffix"] if prompts["prompt"] else ""
             return self.encode_text(prompt, prompts["negative_prompt"])
         width = self.unet.config.text_width
-        if text.ndim != 3 or text.shape[0] != 2 or text.shape[2] != width:
-            raise ValueError(f"text {tuple(text.shape)}: give [branch token channel] = [2 n {width}], branch 0 negative and 1 prompt")
+        if not isinstance(text, Tensor) or text.ndim != 3 or text.shape[0] != 2 or text.shape[2] != width:
+            given = tuple(getattr(text, "shape", ()))
+            raise ValueError(f"text {given}: give [branch token channel] = [2 n {width}], branch 0 negative and 1 prompt")
         return text.to(self.device, self.dtype)
 
     def _prepare(
@@ -268,6 +279,8 @@ class Analogist:
         branches = 1 if sampling.guidance == 1 else 2
         if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
             raise ValueError(f"batch {batch!r}: a whole number from 1 up is allowed")
+        if batch is not None and batch < images and (capture is not None or edit is not None):
+            raise ValueError(f"batch {batch} with capture= or edit=: they see all {images} images together; leave batch out")
         tap = None
         if capture is not None or edit is not None:
             shape = RunShape(
@@ -277,7 +290,10 @@ class Analogist:
             )  # fmt: skip
             tap = StudyTap(capture, edit, self.unet, shape)
             batch = images  # maps of all images are looked at together
-        fit = images_at_once(self.unet.config, images=images, branches=branches, h=h, w=w, device=self.device, dtype=self.dtype)
+        fit = images_at_once(
+            self.unet.config, images=images, branches=branches, h=h, w=w, device=self.device, dtype=self.dtype,
+            maps=attention == "explicit" or tap is not None,
+        )  # fmt: skip
         encoded = self._encode(prompts, text)
         start = encode_grid(self.vae, grid, randomness.draw(self.vae.config.latent_channels, h, w), self.device, self.dtype)
         run = Run(
@@ -285,13 +301,13 @@ class Analogist:
             config=config, randomness=randomness, rows=grid.rows, attention=attention,
             images_at_once=min(batch or fit, images), tap=tap,
         )  # fmt: skip
-        for site in self.unet.sites:  # "fused" where a map is wanted is an error before the first UNet call
-            for i in range(len(times)):
-                run.control(i, images).form_at(site)
+        for control in run.controls():  # "fused" where a map is wanted is an error before the first UNet call
+            for site in self.unet.sites:
+                control.form_at(site)
         return run, tap, grid
 
 
-def _form(attention: str) -> str:
-    if attention not in FORMS:
+def _form(attention: str | Mapping) -> str | Mapping:
+    if not isinstance(attention, Mapping) and attention not in FORMS:
         raise ValueError(f"attention {attention!r}: allowed are {', '.join(FORMS)}")
     return attention

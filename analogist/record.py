@@ -14,18 +14,16 @@ FORMAT = 1  # raised when the meaning of a key changes
 
 def grid_record(grid: PromptGrid) -> dict:
     """Size, rows, drawing, and a content key of the composed picture, by which a repeat knows that the pictures are the same."""
-    image = grid.image
-    image = image() if callable(image) else image
-    digest = hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
+    digest = hashlib.sha256(grid.image.tobytes()).hexdigest()
     b_size = None if grid.b_size is None else list(grid.b_size)
     drawing = {"fit": grid.fit, "aligned": grid.aligned, "border": grid.border, "b_size": b_size}
-    return {"size": list(grid.size), "rows": grid.rows, **drawing, "sha256": digest}
+    return {"size": list(grid.size), "drawn": list(grid.drawn), "rows": grid.rows, **drawing, "sha256": digest}
 
 
 def attention_forms(run: Run) -> dict[str, str | dict[str, list[int]]]:
     """Site -> "explicit" or "fused"; where the form differs by step, the executed steps of each."""
     forms: dict[str, str | dict[str, list[int]]] = {}
-    controls = [run.control(i, run.images) for i in range(len(run.times))]
+    controls = run.controls()
     for site in run.unet.sites:
         by_step = [control.form_at(site) for control in controls]
         if len(set(by_step)) == 1:

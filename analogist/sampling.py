@@ -1,7 +1,7 @@
 """One run of the sampler: what it starts from, and its steps, in the published order (Gu et al. 2024 and the authors' code)."""
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +18,28 @@ from analogist.result import SamplingError, Step
 from analogist.seeds import Draws, Randomness
 
 
-def exact(device: torch.device):
-    """TF32 off for convolutions on CUDA (matrix products have it off by default), without touching the global setting."""
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if device.type == "cuda" else nullcontext()
+@contextmanager
+def exact(device: torch.device) -> Iterator[None]:
+    """TF32 off for convolutions on CUDA unless it was asked for, as for matrix products; what was set before comes back.
+
+    torch leaves TF32 on for convolutions and off for matrix products; here one setting counts for both, that of matrix
+    products (`torch.backends.cuda.matmul`).
+    """
+    if device.type != "cuda":
+        yield
+        return
+    matmul, conv = torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", None)
+    if hasattr(conv, "fp32_precision") and hasattr(matmul, "fp32_precision"):
+        before = conv.fp32_precision
+        conv.fp32_precision = "tf32" if matmul.fp32_precision == "tf32" else "ieee"
+        try:
+            yield
+        finally:
+            conv.fp32_precision = before
+    else:  # torch before 2.9
+        cudnn = torch.backends.cudnn
+        with cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, matmul.allow_tf32):
+            yield
 
 
 @dataclass(frozen=True)
@@ -95,7 +114,7 @@ class Run:
     config: AnalogistConfig
     randomness: Randomness
     rows: int
-    attention: str
+    attention: str | Mapping
     images_at_once: int
     tap: Tap | None = None
 
@@ -114,6 +133,10 @@ class Run:
             step=i, t=self.times[i][0], branches=self.branches, images=images, sac=self.config.sac, cam=self.config.cam,
             tap=self.tap, rows=self.rows, attention=self.attention,
         )  # fmt: skip
+
+    def controls(self) -> list[AttentionControl]:
+        """What acts on attention in each executed step, for all images at once."""
+        return [self.control(i, self.images) for i in range(len(self.times))]
 
     @torch.no_grad()
     def prepare_text(self) -> dict[int, PreparedText]:

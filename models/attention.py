@@ -55,7 +55,7 @@ class Attention(nn.Module):
     def slices(self, q: Tensor, k: Tensor, control: AttentionControl) -> Iterator[range]:
         """Ranges of heads whose maps fit the budget; heads are independent, so that every map stays whole."""
         whole = control.wants(self.site, *MAP_POINTS) and control.tap.whole(self.site, control.step)
-        one_head = q.shape[0] * q.shape[2] * k.shape[2] * q.element_size()
+        one_head = q.shape[0] * q.shape[2] * k.shape[2] * max(q.element_size(), 4)  # the softmax is float32
         width = self.heads if whole else max(1, min(self.heads, control.map_bytes // one_head))
         return (range(start, min(start + width, self.heads)) for start in range(0, self.heads, width))
 

@@ -3,7 +3,7 @@
 Everything is an argument of the call; nothing is kept on the model. The step is an argument, never a counter.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,12 +33,16 @@ class SAC:
 
     def __post_init__(self) -> None:
         scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
-        if not scales or not all(isinstance(s, int | float) and abs(s) < float("inf") for s in scales):
+        if not isinstance(self.placement, Placement):
+            raise ValueError(f"SAC placement {self.placement!r}: give a Placement, such as Placement.layers(3, 11) or Placement('up.*')")
+        if not isinstance(self.mirror, bool):
+            raise ValueError(f"SAC mirror {self.mirror!r}: allowed are True and False")
+        if not scales or not all(isinstance(s, int | float) and not isinstance(s, bool) and abs(s) < float("inf") for s in scales):
             raise ValueError(f"SAC scale {self.scale!r}: a finite number, or one for each example pair")
         if self.stage not in ("scores", "probs"):
             raise ValueError(f"SAC stage {self.stage!r}: allowed are 'scores' (before the softmax) and 'probs' (after it)")
-        blocks = tuple(tuple(block) for block in self.clone)
-        if len(blocks) != 2 or any(len(block) != 2 or not set(block) <= set(REGIONS) for block in blocks):
+        blocks = _regions_by_two(self.clone)
+        if blocks is None:
             raise ValueError(f"SAC clone {self.clone!r}: two (query, key) pairs of regions out of {', '.join(REGIONS)}")
         object.__setattr__(self, "clone", blocks)
         (query, key), (from_query, from_key) = blocks
@@ -69,6 +73,16 @@ class SAC:
         return out
 
 
+def _regions_by_two(clone: object) -> tuple[tuple[str, ...], ...] | None:
+    """Two (query, key) pairs of region names, or None where it is something else."""
+    if not isinstance(clone, tuple | list) or len(clone) != 2:
+        return None
+    for block in clone:
+        if not isinstance(block, tuple | list) or len(block) != 2 or not all(isinstance(n, str) and n in REGIONS for n in block):
+            return None
+    return tuple(tuple(block) for block in clone)
+
+
 @dataclass(frozen=True)
 class CAM:
     """Cross-Attention Masking: M_c(A) = M_c(A') = M_c(B) := 0 after the softmax, no renormalisation.
@@ -80,7 +94,10 @@ class CAM:
     silence: tuple[str, ...] = ("A", "A'", "B")  # regions whose tokens hear no text
 
     def __post_init__(self) -> None:
-        if not self.silence or not set(self.silence) <= set(REGIONS):
+        if not isinstance(self.placement, Placement):
+            raise ValueError(f"CAM placement {self.placement!r}: give a Placement, such as Placement.layers(3, 11) or Placement('up.*')")
+        names = self.silence if isinstance(self.silence, tuple | list) else ()
+        if not names or not all(isinstance(name, str) and name in REGIONS for name in names):
             raise ValueError(f"CAM silence {self.silence!r}: one or more of {', '.join(REGIONS)}")
         object.__setattr__(self, "silence", tuple(sorted(set(self.silence), key=REGIONS.index)))
 
@@ -127,6 +144,7 @@ class AttentionControl:
     """Everything that acts on attention in one UNet call.
 
     sac, cam: one setting, None for off, or a sequence with one entry an image. The batch axis is (branch image).
+    attention: "auto", "explicit" or "fused"; or by site name, as a run's record says it: a form, or form -> executed steps.
     map_bytes: the explicit form works through heads in slices so that one tensor of maps stays below it.
     """
 
@@ -138,11 +156,11 @@ class AttentionControl:
     cam: CAM | None | Sequence[CAM | None] = None
     tap: Tap | None = None
     rows: int = 2
-    attention: str = "auto"
+    attention: str | Mapping[str, str | Mapping[str, Sequence[int]]] = "auto"
     map_bytes: int = 128 * 2**20
 
     def __post_init__(self) -> None:
-        if self.attention not in FORMS:
+        if isinstance(self.attention, str) and self.attention not in FORMS:
             raise ValueError(f"attention {self.attention!r}: allowed are {', '.join(FORMS)}")
         if self.branches not in (1, 2) or self.images < 1 or self.rows < 2:
             raise ValueError(
@@ -169,10 +187,13 @@ class AttentionControl:
 
         Raises ValueError where "fused" was asked for and a map is wanted.
         """
+        asked = self.attention if isinstance(self.attention, str) else self.attention.get(site.name, "auto")
+        if not isinstance(asked, str):
+            asked = next((form for form, steps in asked.items() if self.step in steps), "auto")
         looks = self.wants(site, *MAP_POINTS)
         if self.attention == "fused" and looks:
             raise ValueError(f"{site}: attention='fused' holds no map, but one is captured or edited here; use 'auto'")
-        return "explicit" if looks or self.attention == "explicit" else "fused"
+        return "explicit" if looks or asked == "explicit" else "fused"
 
     def at(self, site: Site, point: str, hw: tuple[int, int], heads: range | None = None) -> At:
         heads = range(site.heads) if heads is None else heads

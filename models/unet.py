@@ -73,6 +73,8 @@ class FeedForward(nn.Module):
         tokens = x.flatten(0, 1)
         hidden = self.proj_out.in_features * x.element_size()
         size = len(tokens) if x.device.type != "cpu" else max(1, self.slice_bytes // hidden)
+        if size >= len(tokens):
+            return self.of_tokens(tokens).view_as(x)
         return torch.cat([self.of_tokens(part) for part in tokens.split(size)]).view_as(x)
 
     def of_tokens(self, x: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """The pipeline's contract, end to end on the small parity checkpoint."""
 
+import gc
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from analogist.models.control import CAM, SAC
 from analogist.models.ddim import add_noise
 from analogist.models.placement import Placement
 from analogist.pipeline import Analogist, pick_device, pick_dtype
-from analogist.result import SamplingError
+from analogist.result import SamplingError, Step
 from analogist.seeds import Randomness
 
 CHECKPOINT = Path(__file__).parent / "parity" / "checkpoint"
@@ -300,3 +302,30 @@ def test_a_known_b_prime_is_looked_at_in_one_call_and_inverted(model, grid):
     assert relative(known.z_t, alpha_bar.sqrt() * known.z0 + (1 - alpha_bar).sqrt() * known.noise) < 1e-6
     small_steps = SHORT.replace(steps=100, strength=0.04)  # so small that a step and its inverse nearly cancel
     assert model.invert(grid, "", b_prime=picture(3), config=small_steps, refine=5).error < 0.02
+
+
+def test_a_checkpoint_replaced_after_loading_does_not_disturb_the_run(tmp_path, grid):
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(CHECKPOINT, copy)
+    model = Analogist.from_checkpoint(copy, device="cpu")
+    before = model(grid, "", config=SHORT, progress=False)
+    for part in ("unet", "vae"):
+        (copy / part / "diffusion_pytorch_model.safetensors").write_bytes(b"replaced in place")
+    assert torch.equal(model(grid, "", config=SHORT, progress=False).latents, before.latents)
+
+
+def test_a_run_keeps_only_its_last_step(model, grid):
+    kept = []
+
+    def count(tensor, at):
+        gc.collect()
+        kept.append(sum(type(thing) is Step for thing in gc.get_objects()))
+        return tensor
+
+    model(grid, "", config=SHORT.replace(steps=8), progress=False, edit={"mid.0.attn.0.self:x": count})
+    assert max(kept) <= 2
+
+
+def test_smaller_batches_with_a_capture_are_an_error(model, grid):
+    with pytest.raises(ValueError, match="see all 3 images"):
+        model(grid, "", images=3, batch=1, config=SHORT, progress=False, capture="*.self:probs")

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+import warnings
 from pathlib import Path
 
 from analogist.cli.explore import page_bytes
@@ -39,7 +40,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     text.add_argument("--negative-prompt", metavar="TEXT", help="default: the checkpoint's own, else the published list of words")
     text.add_argument("--prompt-suffix", metavar="TEXT", help="appended to every prompt (default: ', best quality, extremely detailed')")
     model = parser.add_argument_group("model")
-    model.add_argument("--checkpoint", metavar="PATH", help=".safetensors file or diffusers folder (default: the embedded lab checkpoint)")
+    model.add_argument("--checkpoint", metavar="PATH", help="file, folder, name of `weights list` or hub id (default: the lab checkpoint)")
     model.add_argument("--checkpoint-config", metavar="PATH", help="folder or JSON file for what tensor shapes can't tell")
     model.add_argument("--vae", metavar="PATH", help="file or folder, for checkpoints that hold no VAE")
     model.add_argument("--ema", action="store_true", help="take the EMA weights where a file holds both")
@@ -129,6 +130,8 @@ def run(args: argparse.Namespace) -> int:
     pictures = any(value is not None for value in (args.a, args.a_prime, args.b, args.grid))
     if args.example is not None and pictures:
         raise ValueError("--example brings its own pictures; leave out --a, --a-prime, --b and --grid")
+    if args.rows is not None and args.grid is None:
+        raise ValueError("--rows belongs to --grid; give a ready grid with it")
     if (args.fit is not None or args.borderless) and not pictures:
         raise ValueError("--fit and --borderless are for the pictures of --a, --a-prime and --b, or of --grid; give them as well")
     if args.task is not None:
@@ -187,10 +190,13 @@ def run(args: argparse.Namespace) -> int:
     elif args.config is None:
         base = model.config
     else:
-        base = repeat.config if repeat is not None else AnalogistConfig.load(args.config)
+        base = repeat.config if repeat is not None else AnalogistConfig.load(args.config, model.config)
     seeds = kept.get("seeds", [42])
     grid = grid.at_size(model.size)
+    # The forms that ran, site by site: a run that kept maps held some, and its repeat computes the same bits without keeping them.
+    keep_forms = kept.get("attention") == "auto" and args.attention is None and args.explore is None
     call = {
+        "attention": kept["attention_forms"] if keep_forms else None,
         "negative_prompt": given(args.negative_prompt, "negative_prompt", DEFAULT),
         "prompt_suffix": given(args.prompt_suffix, "prompt_suffix", DEFAULT),
         "images": args.images if args.images is not None else len(seeds),
@@ -199,29 +205,37 @@ def run(args: argparse.Namespace) -> int:
         "batch": given(args.batch, "images_at_once", None),
         "progress": not args.quiet,
     }
+    for note in model.checkpoint.notes:
+        warnings.warn(note, stacklevel=1)
     model.check(grid, **{key: call[key] for key in ("images", "seed", "config")})
     write_input(grid, out)
     names = prompt_names(prompts) if len(prompts) > 1 else [None]
-    results, started = [], time.perf_counter()
+    results, records, started = [], [], time.perf_counter()
     for prompt, name in zip(prompts, names, strict=True):
         look = None if page is None else for_explorer(model, grid, prompt, max_bytes=page // len(prompts), **call)
         result = model(grid, prompt, **call, capture=look)
         for path in save_result(result, out, name) + ([] if page is None else [save_maps(result, out, name)]):
             print(path)
-        results.append(result)
+        records.append(result.record)
+        if page is not None:
+            results.append(result)  # their maps go onto the page; pixels and latents of the others are not kept
     if page is not None:
         print(explore(results, max_bytes=page).save(out / PAGE))
     inputs = {key: _absolute(getattr(args, key)) for key in ("a", "a_prime", "b", "grid") if getattr(args, key) is not None}
     inputs |= {"example": args.example} if args.example is not None else {}
     inputs |= {"checkpoint_config": _absolute(loading["config"]), "vae": _absolute(loading["vae"]), "ema": loading["ema"]}
-    where = None if checkpoint is None else _absolute(checkpoint)
-    print(write_record(results, out, checkpoint=where, inputs=inputs, seconds=time.perf_counter() - started, author=author))
+    where = model.source or _absolute(checkpoint)
+    print(write_record(records, out, checkpoint=where, inputs=inputs, seconds=time.perf_counter() - started, author=author))
     return 0
 
 
 def beside(folder: Path) -> Path:
-    """Where a repeat without --out goes: DIR_repeat, so that nothing is overwritten."""
-    return folder.with_name(folder.name + "_repeat")
+    """Where a repeat without --out goes: DIR_repeat, DIR_repeat2, ..., so that nothing is overwritten."""
+    number, place = 1, folder.with_name(f"{folder.name}_repeat")
+    while place.exists():
+        number += 1
+        place = folder.with_name(f"{folder.name}_repeat{number}")
+    return place
 
 
 def _absolute(path):
