@@ -18,8 +18,14 @@ def font(size: int = TEXT) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
+def plain(text: str) -> str:
+    """Text with the primes that the font does not have as apostrophes."""
+    return text.replace("′", "'").replace("→", "->")
+
+
 def text_size(text: str, size: int = TEXT) -> tuple[int, int]:
     """Width and height in pixels of a text of any number of lines."""
+    text = plain(text)
     if not text:
         return 0, 0
     box = ImageDraw.Draw(Image.new("L", (1, 1))).multiline_textbbox((0, 0), text, font=font(size), spacing=3)
@@ -28,7 +34,7 @@ def text_size(text: str, size: int = TEXT) -> tuple[int, int]:
 
 def put_text(image: Image.Image, place: tuple[float, float], text: str, size: int = TEXT, anchor: str = "la", fill=INK) -> None:
     """Writes text at a place (x, y) by an anchor of Pillow's."""
-    ImageDraw.Draw(image).text(place, text, font=font(size), fill=fill, anchor=anchor)
+    ImageDraw.Draw(image).text(place, plain(text), font=font(size), fill=fill, anchor=anchor)
 
 
 def wrap(text: str, width: int, size: int = TEXT) -> str:
@@ -58,7 +64,7 @@ def colour_bar(height: int, low: float, high: float, unit: str, *, diverging: bo
     labels = [number_text(high), number_text((low + high) / 2), number_text(low)]
     line = text_size("0", 12)[1]
     width = BAR + 6 + max(text_size(label, 12)[0] for label in labels)
-    caption = wrap(unit, max(width, 70), 12)
+    caption = wrap(plain(unit), max(width, 70), 12)
     width = max(width, text_size(caption, 12)[0])
     top = text_size(caption, 12)[1] + 6 if caption else 0
     bar_height = max(height - top, 4 * line)
@@ -86,7 +92,7 @@ def titled(image: Image.Image, title: str, size: int = TEXT) -> Image.Image:
     """A picture with a caption above it, broken into lines; widened where one word needs it."""
     if not title:
         return image
-    text = wrap(title, image.width, size)
+    text = wrap(plain(title), image.width, size)
     width, height = text_size(text, size)
     out = Image.new("RGB", (max(image.width, width), image.height + height + 6), PAPER)
     ImageDraw.Draw(out).multiline_text((0, 0), text, font=font(size), fill=INK, spacing=3)

@@ -22,7 +22,6 @@ from .draw import (
     colour_bar,
     enlarge,
     margin,
-    number_text,
     outline,
     put_text,
     text_size,
@@ -158,12 +157,20 @@ def matrix(
             picture = Image.new("RGB", (width, height), tuple(int(c) for c in colours[i, j]))
             if numbers:
                 bright = colours[i, j] @ np.array([0.299, 0.587, 0.114]) > 140
-                text = number_text(value) if abs(value) >= 0.0005 or value == 0 else "~0"
-                put_text(picture, (width / 2, height / 2), text, 12, "mm", INK if bright else PAPER)
+                put_text(picture, (width / 2, height / 2), cell_text(value), 12, "mm", INK if bright else PAPER)
             line.append(picture)
         pictures.append(line)
     table = _table(pictures, row_names, column_names, gap=1)
     return margin(titled(beside([table, colour_bar(max(table.height, 90), low, high, unit, diverging=diverging)]), title))
+
+
+def cell_text(value: float) -> str:
+    """A number for a table: three decimals, fewer for large ones; "~0" for what would read 0.000, nothing for nan."""
+    if value != value:
+        return ""
+    if value == 0 or abs(value) < 0.0005:
+        return "0" if value == 0 else "~0"
+    return f"{value:.{3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0}f}"
 
 
 def flow_picture(table: FlowTable, *, title: str | None = None) -> Image.Image:
@@ -202,17 +209,20 @@ def arrows(
 
 
 def contact_sheet(
-    images: Sequence[Image.Image], captions: Sequence[str] | None = None, *, columns: int = 4, side: int = 192
+    images: Sequence[Image.Image], captions: Sequence[str] | None = None, *, columns: int = 4, side: int | None = 192
 ) -> Image.Image:  # fmt: skip
-    """Pictures in rows with a caption above each. side: longer side of each in pixels; small ones are enlarged by whole factors."""
+    """Pictures in rows with a caption above each.
+
+    side: longer side of each in pixels, very small ones enlarged by whole factors; None: as they are (pictures that hold text).
+    """
     captions = [""] * len(images) if captions is None else list(captions)
     if not images or len(images) != len(captions):
         raise ValueError(f"contact_sheet: {len(images)} pictures and {len(captions)} captions; at least one picture, one caption each")
     cells = []
     for image, caption in zip(images, captions, strict=True):
-        factor = side / max(image.size)
-        resample = Image.Resampling.NEAREST if factor >= 2 else Image.Resampling.LANCZOS
-        factor = math.floor(factor) if factor >= 2 else factor
+        factor = 1 if side is None else side / max(image.size)
+        resample = Image.Resampling.NEAREST if factor >= 4 else Image.Resampling.LANCZOS  # few pixels: show them as they are
+        factor = math.floor(factor) if factor >= 4 else factor
         size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
         cells.append(titled(image.convert("RGB").resize(size, resample), caption))
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
