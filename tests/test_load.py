@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,7 +17,19 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from analogist.models.unet import UNet, UNetConfig
 from analogist.models.vae import VAE, VAEConfig
 from analogist.weights import Checkpoint, WeightsError, open_checkpoint
-from tests.checkpoints import STEMS, golden, reference, single_file, small, small_configs, write_configs, write_folder, write_single
+from tests.checkpoints import (
+    STEMS,
+    golden,
+    reference,
+    remove,
+    single_file,
+    small,
+    small_configs,
+    write_configs,
+    write_folder,
+    write_full_size,
+    write_single,
+)
 
 KINDS = {"unet": (UNet, UNetConfig), "vae": (VAE, VAEConfig), "text": (CLIPTextModel, CLIPTextConfig)}
 
@@ -137,6 +151,17 @@ def test_every_type_is_read_and_cast_once(tmp_path, stored, dtype):
     got = loaded(tmp_path, "vae", dtype)
     want = {name: tensor.to(dtype) for name, tensor in loaded(tmp_path, "vae", torch.float32).items()}
     assert same(got, want) and {tensor.dtype for tensor in got.values()} == {dtype}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shift", [1, 2, 3])
+def test_numbers_at_odd_places_of_a_file_are_read(tmp_path, shift, dtype):
+    want = loaded(write_folder(tmp_path, "sd15"), "vae", dtype)
+    file = tmp_path / f"{STEMS['vae']}.safetensors"
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    file.write_bytes((length + shift).to_bytes(8, "little") + content[8 : 8 + length] + b" " * shift + content[8 + length :])
+    assert same(loaded(tmp_path, "vae", dtype), want)
 
 
 def test_types_may_be_mixed_and_are_reported(tmp_path):
@@ -355,6 +380,22 @@ def test_every_parameter_has_memory_of_its_own(folder):
     storages = [parameter.untyped_storage() for parameter in module.parameters()]
     assert len({storage.data_ptr() for storage in storages}) == len(storages)
     assert all(s.nbytes() == 4 * p.numel() for s, p in zip(storages, module.parameters(), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from /proc")
+@pytest.mark.parametrize("layout", ["single", "folder"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_full_size_load_takes_at_most_a_tenth_more_memory_than_the_model(tmp_path, layout, dtype):
+    path = write_full_size(tmp_path, "sd15", layout)
+    try:
+        line = [sys.executable, "-m", "tests.benchmarks.load", "--one", "ours", str(path), dtype, str(path)]
+        done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+    finally:
+        remove(path)
+    run = json.loads(done.stdout.splitlines()[-1])
+    assert run["model"] == {"float16": 2, "float32": 4}[dtype] * (859_535_364 + 83_653_863 + 123_060_480)
+    assert 0.9 * run["model"] < run["anonymous"] <= 1.1 * run["model"]
 
 
 def test_a_fingerprint_follows_the_content_and_not_the_path(tmp_path):

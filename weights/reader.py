@@ -1,14 +1,14 @@
-"""Bytes from file to parameter: each tensor once, into memory of its own.
+"""Bytes from file to parameter: each tensor copied or cast once, out of a mapping of the file into memory of its own.
 
-The bytes are read into the place where they stay, not mapped: a file that is cut off or replaced meanwhile ends in a short
-read, which is an error, where a mapped page would end the process; and nothing refers to the file afterwards.
+The mapping is gone when the load is done, so that a file that is cut off, overwritten or replaced during a run cannot change or crash it.
 """
 
-import ctypes
+import mmap
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from io import FileIO
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,46 +18,14 @@ from .header import Header, identity
 from .parts import Piece
 
 TORCH_TYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-}  # fmt: skip
-# Elements cast at a time: stays inside a core's cache, and below the size at which torch would split the copy over threads again.
-CAST_CHUNK = 32_768
-DEVICE_CHUNK = 16 * 2**20
-READ_LIMIT = 2**30  # a call moves less than 2 GiB on every system
-
-
-def _fill(file: FileIO, tensor: Tensor, start: int) -> None:
-    """Fill a contiguous CPU tensor with the file's bytes from `start`."""
-    size = tensor.numel() * tensor.element_size()
-    view = memoryview((ctypes.c_char * size).from_address(tensor.data_ptr())).cast("B") if size else memoryview(b"")
-    file.seek(start)
-    done = 0
-    while done < size:
-        count = file.readinto(view[done : done + READ_LIMIT])
-        if not count:
-            raise WeightsError(f"{file.name}: the file became shorter while it was read; fetch it again")
-        done += count
-
-
-def _read(file: FileIO, piece: Piece, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """One parameter in its own memory."""
-    start, stored = piece.info.start, TORCH_TYPES[piece.info.dtype]
-    result = torch.empty(shape, dtype=dtype, device=device)
-    if piece.part:
-        start += piece.part[0] * result.numel() * stored.itemsize
-    if stored == dtype and device.type == "cpu":
-        _fill(file, result, start)
-        return result
-    flat = result.view(-1)
-    chunk = CAST_CHUNK if device.type == "cpu" else DEVICE_CHUNK
-    staging = torch.empty(min(chunk, flat.numel()), dtype=stored, pin_memory=device.type == "cuda")
-    for first in range(0, flat.numel(), chunk):
-        goal = flat[first : first + chunk]
-        source = staging[: goal.numel()]
-        _fill(file, source, start + first * stored.itemsize)
-        goal.copy_(source)
-    return result
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+CHUNK = 2**22  # elements cast at a time, so that a copy to an aligned place stays small
 
 
 def read_all(
@@ -71,25 +39,48 @@ def read_all(
 
     Raises WeightsError where a file is no longer the one whose header was read, or stops being it meanwhile.
     """
-    known = {header.path: header for header in headers}
-
-    def one(name: str) -> Tensor:
-        piece = pieces[name]
-        with open_unchanged(known[piece.info.path]) as file:
-            return _read(file, piece, shapes[name], dtype, device)
-
-    # Largest first, so that the threads finish together. Several help a copy to the CPU only; a device takes one stream of
-    # copies.
-    names = sorted(pieces, key=lambda name: -pieces[name].info.count)
-    workers = min(4, torch.get_num_threads()) if device.type == "cpu" else 1
-    if workers > 1:
-        with ThreadPoolExecutor(workers) as pool:
-            tensors = list(pool.map(one, names))
-    else:
-        tensors = [one(name) for name in names]
+    with ExitStack() as stack:
+        mappings: dict[Path, mmap.mmap] = {}
+        for header in headers:
+            file = stack.enter_context(open_unchanged(header))
+            # Copy-on-write, since torch wants writable memory; nothing is ever written.
+            mappings[header.path] = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        result = {name: _parameter(mappings[piece.info.path], piece, shapes[name], dtype, device) for name, piece in pieces.items()}
     for header in headers:
         open_unchanged(header).close()
-    return dict(zip(names, tensors, strict=True))
+    return result
+
+
+def _parameter(mapping: mmap.mmap, piece: Piece, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One parameter in its own memory. The copies run on torch's threads."""
+    count = shape.numel()
+    if not count:
+        return torch.empty(shape, dtype=dtype, device=device)
+    stored = TORCH_TYPES[piece.info.dtype]
+    start = piece.info.start + (piece.part[0] * count * stored.itemsize if piece.part else 0)
+    if device.type != "cpu":
+        # The smaller of the two types travels.
+        source = _aligned(mapping, stored, count, start)
+        return (source.to(dtype) if dtype.itemsize < stored.itemsize else source).to(device).to(dtype).view(shape)
+    result = torch.empty(count, dtype=dtype)
+    if stored == dtype:
+        result.view(torch.uint8).copy_(_view(mapping, torch.uint8, count * stored.itemsize, start))
+    else:
+        for first in range(0, count, CHUNK):
+            length = min(CHUNK, count - first)
+            result[first : first + length].copy_(_aligned(mapping, stored, length, start + first * stored.itemsize))
+    return result.view(shape)
+
+
+def _aligned(mapping: mmap.mmap, dtype: torch.dtype, count: int, start: int) -> Tensor:
+    """Numbers of the mapping, or a copy where they lie at odd places: files written before safetensors 0.3 have headers of any length."""
+    if start % dtype.itemsize == 0:
+        return _view(mapping, dtype, count, start)
+    return _view(mapping, torch.uint8, count * dtype.itemsize, start).clone().view(dtype)
+
+
+def _view(mapping: mmap.mmap, dtype: torch.dtype, count: int, start: int) -> Tensor:
+    return torch.frombuffer(mapping, dtype=dtype, count=count, offset=start)
 
 
 def open_unchanged(header: Header) -> FileIO:

@@ -1,0 +1,255 @@
+"""Checkpoints from one layout to the other (single file, diffusers folder) and from one precision to another.
+
+    convert("sd-v1-5-inpainting.safetensors", "sd15", dtype=torch.float16)
+
+Tensors are read, cast and written one at a time; a result counts only after it was opened again and says the same of itself.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from . import families, outmaps
+from .checkpoint import Checkpoint
+from .errors import WeightsError
+from .files import FOLDERS, STEMS
+from .load import open_checkpoint
+from .outconfigs import folder_configs
+from .parts import Piece
+from .reader import TORCH_TYPES
+from .writer import OTHER_TYPES, Planned, write
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+UNTOUCHED = ("unet", "vae", "text", "scheduler", "text_layer", "pad_token_id", "family")  # what both ends must say of themselves
+PREFIX = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
+
+
+@dataclass(frozen=True)
+class ConvertReport:
+    """What was written. notes: what had to be made up or could not be kept, in words."""
+
+    path: Path
+    files: list[Path]
+    tensors: int
+    bytes: int
+    notes: list[str]
+
+
+def convert(
+    source: Path | str,
+    out: Path | str,
+    *,
+    dtype: torch.dtype | None = None,
+    config: "Path | str | Mapping[str, object] | None" = None,
+    vae: Path | str | None = None,
+    variant: str | None = None,
+    tokenizer: Mapping[str, bytes] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> ConvertReport:
+    """Writes a checkpoint anew: as one file in LDM's names where out ends in .safetensors, else as a diffusers folder.
+
+    dtype: float32, float16 or bfloat16; None: as on disk. config, vae, variant: as open_checkpoint. tokenizer: name -> content of
+    CLIP's published tokenizer files, for a folder whose source has none. progress: called with the bytes of each tensor written.
+    Raises WeightsError where the source is no complete checkpoint, out is in the way, or a number does not fit the dtype.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise WeightsError(f"dtype {dtype}: weights are written as one of {', '.join(str(known) for known in DTYPES)}, or as they are")
+    out = Path(out)
+    single = out.suffix.lower() == ".safetensors"
+    if out.exists() and not (out.is_dir() and not single and not any(out.iterdir())):
+        raise WeightsError(f"{out}: there is something already; give a path that is free")
+    checkpoint = open_checkpoint(source, config=config, vae=vae, variant=variant)
+    notes: list[str] = []
+    if single:
+        if checkpoint.layout == "single file" and vae is None:
+            planned = _as_it_is(checkpoint, dtype)
+        else:
+            planned = [plan for part in ("unet", "vae", "text") for plan in _ldm(checkpoint, part, dtype, notes)]
+        _folder(out.parent)
+        size = write(out, planned, progress=progress)
+        files, count = [out], len(planned)
+        files += _settings_beside(checkpoint, out, notes)
+    else:
+        files, count, size = _write_folder(checkpoint, out, dtype, tokenizer, progress)
+    _check(checkpoint, out)
+    return ConvertReport(out, files, count, size, notes)
+
+
+def _write_folder(
+    checkpoint: Checkpoint, out: Path, dtype: torch.dtype | None, tokenizer: Mapping[str, bytes] | None, progress: Callable[[int], None] | None
+) -> tuple[list[Path], int, int]:
+    """The folder beside its place, then renamed there."""
+    _folder(out.parent)
+    temporary = out.parent / f".analogist-{secrets.token_hex(8)}.tmp"
+    count = size = 0
+    try:
+        for name, content in folder_configs(checkpoint).items():
+            _folder((temporary / name).parent)
+            (temporary / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        for part in ("unet", "vae", "text"):
+            planned = _diffusers(checkpoint, part, dtype)
+            size += write(temporary / FOLDERS[part] / f"{STEMS[part]}.safetensors", planned, progress=progress)
+            count += len(planned)
+        given = checkpoint.tokenizer
+        words = tokenizer or {}
+        if given is not None:
+            words = {file.name: file.read_bytes() for file in sorted(given.iterdir()) if file.is_file()}
+        for name, content in words.items():
+            _folder(temporary / "tokenizer")
+            (temporary / "tokenizer" / name).write_bytes(content)
+        if out.exists():
+            out.rmdir()
+        os.replace(temporary, out)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(temporary)
+        if isinstance(error, OSError):
+            raise WeightsError(f"{out}: cannot be written ({error.strerror or error}); nothing was left behind") from None
+        raise
+    return sorted(path for path in out.rglob("*") if path.is_file()), count, size
+
+
+def _as_it_is(checkpoint: Checkpoint, dtype: torch.dtype | None) -> list[Planned]:
+    """Everything that a single file holds, under its own names; only weights change their precision."""
+    planned = []
+    for name, info in checkpoint.sources["unet"].found.tensors.items():
+        if info.dtype in TORCH_TYPES:
+            planned.append(_plan(name, Piece(info), dtype, info.shape))
+        elif info.dtype in OTHER_TYPES:
+            planned.append(_plan(name, Piece(info), OTHER_TYPES[info.dtype], info.shape))
+        else:
+            raise WeightsError(f"{info.path}: {name} has the type {info.dtype}, which cannot be written anew")
+    return planned
+
+
+def _diffusers(checkpoint: Checkpoint, part: str, dtype: torch.dtype | None) -> list[Planned]:
+    name_of = {"unet": outmaps.unet_to_diffusers, "vae": outmaps.vae_to_diffusers, "text": lambda name: f"text_model.{name}"}[part]
+    pieces = checkpoint.sources[part].mapped.pieces
+    return [_plan(name_of(name), piece, dtype, _linear(piece) if part == "vae" else piece.shape) for name, piece in pieces.items()]
+
+
+def _ldm(checkpoint: Checkpoint, part: str, dtype: torch.dtype | None, notes: list[str]) -> list[Planned]:
+    pieces = checkpoint.sources[part].mapped.pieces
+    if part == "unet":
+        geometry = checkpoint.unet["layers_per_block"], checkpoint.unet["depth"]
+        return [_plan(PREFIX[part] + outmaps.unet_to_ldm(name, *geometry), piece, dtype, piece.shape) for name, piece in pieces.items()]
+    if part == "vae":
+        levels = len(checkpoint.vae["channels"])
+        return [
+            _plan(PREFIX[part] + outmaps.vae_to_ldm(name, levels), piece, dtype, _convolved(name, piece)) for name, piece in pieces.items()
+        ]
+    if not checkpoint.family.startswith(families.SD2):
+        return [_plan(f"cond_stage_model.transformer.text_model.{name}", piece, dtype, piece.shape) for name, piece in pieces.items()]
+    return _openclip(pieces, checkpoint.text["num_hidden_layers"], dtype, notes)
+
+
+def _openclip(pieces: Mapping[str, Piece], layers: int, dtype: torch.dtype | None, notes: list[str]) -> list[Planned]:
+    """SD 2's text encoder as its single file has it: one more layer than runs, a projection and a scale, none of them used."""
+    prefix = "cond_stage_model.model."
+    planned: dict[str, Planned] = {}
+    stacked: dict[str, list[Piece]] = {}
+    for name, piece in pieces.items():
+        theirs = prefix + outmaps.text_to_openclip(name)
+        if ".attn.in_proj_" in theirs:
+            stacked.setdefault(theirs, []).append(piece)  # q, k, v: sorted below
+        else:
+            planned[theirs] = _plan(theirs, piece, dtype, piece.shape)
+    for theirs, parts in stacked.items():
+        order = sorted(parts, key=lambda piece: (piece.part or (0,), piece.info.name.replace("q_proj", "0").replace("k_proj", "1")))
+        shape = (3 * order[0].shape[0], *order[0].shape[1:])
+        kind = dtype or TORCH_TYPES[order[0].info.dtype]
+        planned[theirs] = Planned(theirs, kind, shape, lambda order=order, kind=kind: torch.cat([_read(piece, kind) for piece in order]))
+    last = f"{prefix}transformer.resblocks.{layers - 1}."
+    for name, plan in list(planned.items()):
+        if name.startswith(last):
+            copy = name.replace(last, f"{prefix}transformer.resblocks.{layers}.")
+            planned[copy] = Planned(copy, plan.dtype, plan.shape, plan.make)
+    width = planned[f"{prefix}ln_final.weight"]
+    side = width.shape[0]
+    projection, scale = f"{prefix}text_projection", f"{prefix}logit_scale"
+    planned[projection] = Planned(projection, width.dtype, (side, side), lambda: torch.eye(side, dtype=width.dtype))
+    planned[scale] = Planned(scale, width.dtype, (), lambda: torch.tensor(100.0).log().to(width.dtype))
+    notes.append(
+        f"text encoder: the single-file layout has a layer more than runs; block {layers} is a copy of the one before it, text_projection the "
+        "identity, logit_scale log 100. Nothing reads them, since the penultimate layer is used"
+    )
+    return list(planned.values())
+
+
+def _plan(name: str, piece: Piece, dtype: torch.dtype | None, shape: tuple[int, ...]) -> Planned:
+    kind = dtype or TORCH_TYPES[piece.info.dtype]
+    return Planned(name, kind, tuple(shape), lambda: _read(piece, kind).reshape(shape))
+
+
+def _read(piece: Piece, dtype: torch.dtype) -> Tensor:
+    """One of our parameters from disk, cast. Raises WeightsError where a finite number would not be finite any more."""
+    with safe_open(piece.info.path, "pt") as file:
+        tensor = file.get_tensor(piece.info.name)
+    if piece.part is not None:
+        index, count = piece.part
+        tensor = tensor.chunk(count)[index]
+    if tensor.dtype == dtype:
+        return tensor.clone()
+    cast = tensor.to(dtype)
+    if dtype == torch.float16 and not cast.isfinite().all() and tensor.to(torch.float32).isfinite().all():
+        largest = tensor.to(torch.float32).abs().max().item()
+        raise WeightsError(f"{piece.info.name}: holds {largest:.4g}, beyond float16's 65504; write bfloat16 or float32")
+    return cast
+
+
+def _linear(piece: Piece) -> tuple[int, ...]:
+    """[C, C, 1, 1] as [C, C]: diffusers' VAE attention is linear, and all its other 1x1 convolutions change the channels' number."""
+    shape = piece.shape
+    square = len(shape) == 4 and shape[2:] == (1, 1) and ".attn" in piece.info.name
+    return shape[:2] if square else shape
+
+
+def _convolved(name: str, piece: Piece) -> tuple[int, ...]:
+    return (*piece.shape[:2], 1, 1) if outmaps.VAE_ATTENTION.search(name) else piece.shape
+
+
+def _settings_beside(checkpoint: Checkpoint, out: Path, notes: list[str]) -> list[Path]:
+    """OUT.json where a single file alone would be read with other settings (heads, norm groups, scaling factor ...)."""
+    try:
+        alone = open_checkpoint(out)
+        same = all(getattr(alone, name) == getattr(checkpoint, name) for name in UNTOUCHED)
+    except WeightsError:
+        same = False
+    if same:
+        return []
+    configs = folder_configs(checkpoint)
+    content = {part: configs[f"{part}/config.json"] for part in ("unet", "vae", "text_encoder")}
+    content |= {"scheduler": configs["scheduler/scheduler_config.json"], "pad_token_id": checkpoint.pad_token_id}
+    if checkpoint.family.startswith(families.SD2):
+        content["text_layer"] = "penultimate"
+        content["text_encoder"] = {**content["text_encoder"], "num_hidden_layers": checkpoint.text["num_hidden_layers"] + 1}
+    beside = out.with_suffix(".json")
+    temporary = out.parent / f".analogist-{secrets.token_hex(8)}.tmp"
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, beside)
+    notes.append(f"{beside.name} beside it holds what its shapes do not tell; keep them together")
+    return [beside]
+
+
+def _check(checkpoint: Checkpoint, out: Path) -> None:
+    """Raises WeightsError unless the result describes itself as the source does."""
+    written = open_checkpoint(out)
+    for name in UNTOUCHED:
+        if getattr(written, name) != getattr(checkpoint, name):
+            raise WeightsError(f"{out}: written, but its {name} is {getattr(written, name)} where the source has {getattr(checkpoint, name)}")
+
+
+def _folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be made a folder ({error.strerror or error})") from None
