@@ -404,7 +404,7 @@ def test_the_page_says_what_was_left_out(browser, tmp_path):
 def test_a_notebooks_frame_shows_the_page(browser, tmp_path):
     frame = explore(fake_result(SMALL, shape_of((128, 128), steps=1), sites="up.1"))._repr_html_()
     path = tmp_path / "cell.html"
-    path.write_text(f"<!doctype html><meta charset=utf-8><body>{frame}</body>", encoding="utf-8")
+    path.write_text(f"<!doctype html><body>{frame}</body>", encoding="utf-8")  # and no charset: the page does not need one
     browser.driver.get("about:blank")
     browser.logs()
     browser.driver.get(f"file://{path}")

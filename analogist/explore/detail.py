@@ -60,6 +60,7 @@ LADDER = (
     Detail(steps=3, branches=1, heads=64, queries=256, keys=256, logit_steps=1, logit_tokens=256, images=1),
     Detail(steps=1, branches=1, heads=64, queries=256, keys=256, logit_steps=1, logit_tokens=64, images=1),
     Detail(steps=1, branches=1, heads=0, queries=256, keys=256, logit_steps=1, logit_tokens=64, images=1),
+    Detail(steps=1, branches=1, heads=0, queries=64, keys=256, logit_steps=1, logit_tokens=64, images=1),
     Detail(steps=1, branches=1, heads=0, queries=64, keys=64, logit_steps=1, logit_tokens=64, images=1),
 )  # fmt: skip
 

@@ -13,7 +13,7 @@ from .page import build, json_text, manifest, picture_entries
 from .plan import MAX_BYTES
 from .source import Source, from_folder, from_result
 
-HEIGHT = 860  # px, in a notebook
+HEIGHT = 740  # px, in a notebook
 
 
 class Explorer:
@@ -24,7 +24,7 @@ class Explorer:
 
     def __init__(self, page: str, notes: dict[str, list[str]], detail: Detail) -> None:
         self.html, self.notes, self.detail = page, notes, detail
-        self._bytes = page.encode("utf-8", "replace")  # a lone surrogate in a prompt has no UTF-8
+        self._bytes = page.encode("ascii")
 
     @property
     def nbytes(self) -> int:

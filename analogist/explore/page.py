@@ -82,21 +82,25 @@ def acting(source: Source, one) -> bool:
 
 def json_text(data: dict) -> str:
     """JSON that cannot end the element it stands in, nor start another."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 
 
 def build(data: dict, chunks: list[str], title: str) -> str:
-    """The whole page. Its policy allows this one script, by its hash, and no request at all."""
+    """The whole page, ASCII alone: read in whatever encoding, the script keeps its hash.
+
+    Its policy allows this one script, by that hash, and no request at all.
+    """
     script = '"use strict";\n(() => {\n' + "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS) + "\n})();\n"
+    script = "".join(one if one.isascii() else f"\\u{ord(one):04x}" for one in script)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
     stored = "\n".join(f'<script type="text/plain" id="chunk-{i}">{chunk}</script>' for i, chunk in enumerate(chunks))
     parts = {
         "POLICY": html.escape(policy, quote=False),
-        "TITLE": html.escape(title),
+        "TITLE": html.escape(title).encode("ascii", "xmlcharrefreplace").decode(),
         "STYLE": (ASSETS / "page.css").read_text(encoding="utf-8"),
         "MANIFEST": json_text(data),
         "CHUNKS": stored,
