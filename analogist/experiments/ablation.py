@@ -32,7 +32,11 @@ TABLE_EVERY = 60.0  # seconds between rewrites of the table while a study runs
 class Pool(Protocol):
     """What runs groups: this process, or workers elsewhere. Yields each group with its results and the seconds they took."""
 
-    def run(self, groups: Sequence[Group]) -> Iterator[tuple[Group, list[Done], float]]: ...
+    def measuring(self, metrics: Sequence[str]) -> "Pool":
+        """The same pool, whose workers measure these metrics."""
+
+    def run(self, groups: Sequence[Group]) -> Iterator[tuple[Group, list[Done], float]]:
+        """Runs groups, in any order."""
 
 
 class Local:
@@ -40,6 +44,10 @@ class Local:
 
     def __init__(self, worker: Worker, *, progress: bool = False) -> None:
         self.worker, self.progress = worker, progress
+
+    def measuring(self, metrics: Sequence[str]) -> "Local":
+        """Itself: the worker has its measurer."""
+        return self
 
     def run(self, groups: Sequence[Group]) -> Iterator[tuple[Group, list[Done], float]]:
         """Runs the groups in order."""
@@ -154,7 +162,7 @@ def carry_out(
     names = {job.key: f"{plan.study.inputs[job.input].file_name}_{job.seed}" for job in plan.jobs}
     missing = store.missing(groups)
     finished = len(mine) - sum(len(group.jobs) for group in missing)
-    pool = Local(worker, progress=progress) if pool is None else pool
+    pool = Local(worker, progress=progress) if pool is None else pool.measuring(worker.measurer.names)
     factors = factor_names(plan)
     written = time.monotonic()
     with tqdm(total=len(mine), initial=finished, desc=plan.study.name, unit="run", disable=not progress) as bar:

@@ -1,0 +1,168 @@
+"""Studies under attack: SIGKILL at random moments, dying Ray workers, nodes that come and go. Each ends with the same table."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from analogist.experiments.ablation import ablate, prepare
+from analogist.experiments.cluster import Loading, RayPool
+
+from tests.experiments_small import BASE, CHECKPOINT, PARITY, load_parity, without_times
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+
+def study_file(folder: Path, **changes) -> Path:
+    """24 runs of the parity checkpoint, two a group, with shared beginnings."""
+    data = {
+        "name": "kill", "factors": {"sac.scale": [1.3, 1.0, 1.8], "sac.steps": ["all", "1"], "text": ["on", "off"]}, "design": "full",
+        "base": BASE.replace(steps=3, strength=0.7).to_json(), "seeds": [1, 2], "size": 128, "group": 2, "batch": 2,
+        "inputs": [{"grid": str(PARITY / "grid.png"), "name": "grid", "prompt": "a boat"}], "metrics": ["mse_to_b"],
+    }  # fmt: skip
+    path = folder / "study.json"
+    path.write_text(json.dumps(data | changes))
+    return path
+
+
+def start(study: Path, out: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "analogist", "ablate", str(study), "--out", str(out), "--checkpoint", str(CHECKPOINT)]
+    return subprocess.Popen(
+        [*command, "--device", "cpu", "--quiet"], env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def committed(out: Path) -> int:
+    return len(list((out / "groups").glob("*.json")))
+
+
+def test_a_study_killed_ten_times_ends_with_the_table_of_the_uninterrupted_one(tmp_path) -> None:
+    study = study_file(tmp_path)
+    whole = start(study, tmp_path / "whole")
+    assert whole.wait(300) == 0, whole.stderr.read()
+    out, chance, kills, found = tmp_path / "killed", random.Random(7), 0, []
+    for _ in range(10):
+        process = start(study, out)
+        before = committed(out)
+        # somewhere between loading and the first commit, or just after it: at most one group is finished each time
+        until = before + chance.choice((0, 1, 1))
+        deadline = time.monotonic() + 120
+        while process.poll() is None and committed(out) < until and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0, 1.0))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+        found.append(committed(out))
+        for path in (out / "groups").glob("*.json"):
+            json.loads(path.read_text())  # never half-written
+    assert kills == 10 and found == sorted(found) and 0 < found[-1] <= 12
+    last = start(study, out)
+    assert last.wait(300) == 0, last.stderr.read()
+    assert without_times(out / "table.csv") == without_times(tmp_path / "whole" / "table.csv")
+    assert len(without_times(out / "table.csv")) == 1 + 24 * 2
+    for path in (tmp_path / "whole" / "pictures").iterdir():
+        assert (out / "pictures" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_parity()
+
+
+@pytest.fixture(scope="module")
+def one_process(model, tmp_path_factory):
+    """The study in one process: its table without times, and the study's path."""
+    folder = tmp_path_factory.mktemp("one")
+    path = study_file(folder)
+    ablate(path, folder / "out", model=model, progress=False, outputs=False)
+    return path, without_times(folder / "out" / "table.csv")
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A Ray cluster of one node with two cores, in processes of its own."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
+    node = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
+    made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+def pool(workers: int | None) -> RayPool:
+    return RayPool(Loading(checkpoint=str(CHECKPOINT), device="cpu", metrics=("mse_to_b",)), workers=workers, threads=1)
+
+
+class Disturbed:
+    """A pool that does something once, after the first group has come back."""
+
+    def __init__(self, inner: RayPool, then) -> None:
+        self.inner, self.then, self.groups = inner, then, []
+
+    def measuring(self, metrics):
+        return Disturbed(self.inner.measuring(metrics), self.then)
+
+    def run(self, groups):
+        for number, done in enumerate(self.inner.run(groups)):
+            self.groups.append(done[0].key)
+            if number == 0:
+                self.then()
+            yield done
+        assert sorted(self.groups) == sorted(group.key for group in groups)  # every group once
+
+
+def worker_pids() -> list[int]:
+    """Processes of the actors that hold models."""
+    import psutil
+
+    named = (p for p in psutil.process_iter(["name", "cmdline"]) if "_Held" in " ".join(p.info["cmdline"] or [p.info["name"] or ""]))
+    return [p.pid for p in named]
+
+
+def test_two_ray_workers_give_the_table_of_one_process_also_when_one_is_killed(model, one_process, cluster, tmp_path) -> None:
+    path, expected = one_process
+    killed = []
+
+    def kill() -> None:
+        deadline = time.monotonic() + 60
+        while not (pids := worker_pids()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(pids[0], signal.SIGKILL)
+        killed.append(pids[0])
+
+    ablate(path, tmp_path, model=model, pool=Disturbed(pool(2), kill), progress=False, outputs=False)
+    assert killed and without_times(tmp_path / "table.csv") == expected
+
+
+def test_nodes_may_come_and_go(model, one_process, cluster, tmp_path) -> None:
+    path, expected = one_process
+    added = cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
+
+    def remove() -> None:
+        cluster.remove_node(added, allow_graceful=False)
+        cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+
+    ablate(path, tmp_path, model=model, pool=Disturbed(pool(None), remove), progress=False, outputs=False)
+    assert without_times(tmp_path / "table.csv") == expected
+
+
+def test_a_ray_worker_that_cannot_load_the_model_is_one_clear_line(model, one_process, cluster, tmp_path) -> None:
+    broken = RayPool(Loading(checkpoint=str(CHECKPOINT), device="cpu", clip=str(tmp_path / "none")), workers=1, threads=1)
+    with pytest.raises(ValueError, match="a Ray worker cannot load the model.*clip network"):
+        list(broken.run(prepare(one_process[0], model).groups))
