@@ -40,7 +40,8 @@ def variants(config: AnalogistConfig) -> dict[str, tuple[str, AnalogistConfig]]:
         "SAC off, empty prompt": ("empty", config.replace(sac=None)),
         "CAM on": ("true", config.replace(cam=cam)),
         "CAM off": ("true", config.replace(cam=None)),
-        "both off": ("true", config.replace(sac=None, cam=None)),
+        "SAC on, published layers": ("true", config.replace(sac=SAC(Placement.layers(3, 11), scale=1.3))),
+        "CAM on, published layers": ("true", config.replace(cam=CAM(Placement.layers(3, 11)))),
     }
 
 
@@ -114,7 +115,9 @@ def summary(table: dict[str, dict[str, float]], name: str = "true prompt") -> di
 COMPARED = (
     ("SAC on", "SAC off"),
     ("SAC on, empty prompt", "SAC off, empty prompt"),
+    ("SAC on, published layers", "SAC off"),
     ("CAM on", "CAM off"),
+    ("CAM on, published layers", "CAM off"),
     ("true prompt", "empty prompt"),
     ("wrong prompt", "empty prompt"),
 )
