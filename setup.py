@@ -35,6 +35,7 @@ setup(
         "pillow>=10.1",
         "numpy>=1.26",
         "tqdm>=4.66",
+        "filelock>=3.12",
     ],
     extras_require={
         "test": [
@@ -42,6 +43,9 @@ setup(
             "transformers[serving]>=5.0",
         ],  # fmt: skip
         "plots": ["matplotlib>=3.8"],
+        "eval": ["torchmetrics>=1.4", "pyarrow>=15"],
+        "perceptual": ["torchvision>=0.19", "torch-fidelity>=0.3"],  # LPIPS and Inception FID; not to be had on every mirror
+        "cluster": ["ray>=2.9"],
         "prompting": ["openai>=1.40"],
         "local-vlm": ["torchvision>=0.19", "num2words>=0.5"],  # what some families' processors need besides transformers
         "notebooks": ["nbformat>=5.10", "nbclient>=0.10", "ipykernel>=6.29"],
