@@ -89,6 +89,19 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         assert same_state(tmp_path / f"{part}.safetensors", whole / f"{part}.safetensors")
 
 
+def test_training_goes_on_from_an_exported_folder_alone(whole: Path, recipe_file: Path, tmp_path: Path) -> None:
+    assert run("export", recipe_file, whole, "--to", str(tmp_path / "folder")) == 0
+    out = tmp_path / "on"
+    assert run("unet", recipe_file, out, "--init", str(tmp_path / "folder"), "--steps", "0") == 0
+    before, after = load_file(whole / "unet.safetensors"), load_file(out / "unet.safetensors")
+    exported = {name: tensor for name, tensor in before.items() if name.startswith("ema/")}
+    assert exported
+    for name, tensor in exported.items():
+        assert torch.equal(after[name.replace("ema/", "model/")], tensor.half().float()), name
+    vae, adopted = load_file(whole / "vae.safetensors"), load_file(out / "vae.safetensors")
+    assert all(torch.equal(adopted[name], tensor.half().float()) for name, tensor in vae.items() if name.startswith("ema/"))
+
+
 def test_training_lowers_the_loss(recipe_file: Path, tmp_path: Path) -> None:
     assert run("vae", recipe_file, tmp_path, "--steps", "40") == 0
     entries = [json.loads(line) for line in (tmp_path / "vae.jsonl").read_text().splitlines()]

@@ -19,6 +19,7 @@ EXAMPLE = """examples:
   python -m analogist.lab.train vae  --out runs/lab --minutes 20
   python -m analogist.lab.train unet --out runs/lab --minutes 90      # goes on by itself when called again
   python -m analogist.lab.train export --out runs/lab --to weights/lab
+  python -m analogist.lab.train unet --init weights/lab --out runs/on --steps 2000   # trains on from a finished checkpoint
   python -m analogist.lab.train vae  --recipe fine --device cuda --out runs/fine
 """
 
@@ -40,7 +41,8 @@ def parser() -> argparse.ArgumentParser:
                    help="CPU threads (default: all, or one where other jobs make that faster; a fixed number gives the same bits)")
     p.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16",
                    help="of the networks while training (default: bfloat16)")
-    p.add_argument("--init", type=Path, help="start from an exported checkpoint folder instead of random weights")
+    p.add_argument("--init", type=Path,
+                   help="start from an exported checkpoint folder instead of random weights (unet: its VAE too, if --out has none)")
     p.add_argument("--to", type=Path, help="export: the folder to write")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     return p
@@ -74,7 +76,10 @@ def run(args: argparse.Namespace) -> None:
         task = VAETask(recipe, device)
     else:
         from .unet_task import UNetTask
+        from .warm import adopt_vae
 
+        if args.init is not None and not (args.out / "vae.safetensors").exists():
+            adopt_vae(args.out, args.init, recipe)
         task = UNetTask(recipe, device, args.out)
     if args.init is not None and not (args.out / f"{task.name}.safetensors").exists():
         from .warm import warm_start

@@ -4,10 +4,27 @@ from pathlib import Path
 
 import torch
 
-from analogist.weights.load import open_checkpoint
+from analogist.models.vae import VAE
+from analogist.weights.load import Checkpoint, open_checkpoint
 
 from .loop import Task
-from .state import TrainingError
+from .recipe import Recipe
+from .state import TrainingError, save_state
+
+
+def adopt_vae(training: Path, folder: Path, recipe: Recipe) -> None:
+    """Put a checkpoint folder's autoencoder into a training folder that has none, as if it had been trained there.
+
+    Raises ValueError (WeightsError) where the folder is no such checkpoint, TrainingError where its geometry is another.
+    """
+    checkpoint = _opened(folder)
+    with torch.device("meta"):
+        vae = VAE(recipe.vae)
+    _load_same(checkpoint, "vae", vae, folder)
+    weights = {f"vae.{name}": p.detach() for name, p in vae.named_parameters()}
+    groups = {group: {name: p.clone() for name, p in weights.items()} for group in ("model", "ema")}
+    groups |= {group: {name: torch.zeros_like(p) for name, p in weights.items()} for group in ("first", "second")}
+    save_state(training / "vae.safetensors", groups, recipe.vae_training.steps, recipe.identity("vae"))
 
 
 def warm_start(task: Task, folder: Path) -> None:
@@ -15,14 +32,20 @@ def warm_start(task: Task, folder: Path) -> None:
 
     Raises ValueError (WeightsError) where the folder is no such checkpoint or its geometry is another.
     """
+    checkpoint = _opened(folder)
+    for part in {"vae": ("vae",), "unet": ("text", "unet")}[task.name]:
+        _load_same(checkpoint, part, getattr(task.network, part), folder)
+    task.network.requires_grad_(True)
+
+
+def _opened(folder: Path) -> Checkpoint:
     if not folder.is_dir():
         raise TrainingError(f"--init {folder}: no such folder; give an exported checkpoint such as weights/lab")
-    checkpoint = open_checkpoint(folder)
-    parts = {"vae": ("vae",), "unet": ("text", "unet")}[task.name]
-    for part in parts:
-        module = getattr(task.network, part)
-        before = {name: tensor.shape for name, tensor in module.state_dict().items()}
-        getattr(checkpoint, f"load_{part}")(module, dtype=torch.float32)
-        if {name: tensor.shape for name, tensor in module.state_dict().items()} != before:
-            raise TrainingError(f"--init {folder}: its {part} has another geometry than the recipe")
-    task.network.requires_grad_(True)
+    return open_checkpoint(folder)
+
+
+def _load_same(checkpoint: Checkpoint, part: str, module: torch.nn.Module, folder: Path) -> None:
+    before = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    getattr(checkpoint, f"load_{part}")(module, dtype=torch.float32)
+    if {name: tensor.shape for name, tensor in module.state_dict().items()} != before:
+        raise TrainingError(f"--init {folder}: its {part} has another geometry than the recipe")
