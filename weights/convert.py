@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from . import families, outmaps
@@ -29,7 +28,7 @@ from .reader import TORCH_TYPES
 from .writer import OTHER_TYPES, Planned, write
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-UNTOUCHED = ("unet", "vae", "text", "scheduler", "text_layer", "pad_token_id", "family")  # what both ends must say of themselves
+UNTOUCHED = ("unet", "vae", "text", "scheduler", "pad_token_id", "family")  # what both ends must say of themselves
 PREFIX = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
 
 
@@ -62,7 +61,9 @@ def convert(
     Raises WeightsError where the source is no complete checkpoint, out is in the way, or a number does not fit the dtype.
     """
     if dtype is not None and dtype not in DTYPES:
-        raise WeightsError(f"dtype {dtype}: weights are written as one of {', '.join(str(known) for known in DTYPES)}, or as they are")
+        raise WeightsError(
+            f"dtype {dtype}: weights are written as one of {', '.join(str(known) for known in DTYPES)}, or as they are"
+        )
     out = Path(out)
     single = out.suffix.lower() == ".safetensors"
     if out.exists() and not (out.is_dir() and not single and not any(out.iterdir())):
@@ -85,7 +86,11 @@ def convert(
 
 
 def _write_folder(
-    checkpoint: Checkpoint, out: Path, dtype: torch.dtype | None, tokenizer: Mapping[str, bytes] | None, progress: Callable[[int], None] | None
+    checkpoint: Checkpoint,
+    out: Path,
+    dtype: torch.dtype | None,
+    tokenizer: Mapping[str, bytes] | None,
+    progress: Callable[[int], None] | None,
 ) -> tuple[list[Path], int, int]:
     """The folder beside its place, then renamed there."""
     _folder(out.parent)
@@ -132,23 +137,33 @@ def _as_it_is(checkpoint: Checkpoint, dtype: torch.dtype | None) -> list[Planned
 
 
 def _diffusers(checkpoint: Checkpoint, part: str, dtype: torch.dtype | None) -> list[Planned]:
-    name_of = {"unet": outmaps.unet_to_diffusers, "vae": outmaps.vae_to_diffusers, "text": lambda name: f"text_model.{name}"}[part]
+    name_of = {"unet": outmaps.unet_to_diffusers, "vae": outmaps.vae_to_diffusers, "text": lambda name: f"text_model.{name}"}[
+        part
+    ]
     pieces = checkpoint.sources[part].mapped.pieces
-    return [_plan(name_of(name), piece, dtype, _linear(piece) if part == "vae" else piece.shape) for name, piece in pieces.items()]
+    return [
+        _plan(name_of(name), piece, dtype, _linear(piece) if part == "vae" else piece.shape) for name, piece in pieces.items()
+    ]
 
 
 def _ldm(checkpoint: Checkpoint, part: str, dtype: torch.dtype | None, notes: list[str]) -> list[Planned]:
     pieces = checkpoint.sources[part].mapped.pieces
     if part == "unet":
         geometry = checkpoint.unet["layers_per_block"], checkpoint.unet["depth"]
-        return [_plan(PREFIX[part] + outmaps.unet_to_ldm(name, *geometry), piece, dtype, piece.shape) for name, piece in pieces.items()]
+        return [
+            _plan(PREFIX[part] + outmaps.unet_to_ldm(name, *geometry), piece, dtype, piece.shape)
+            for name, piece in pieces.items()
+        ]
     if part == "vae":
         levels = len(checkpoint.vae["channels"])
         return [
-            _plan(PREFIX[part] + outmaps.vae_to_ldm(name, levels), piece, dtype, _convolved(name, piece)) for name, piece in pieces.items()
+            _plan(PREFIX[part] + outmaps.vae_to_ldm(name, levels), piece, dtype, _convolved(name, piece))
+            for name, piece in pieces.items()
         ]
     if not checkpoint.family.startswith(families.SD2):
-        return [_plan(f"cond_stage_model.transformer.text_model.{name}", piece, dtype, piece.shape) for name, piece in pieces.items()]
+        return [
+            _plan(f"cond_stage_model.transformer.text_model.{name}", piece, dtype, piece.shape) for name, piece in pieces.items()
+        ]
     return _openclip(pieces, checkpoint.text["num_hidden_layers"], dtype, notes)
 
 
@@ -164,10 +179,14 @@ def _openclip(pieces: Mapping[str, Piece], layers: int, dtype: torch.dtype | Non
         else:
             planned[theirs] = _plan(theirs, piece, dtype, piece.shape)
     for theirs, parts in stacked.items():
-        order = sorted(parts, key=lambda piece: (piece.part or (0,), piece.info.name.replace("q_proj", "0").replace("k_proj", "1")))
+        order = sorted(
+            parts, key=lambda piece: (piece.part or (0,), piece.info.name.replace("q_proj", "0").replace("k_proj", "1"))
+        )
         shape = (3 * order[0].shape[0], *order[0].shape[1:])
         kind = dtype or TORCH_TYPES[order[0].info.dtype]
-        planned[theirs] = Planned(theirs, kind, shape, lambda order=order, kind=kind: torch.cat([_read(piece, kind) for piece in order]))
+        planned[theirs] = Planned(
+            theirs, kind, shape, lambda order=order, kind=kind: torch.cat([_read(piece, kind) for piece in order])
+        )
     last = f"{prefix}transformer.resblocks.{layers - 1}."
     for name, plan in list(planned.items()):
         if name.startswith(last):
@@ -192,17 +211,20 @@ def _plan(name: str, piece: Piece, dtype: torch.dtype | None, shape: tuple[int, 
 
 def _read(piece: Piece, dtype: torch.dtype) -> Tensor:
     """One of our parameters from disk, cast. Raises WeightsError where a finite number would not be finite any more."""
-    with safe_open(piece.info.path, "pt") as file:
-        tensor = file.get_tensor(piece.info.name)
-    if piece.part is not None:
-        index, count = piece.part
-        tensor = tensor.chunk(count)[index]
-    if tensor.dtype == dtype:
-        return tensor.clone()
+    info = piece.info
+    stored = (TORCH_TYPES | OTHER_TYPES)[info.dtype]
+    shape = torch.Size(piece.shape)
+    size = shape.numel() * stored.itemsize
+    content = bytearray(size)
+    with open(info.path, "rb") as file:
+        file.seek(info.start + (piece.part[0] * size if piece.part else 0))
+        if file.readinto(content) != size:
+            raise WeightsError(f"{info.path}: the file became shorter while it was read")
+    tensor = torch.frombuffer(content, dtype=stored).view(shape) if size else torch.empty(shape, dtype=stored)
     cast = tensor.to(dtype)
-    if dtype == torch.float16 and not cast.isfinite().all() and tensor.to(torch.float32).isfinite().all():
-        largest = tensor.to(torch.float32).abs().max().item()
-        raise WeightsError(f"{piece.info.name}: holds {largest:.4g}, beyond float16's 65504; write bfloat16 or float32")
+    if dtype == torch.float16 and stored != dtype and not cast.isfinite().all() and tensor.float().isfinite().all():
+        largest = tensor.float().abs().max().item()
+        raise WeightsError(f"{info.name}: holds {largest:.4g}, beyond float16's 65504; write bfloat16 or float32")
     return cast
 
 
@@ -245,7 +267,9 @@ def _check(checkpoint: Checkpoint, out: Path) -> None:
     written = open_checkpoint(out)
     for name in UNTOUCHED:
         if getattr(written, name) != getattr(checkpoint, name):
-            raise WeightsError(f"{out}: written, but its {name} is {getattr(written, name)} where the source has {getattr(checkpoint, name)}")
+            raise WeightsError(
+                f"{out}: written, but its {name} is {getattr(written, name)} where the source has {getattr(checkpoint, name)}"
+            )
 
 
 def _folder(path: Path) -> None:

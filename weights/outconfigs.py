@@ -47,7 +47,8 @@ def _unet(checkpoint: Checkpoint) -> dict[str, object]:
     attends = [depth > 0 for depth in fields["depth"]]
     heads = list(fields["heads"])
     pieces = checkpoint.sources["unet"].mapped.pieces
-    linear = any(name.endswith(".proj_in.weight") and ".attn." in name and len(piece.shape) == 2 for name, piece in pieces.items())
+    around = [piece for name, piece in pieces.items() if name.endswith(".proj_in.weight") and ".ff." not in name]
+    linear = all(len(piece.shape) == 2 for piece in around)
     return {
         "_class_name": "UNet2DConditionModel",
         "act_fn": "silu",

@@ -21,7 +21,14 @@ from .header import ITEM_SIZE
 from .reader import TORCH_TYPES
 
 # Whole numbers too: a single file written anew keeps its schedule counters and positions.
-OTHER_TYPES = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}
+OTHER_TYPES = {
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 CODES = {dtype: code for code, dtype in {**TORCH_TYPES, **OTHER_TYPES}.items()}
 
 
@@ -61,7 +68,9 @@ def write(path: Path, planned: Sequence[Planned], *, progress: Callable[[int], N
             for plan in planned:
                 tensor = plan.make().contiguous()
                 if tuple(tensor.shape) != plan.shape or tensor.dtype != plan.dtype:
-                    raise WeightsError(f"{plan.name}: {list(tensor.shape)} {tensor.dtype} instead of {list(plan.shape)} {plan.dtype}")
+                    raise WeightsError(
+                        f"{plan.name}: {list(tensor.shape)} {tensor.dtype} instead of {list(plan.shape)} {plan.dtype}"
+                    )
                 if plan.bytes:
                     file.write(memoryview((ctypes.c_char * plan.bytes).from_address(tensor.data_ptr())).cast("B"))
                 if progress is not None:
