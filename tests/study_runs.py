@@ -26,7 +26,7 @@ class Blanks:
 
 
 def shape(*, images: int = 2, branches: int = 2, hw=(16, 16), rows: int = 2, steps: int = 3) -> RunShape:
-    prompts = ("bad cat", "a cat a hat")[-branches:]
+    prompts = ("cat bad", "a cat a hat")[-branches:]
     return RunShape(
         steps=steps, times=TIMES[:steps], branches=branches, images=images, latent=hw, size=(8 * hw[0], 8 * hw[1]), rows=rows,
         tokens=TOKENS, words=Blanks(), prompts=prompts,

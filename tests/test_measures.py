@@ -224,7 +224,7 @@ def test_start_end_padding_and_all_words_sum_to_one(maps):
 
 def test_the_negative_prompt_has_its_own_heat(maps):
     heat = word_heat(maps, "bad", branch="negative")
-    assert heat.columns == (1,) and not torch.equal(heat.values, word_heat(maps, 1).values)
+    assert heat.columns == (2,) and not torch.equal(heat.values, word_heat(maps, 2).values)
     for arguments, message in [
         ({"word": "bad"}, "'bad' is not in"),
         ({"word": 7}, "text columns .7. were not captured"),

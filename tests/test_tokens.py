@@ -13,7 +13,7 @@ from analogist.study.words import branch_columns, columns_of
 from analogist.text import PromptCutWarning, TextEncoder, load_tokenizer
 from tests.study_runs import sample
 
-PROMPT = "a snowboarding cat, a cat on a café table 🐱"
+PROMPT = "a snowboarding zoetropical cat, a cat on a café table 🐱"
 NEGATIVE = "blurry cat"
 
 
@@ -46,11 +46,11 @@ def spelled(text: TextEncoder, prompt: str, columns: tuple[int, ...]) -> str:
 
 def test_a_word_split_into_several_tokens_has_all_of_them(run, text):
     whole = PROMPT + ", best quality"
-    for word in ("snowboarding", "café", "table", "🐱", "quality"):
+    for word in ("snowboarding", "zoetropical", "café", "table", "🐱", "quality"):
         assert spelled(text, whole, columns_of(word, "text", run)) == word
-    assert len(columns_of("🐱", "text", run)) >= 1
-    tokens = [int(i) for i in text.ids([whole])[0]]
-    assert len(columns_of("snowboarding", "text", run)) == tokens.index(text.ids(["cat"])[0][1]) - 2
+    ids = text.ids([whole])[0].tolist()
+    first, cat = columns_of("snowboarding", "text", run)[-1], ids.index(int(text.ids(["cat"])[0][1]))
+    assert columns_of("zoetropical", "text", run) == tuple(range(first + 1, cat)) and cat - first > 2
 
 
 def test_a_repeated_word_has_every_place(run, text):
@@ -107,10 +107,10 @@ def test_a_text_given_as_tensor_has_columns_but_no_words(tiny_unet):
 
 
 def test_heat_of_a_split_word_is_the_sum_of_its_tokens(maps, run):
-    columns = columns_of("snowboarding", "text", run)
-    heat = word_heat(maps, "snowboarding")
+    columns = columns_of("zoetropical", "text", run)
+    heat = word_heat(maps, "zoetropical")
     parts = [word_heat(maps, column).values for column in columns]
-    assert heat.columns == columns
+    assert heat.columns == columns and len(columns) > 1
     torch.testing.assert_close(heat.values, sum(parts))
     first = word_heat(maps, "cat", occurrence=0)
     assert first.columns == columns_of("cat", "text", run)[:1]
