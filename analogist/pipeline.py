@@ -1,7 +1,7 @@
 """Analogist: A : A' :: B : B'. Loads a checkpoint and runs the method, as a generator of steps or as one call."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 from analogist import hub, weights
 from analogist.config import NEGATIVE_PROMPT, PROMPT_SUFFIX, AnalogistConfig
 from analogist.grid import PromptGrid, check_size, to_image
+from analogist.loras import Lora, as_list, described
 from analogist.memory import images_at_once
 from analogist.models.control import FORMS
 from analogist.models.ddim import alpha_bars, ddim_times
@@ -28,6 +29,7 @@ from analogist.study.edits import Edits
 from analogist.study.tap import RunShape, StudyTap
 from analogist.text import TextEncoder
 from analogist.weights.load import Checkpoint, open_checkpoint
+from analogist.weights.lora import LoraReport, merge_lora
 
 if TYPE_CHECKING:
     from analogist.study.known import Inversion, Known
@@ -106,11 +108,13 @@ class Analogist:
         self.alpha_bar_end = torch.ones((), device=device) if schedule["set_alpha_to_one"] else self.alpha_bars[0]
         self.steps_offset: int = schedule["steps_offset"]
         self.source: str | None = None  # the name or hub id it was asked for by
+        self.loras: tuple[LoraReport, ...] = ()  # what was merged into it
 
     @classmethod
     def from_checkpoint(
         cls, path: str | Path | None = None, *, config: str | Path | dict | None = None, vae: str | Path | None = None,
         device: str | torch.device | None = None, dtype: str | torch.dtype | None = None, attention: str = "auto", ema: bool = False,
+        lora: Lora | Sequence[Lora] | None = None,
     ) -> "Analogist":  # fmt: skip
         """Loads a checkpoint.
 
@@ -119,11 +123,13 @@ class Analogist:
         config: a folder, JSON file or dict for what shapes can't tell (heads, norm groups). vae: for files that hold none.
         device None: cuda, else mps, else cpu. dtype None: float16 on cuda, else float32. attention: "auto", "explicit" or
         "fused", the default of every call. ema: take the EMA weights where a file holds both.
+        lora: LoRA files merged into UNet and text encoder, each a path or (path, scale).
         Raises ValueError (WeightsError) that says what the file is and what to do.
         """
         device = pick_device(device)
         dtype = pick_dtype(dtype, device)
         _form(attention)
+        loras = as_list(lora)
         found = lab_checkpoint() if path is None else hub.find(path, dtype="fp32" if dtype == torch.float32 else "fp16")
         checkpoint = open_checkpoint(found, config=config, vae=vae, ema=ema)
         with torch.device("meta"):
@@ -131,10 +137,12 @@ class Analogist:
         checkpoint.load_unet(unet, dtype=dtype, device=device)
         checkpoint.load_vae(autoencoder, dtype=dtype, device=device)
         text = TextEncoder.from_checkpoint(checkpoint, dtype=dtype, device=device)
+        merged = [merge_lora(file, unet, text.model, scale=scale) for file, scale in loras]
         for network in (unet, autoencoder, text.model):
             network.eval().requires_grad_(False)
         model = cls(checkpoint, unet, autoencoder, text, device=device, dtype=dtype, attention=attention)
         checkpoint.fingerprint  # noqa: B018 - read now: the file may be replaced later
+        model.loras = tuple(merged)
         model.source = None if path is None or hub.is_local(path) else str(path)
         if not model.trained:
             warnings.warn(f"{checkpoint.path}: this checkpoint is not trained, its pictures mean nothing", UntrainedWarning, stacklevel=2)
@@ -235,7 +243,7 @@ class Analogist:
         c = self.checkpoint
         return {
             "name": self.source or Path(c.path).name, "family": c.family, "layout": c.layout, "fingerprint": c.fingerprint,
-            "trained": self.trained, "notes": list(c.notes),
+            "trained": self.trained, "notes": list(c.notes), **({"lora": described(self.loras)} if self.loras else {}),
         }  # fmt: skip
 
     def size_multiples(self, rows: int = 2) -> tuple[int, int]:

@@ -55,9 +55,10 @@ def test_our_names_go_back_to_every_published_name(family):
         ("folder", "text"): lambda name: "text_model." + name,
         ("single", "unet"): lambda name: "model.diffusion_model." + outmaps.unet_to_ldm(name, 2, depth),
         ("single", "vae"): lambda name: "first_stage_model." + outmaps.vae_to_ldm(name, 4),
-        ("single", "text"): lambda name: (
-            f"cond_stage_model.transformer.text_model.{name}" if family == "sd15" else "cond_stage_model.model." + outmaps.text_to_openclip(name)
-        ),
+        ("single", "text"): {
+            "sd15": lambda name: f"cond_stage_model.transformer.text_model.{name}",
+            "sd2": lambda name: "cond_stage_model.model." + outmaps.text_to_openclip(name),
+        }[family],
     }  # fmt: skip
     for (layout, part), name_of in back.items():
         listed = entries["folder"][part] if layout == "folder" else entries["single"]

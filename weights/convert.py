@@ -198,8 +198,8 @@ def _openclip(pieces: Mapping[str, Piece], layers: int, dtype: torch.dtype | Non
     planned[projection] = Planned(projection, width.dtype, (side, side), lambda: torch.eye(side, dtype=width.dtype))
     planned[scale] = Planned(scale, width.dtype, (), lambda: torch.tensor(100.0).log().to(width.dtype))
     notes.append(
-        f"text encoder: the single-file layout has a layer more than runs; block {layers} is a copy of the one before it, text_projection the "
-        "identity, logit_scale log 100. Nothing reads them, since the penultimate layer is used"
+        f"text encoder: the single-file layout has a layer more than runs; block {layers} is a copy of the one before it, "
+        "text_projection the identity, logit_scale log 100. Nothing reads them, since the penultimate layer is used"
     )
     return list(planned.values())
 
@@ -266,10 +266,9 @@ def _check(checkpoint: Checkpoint, out: Path) -> None:
     """Raises WeightsError unless the result describes itself as the source does."""
     written = open_checkpoint(out)
     for name in UNTOUCHED:
-        if getattr(written, name) != getattr(checkpoint, name):
-            raise WeightsError(
-                f"{out}: written, but its {name} is {getattr(written, name)} where the source has {getattr(checkpoint, name)}"
-            )
+        held, want = getattr(written, name), getattr(checkpoint, name)
+        if held != want:
+            raise WeightsError(f"{out}: written, but its {name} is {held} where the source has {want}")
 
 
 def _folder(path: Path) -> None:

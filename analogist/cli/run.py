@@ -44,6 +44,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     model.add_argument("--checkpoint-config", metavar="PATH", help="folder or JSON file for what tensor shapes can't tell")
     model.add_argument("--vae", metavar="PATH", help="file or folder, for checkpoints that hold no VAE")
     model.add_argument("--ema", action="store_true", help="take the EMA weights where a file holds both")
+    model.add_argument("--lora", metavar="FILE[:SCALE]", action="append", help="a LoRA file to merge; may be given several times")
     model.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the best there is)")
     model.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float16 on cuda, else float32)")
     model.add_argument("--attention", choices=("auto", "explicit", "fused"), help="form of attention (default: auto)")
@@ -122,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
 
     from analogist.config import AnalogistConfig
     from analogist.explore import PAGE, explore, for_explorer, save_maps
+    from analogist.loras import check_repeat, from_flag
     from analogist.output import Repeat, prompt_names, save_result, write_input, write_record
     from analogist.pipeline import DEFAULT, Analogist
     from analogist.tasks import task
@@ -175,6 +177,7 @@ def run(args: argparse.Namespace) -> int:
         "config": given(args.checkpoint_config, "", extras.get("checkpoint_config")),
         "vae": given(args.vae, "", extras.get("vae")),
         "ema": args.ema or extras.get("ema", False),
+        "lora": extras.get("lora", []) if args.lora is None else [from_flag(text) for text in args.lora],
     }
     model = Analogist.from_checkpoint(
         checkpoint, **loading, device=given(args.device, "device", None), dtype=given(args.dtype, "dtype", None),
@@ -185,6 +188,8 @@ def run(args: argparse.Namespace) -> int:
             f"{model.checkpoint.path}: not the checkpoint of {args.config} (its content key differs); "
             "give --checkpoint to use it all the same"
         )
+    if repeat is not None and args.lora is None and model.loras:
+        check_repeat(kept["checkpoint"]["lora"], model.describe()["lora"], args.config)
     if args.task is not None:
         base = preset.config
     elif args.config is None:
@@ -224,6 +229,7 @@ def run(args: argparse.Namespace) -> int:
     inputs = {key: _absolute(getattr(args, key)) for key in ("a", "a_prime", "b", "grid") if getattr(args, key) is not None}
     inputs |= {"example": args.example} if args.example is not None else {}
     inputs |= {"checkpoint_config": _absolute(loading["config"]), "vae": _absolute(loading["vae"]), "ema": loading["ema"]}
+    inputs |= {"lora": [[_absolute(path), scale] for path, scale in loading["lora"]]} if loading["lora"] else {}
     where = model.source or _absolute(checkpoint)
     print(write_record(records, out, checkpoint=where, inputs=inputs, seconds=time.perf_counter() - started, author=author))
     return 0

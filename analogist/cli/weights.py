@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from analogist.cli import weights_convert, weights_fetch
+from analogist.cli import weights_convert, weights_fetch, weights_verify
 
 if TYPE_CHECKING:  # --help imports no torch
     from analogist.weights.strict import Comparison
@@ -24,8 +24,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Adds the command `weights` with its subcommands."""
     parser = subparsers.add_parser(
         "weights",
-        help="look at checkpoint files, fetch known ones, convert them",
-        description="Looks at checkpoint files, fetches known ones, converts them.",
+        help="look at checkpoint files, fetch known ones, verify, convert",
+        description="Looks at checkpoint files, fetches known ones, verifies and converts them.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -42,6 +42,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     inspect.add_argument("--variant", metavar="NAME", help='of the files in a folder, such as "fp16" (default: full, else fp16)')
     inspect.set_defaults(run=run)
     weights_fetch.add_parsers(commands)
+    weights_verify.add_parser(commands)
     weights_convert.add_parser(commands)
     return parser
 

@@ -1,0 +1,43 @@
+"""LoRA files as users give them, and what a record says of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from analogist.weights.lora import LoraReport
+
+Lora = str | Path | tuple[str | Path, float]  # a file, at scale 1, or (file, scale)
+
+
+def as_list(lora: "Lora | Sequence[Lora] | None") -> list[tuple[Path, float]]:
+    """(file, scale) of each. Raises ValueError for anything else."""
+    if lora is None:
+        return []
+    single = isinstance(lora, str | Path) or (isinstance(lora, tuple) and len(lora) == 2 and isinstance(lora[1], int | float))
+    found = []
+    for one in [lora] if single else lora:
+        path, scale = one if isinstance(one, tuple | list) and len(one) == 2 else (one, 1.0)
+        if not isinstance(path, str | Path) or isinstance(scale, bool) or not isinstance(scale, int | float):
+            raise ValueError(f"lora {one!r}: give a file, or (file, scale)")
+        found.append((Path(path), float(scale)))
+    return found
+
+
+def from_flag(text: str) -> tuple[str, float]:
+    """FILE or FILE:SCALE of the command line."""
+    path, colon, scale = text.rpartition(":")
+    try:
+        return (path, float(scale)) if colon else (text, 1.0)
+    except ValueError:  # a colon of the path itself
+        return text, 1.0
+
+
+def described(reports: Sequence[LoraReport]) -> list[dict]:
+    """For the record: name, content key, scale and what was merged; no path."""
+    return [{"name": r.path.name, "sha256": r.sha256, "scale": r.scale, "modules": r.modules} for r in reports]
+
+
+def check_repeat(kept: list[dict], now: list[dict], record: str | Path) -> None:
+    """Raises ValueError where a repeat would merge another file than its record says."""
+    for before, after in zip(kept, now, strict=True):
+        if before["sha256"] != after["sha256"]:
+            raise ValueError(f"{after['name']}: not the LoRA of {record} (its content differs); give --lora to use it all the same")

@@ -1,0 +1,202 @@
+"""LoRA files in every naming that is met, merged as the formula says, and refused whole where anything does not fit."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from analogist import Analogist
+from analogist.cli.main import main
+from analogist.weights import WeightsError
+from analogist.weights.lora import merge_lora
+from tests.checkpoints import PARITY
+from tests.test_cli import fails
+
+CHECKPOINT = PARITY / "checkpoint"
+Q = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"  # a module in diffusers' names
+K = "up_blocks.1.attentions.2.transformer_blocks.0.attn2.to_k"
+OUT = "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"
+TEXT = "encoder.layers.1.self_attn.v_proj"
+OURS = {  # the same parameters in our names
+    Q: "down.1.attn.0.blocks.0.self.to_q.weight",
+    K: "up.1.attn.2.blocks.0.cross.to_k.weight",
+    OUT: "mid.attn.0.blocks.0.cross.to_out.weight",
+}
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return Analogist.from_checkpoint(CHECKPOINT, device="cpu")
+
+
+@pytest.fixture
+def model():
+    return Analogist.from_checkpoint(CHECKPOINT, device="cpu")
+
+
+def factors(shape: tuple[int, int], rank: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """(down [rank in], up [out rank])."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rank, shape[1], generator=generator), torch.randn(shape[0], rank, generator=generator)
+
+
+def parameter(model: Analogist, module: str) -> torch.Tensor:
+    if module == TEXT:
+        return next(p for name, p in model.text.model.named_parameters() if name.endswith(TEXT + ".weight"))
+    return model.unet.get_parameter(OURS[module])
+
+
+NAMINGS = {
+    "kohya": lambda m: ("lora_te_text_model_" if m == TEXT else "lora_unet_") + m.replace(".", "_") + ".lora_{kohya}.weight",
+    "kohya te1": lambda m: ("lora_te1_text_model_" if m == TEXT else "lora_unet_") + m.replace(".", "_") + ".lora_{kohya}.weight",
+    "peft": lambda m: ("text_encoder.text_model." if m == TEXT else "unet.") + m + ".lora_{peft}.weight",
+    "peft default": lambda m: ("text_encoder." if m == TEXT else "unet.") + m + ".lora_{peft}.default.weight",
+    "diffusers": lambda m: ("text_encoder.text_model." if m == TEXT else "unet.") + m + ".lora.{kohya}.weight",
+    "diffusers linear": lambda m: ("text_encoder.text_model." if m == TEXT else "unet.") + m + ".lora_linear_layer.{kohya}.weight",
+}
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_every_naming_is_merged_as_the_formula_says(tmp_path, plain, model, naming):
+    tensors, expected = {}, {}
+    for i, module in enumerate((Q, K, OUT, TEXT)):
+        before = parameter(plain, module)
+        down, up = factors(before.shape, seed=i)
+        stem = NAMINGS[naming](module)
+        tensors[stem.format(kohya="down", peft="A")], tensors[stem.format(kohya="up", peft="B")] = down, up
+        alpha = 1.0
+        if "kohya" in naming:
+            tensors[stem.split(".lora_")[0] + ".alpha"], alpha = torch.tensor(1.0 + i), (1.0 + i) / 2
+        expected[module] = before + 0.7 * alpha * up @ down
+    save_file(tensors, tmp_path / "l.safetensors")
+    report = merge_lora(tmp_path / "l.safetensors", model.unet, model.text.model, scale=0.7)
+    assert report.modules == {"unet": 3, "text": 1} and report.ranks == (2,) and report.scale == 0.7
+    for module, value in expected.items():
+        assert torch.allclose(parameter(model, module), value, atol=1e-5), module
+    changed = [name for name, p in model.unet.named_parameters() if not torch.equal(p, plain.unet.get_parameter(name))]
+    assert sorted(changed) == sorted(OURS.values())
+
+
+def test_old_processor_names_and_ldm_block_numbers_mean_the_same_modules(tmp_path, plain, model):
+    before = parameter(plain, Q)
+    down, up = factors(before.shape)
+    attention, leaf = Q.rsplit(".", 1)
+    out_attention = OUT.removesuffix(".to_out.0")
+    out_down, out_up = factors(parameter(plain, OUT).shape, seed=1)
+    # down level 1, attention 0 is the fourth input block (conv_in, two of level 0, its downsampling) of LDM
+    ldm = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
+    tensors = {
+        f"unet.{attention}.processor.{leaf}_lora.down.weight": down,
+        f"unet.{attention}.processor.{leaf}_lora.up.weight": up,
+        f"unet.{out_attention}.processor.to_out_lora.down.weight": out_down,
+        f"unet.{out_attention}.processor.to_out_lora.up.weight": out_up,
+    }
+    save_file(tensors, tmp_path / "old.safetensors")
+    save_file({f"{ldm}.lora_down.weight": down, f"{ldm}.lora_up.weight": up}, tmp_path / "ldm.safetensors")
+    merge_lora(tmp_path / "old.safetensors", model.unet, model.text.model)
+    assert torch.allclose(parameter(model, Q), before + up @ down, atol=1e-5)
+    assert torch.allclose(parameter(model, OUT), parameter(plain, OUT) + out_up @ out_down, atol=1e-5)
+    merge_lora(tmp_path / "ldm.safetensors", model.unet, model.text.model, scale=-1)
+    assert torch.allclose(parameter(model, Q), before, atol=1e-4)
+
+
+def test_convolutions_are_merged_with_and_without_a_middle_factor(tmp_path, plain, model):
+    name, module = "down.1.resnets.0.conv2.weight", "lora_unet_down_blocks_1_resnets_0_conv2"
+    before = plain.unet.get_parameter(name)
+    generator = torch.Generator().manual_seed(3)
+    down = torch.randn(2, before.shape[1], 3, 3, generator=generator)
+    up = torch.randn(before.shape[0], 2, 1, 1, generator=generator)
+    save_file({f"{module}.lora_down.weight": down, f"{module}.lora_up.weight": up}, tmp_path / "c.safetensors")
+    merge_lora(tmp_path / "c.safetensors", model.unet, model.text.model)
+    x = torch.randn(1, before.shape[1], 6, 6, generator=generator)
+    conv = torch.nn.functional.conv2d
+    two = conv(conv(x, down, padding=1), up)  # the factors as two convolutions, one after the other
+    got = conv(x, model.unet.get_parameter(name) - before, padding=1)
+    assert torch.allclose(got, two, atol=1e-3)
+    small_down, mid = torch.randn(2, before.shape[1], 1, 1, generator=generator), torch.randn(2, 2, 3, 3, generator=generator)
+    middle = {f"{module}.lora_down.weight": small_down, f"{module}.lora_up.weight": up, f"{module}.lora_mid.weight": mid}
+    save_file(middle, tmp_path / "m.safetensors")
+    between = model.unet.get_parameter(name).clone()
+    merge_lora(tmp_path / "m.safetensors", model.unet, model.text.model)
+    three = conv(conv(conv(x, small_down), mid, padding=1), up)
+    assert torch.allclose(conv(x, model.unet.get_parameter(name) - between, padding=1), three, atol=1e-3)
+    projection, theirs = "down.1.attn.0.proj_in.weight", "lora_unet_down_blocks_1_attentions_0_proj_in"
+    size = before.shape[0]
+    d, u = factors((size, size), seed=4)
+    one = {f"{theirs}.lora_down.weight": d[:, :, None, None].clone(), f"{theirs}.lora_up.weight": u[:, :, None, None].clone()}
+    save_file(one, tmp_path / "p.safetensors")
+    merge_lora(tmp_path / "p.safetensors", model.unet, model.text.model)
+    assert torch.allclose(model.unet.get_parameter(projection), plain.unet.get_parameter(projection) + u @ d, atol=1e-5)
+
+
+def test_alpha_in_the_metadata_counts_for_its_modules(tmp_path, plain, model):
+    said = {"unet.r": 2, "unet.lora_alpha": 8, "unet.alpha_pattern": {"mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0": 1}}
+    tensors = {}
+    for i, module in enumerate((Q, OUT)):
+        down, up = factors(parameter(plain, module).shape, seed=i)
+        tensors |= {f"unet.{module}.lora_A.weight": down, f"unet.{module}.lora_B.weight": up}
+    save_file(tensors, tmp_path / "l.safetensors", metadata={"lora_adapter_metadata": json.dumps(said)})
+    merge_lora(tmp_path / "l.safetensors", model.unet, model.text.model)
+    for i, (module, strength) in enumerate(((Q, 4.0), (OUT, 0.5))):
+        down, up = factors(parameter(plain, module).shape, seed=i)
+        assert torch.allclose(parameter(model, module), parameter(plain, module) + strength * up @ down, atol=1e-4), module
+
+
+def good(plain) -> dict[str, torch.Tensor]:
+    down, up = factors(parameter(plain, Q).shape)
+    return {f"unet.{Q}.lora_A.weight": down, f"unet.{Q}.lora_B.weight": up}
+
+
+BAD = {
+    "an unknown module": ({"unet.down_blocks.9.attentions.0.proj_in.lora_A.weight": (2, 64)}, "not there: unet: down_blocks.9"),
+    "half a pair": ({f"unet.{K}.lora_A.weight": (2, 32)}, "without their other factor"),
+    "another width": ({f"unet.{K}.lora_A.weight": (2, 1024), f"unet.{K}.lora_B.weight": (64, 2)}, "of another shape.*Diffusion 2.x"),
+    "another rank": ({f"unet.{K}.lora_A.weight": (2, 32), f"unet.{K}.lora_B.weight": (64, 3)}, "no product"),
+    "a strange name": ({"what.is.this": (2,)}, "1 unknown: what.is.this"),
+    "LoHa": ({"lora_unet_x.hada_w1_a": (2, 2)}, "a LoHa file"),
+    "DoRA": ({f"unet.{Q}.lora_magnitude_vector.weight": (2,)}, "a DoRA file"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_nothing_changes_where_one_tensor_does_not_fit(tmp_path, plain, model, kind):
+    more, message = BAD[kind]
+    save_file(good(plain) | {name: torch.ones(shape) for name, shape in more.items()}, tmp_path / "l.safetensors")
+    with pytest.raises(WeightsError, match=message) as caught:
+        merge_lora(tmp_path / "l.safetensors", model.unet, model.text.model)
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(p, plain.unet.get_parameter(name)) for name, p in model.unet.named_parameters())
+
+
+def test_nan_other_files_and_pickles_are_refused(tmp_path, plain, model):
+    spoilt = good(plain)
+    next(iter(spoilt.values()))[0, 0] = float("nan")
+    save_file(spoilt, tmp_path / "nan.safetensors")
+    (tmp_path / "l.ckpt").write_bytes(b"PK\x03\x04" + bytes(40))
+    for name, message in (("nan.safetensors", "NaN"), ("l.ckpt", "pickle"), ("none.safetensors", "cannot be read")):
+        with pytest.raises(WeightsError, match=message):
+            merge_lora(tmp_path / name, model.unet, model.text.model)
+    with pytest.raises(WeightsError, match="not there|unknown"):
+        merge_lora(CHECKPOINT / "vae" / "diffusion_pytorch_model.safetensors", model.unet, model.text.model)
+    assert torch.equal(parameter(model, Q), parameter(plain, Q))
+
+
+def test_a_run_with_loras_says_so_and_is_repeated_byte_for_byte(tmp_path, plain, capsys):
+    save_file(good(plain), tmp_path / "l.safetensors")
+    argv = ["run", "--grid", str(PARITY / "grid.png"), "--size", "128", "--steps", "2", "--device", "cpu", "--quiet"]
+    argv += ["--checkpoint", str(CHECKPOINT)]
+    lora = ["--lora", f"{tmp_path / 'l.safetensors'}:0.5"]
+    assert main([*argv, *lora, "--out", str(tmp_path / "out")]) == 0
+    assert main([*argv, "--out", str(tmp_path / "plain")]) == 0
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    (kept,) = record["checkpoint"]["lora"]
+    assert (kept["name"], kept["scale"]) == ("l.safetensors", 0.5) and len(kept["sha256"]) == 64
+    picture = (tmp_path / "out" / "b_prime_42.png").read_bytes()
+    assert main(["run", "--config", str(tmp_path / "out" / "run.json"), "--out", str(tmp_path / "again"), "--quiet"]) == 0
+    assert (tmp_path / "again" / "b_prime_42.png").read_bytes() == picture
+    assert (tmp_path / "plain" / "b_prime_42.png").read_bytes() != picture
+    save_file({name: 2 * tensor for name, tensor in load_file(tmp_path / "l.safetensors").items()}, tmp_path / "l.safetensors")
+    repeat = ["run", "--config", str(tmp_path / "out" / "run.json"), "--out", str(tmp_path / "x"), "--quiet"]
+    assert "not the LoRA" in fails(capsys, repeat)
+    assert "cannot be read" in fails(capsys, [*argv, "--lora", str(tmp_path / "none.safetensors"), "--out", str(tmp_path / "x")])
