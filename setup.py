@@ -12,6 +12,21 @@ packages = find_packages(include=["analogist", "analogist.*"])
 for folder in ("models", "weights"):
     packages += [f"analogist.{folder}"] + [f"analogist.{folder}.{name}" for name in find_packages(folder)]
 
+extras = {
+    "plots": ["matplotlib>=3.8"],
+    "eval": ["torchmetrics>=1.4", "pyarrow>=15"],
+    "perceptual": ["torchvision>=0.19", "torch-fidelity>=0.3"],  # LPIPS and Inception FID; not to be had on every mirror
+    "cluster": ["ray>=2.9"],
+    "prompting": ["openai>=1.40"],
+    "local-vlm": ["torchvision>=0.19", "num2words>=0.5"],  # what some families' processors need besides transformers
+    "notebooks": ["nbformat>=5.10", "nbclient>=0.10", "ipykernel>=6.29"],
+}
+extras["test"] = [
+    "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "diffusers>=0.38", "accelerate>=1.0", "psutil>=5.9", "selenium>=4.20",
+    "transformers[serving]>=5.0",
+    *(requirement for name in ("plots", "eval", "cluster", "prompting", "notebooks") for requirement in extras[name]),
+]  # fmt: skip
+
 setup(
     name="analogist",
     version=VERSION,
@@ -35,20 +50,7 @@ setup(
         "pillow>=10.1",
         "numpy>=1.26",
         "tqdm>=4.66",
-        "filelock>=3.12",
     ],
-    extras_require={
-        "test": [
-            "pytest>=8", "hypothesis>=6.100", "diffusers>=0.38", "accelerate>=1.0", "psutil>=5.9", "selenium>=4.20",
-            "transformers[serving]>=5.0",
-        ],  # fmt: skip
-        "plots": ["matplotlib>=3.8"],
-        "eval": ["torchmetrics>=1.4", "pyarrow>=15"],
-        "perceptual": ["torchvision>=0.19", "torch-fidelity>=0.3"],  # LPIPS and Inception FID; not to be had on every mirror
-        "cluster": ["ray>=2.9"],
-        "prompting": ["openai>=1.40"],
-        "local-vlm": ["torchvision>=0.19", "num2words>=0.5"],  # what some families' processors need besides transformers
-        "notebooks": ["nbformat>=5.10", "nbclient>=0.10", "ipykernel>=6.29"],
-    },
+    extras_require=extras,
     entry_points={"console_scripts": ["analogist = analogist.cli.main:main"]},
 )
