@@ -118,7 +118,8 @@ def test_images_of_a_batch_never_mix(tiny_unet):
     together = sample(tiny_unet, shape(images=2), "*:probs")[1].maps
     alone = sample(tiny_unet, shape(images=1), "*:probs")[1].maps
     for name, m in alone.items():
-        torch.testing.assert_close(together[name].sel(image=0).tensor, m.sel(image=0).tensor, rtol=1e-4, atol=1e-5)
+        # convolutions of another batch size sum in another order, and sharp maps amplify it over three steps; a mix costs 0.1
+        assert relative(together[name].sel(image=0).tensor, m.sel(image=0).tensor) < 1e-3, name
 
 
 def test_a_run_of_one_branch_is_the_text_branch(tiny_unet):

@@ -1,7 +1,7 @@
 """Ready edits of attention, to be passed as `edit={"up.1.*.self:logits": scale_block("B'", "A'", 2.0)}`.
 
 Each takes steps=, branches=, images= and heads= (None: all). An edit of one's own is any function (tensor, at) -> tensor
-of the same shape. Names say what is done to the part of the tensor that is chosen.
+of the same shape; `at.cells(tensor)` and `region_view(tensor, at, "B'", "A'")` are views to write into.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from .words import columns_of
 
 __all__ = [
     "Edit", "EditError", "Edits", "ablate_heads", "average_heads", "blur_rows", "cam", "cut_block", "freeu", "patch",
-    "reweight_word", "sac", "scale", "scale_block", "share_keys", "sharpen_rows", "swap_heads", "temperature", "zero_block",
+    "region_view", "reweight_word", "sac", "scale", "scale_block", "share_keys", "sharpen_rows", "swap_heads", "temperature", "zero_block",
 ]  # fmt: skip
 
 

@@ -190,11 +190,7 @@ class Keeper:
         coords: dict[str, tuple] = {"step": steps, "branch": item.branches, "image": item.images}
         if item.heads:
             coords["head"] = item.heads
-        prompts, tokens = {}, {}
-        if item.site.kind == "cross" and run.prompts is not None:
-            prompts = dict(zip(run.branch_labels, run.prompts, strict=True))
-            count = getattr(run.words, "tokens", None)
-            tokens = {} if count is None else {branch: tuple(count(prompt)) for branch, prompt in prompts.items()}
+        prompts, tokens = run.texts if item.site.kind == "cross" else ({}, {})
         return AttentionMap(
             name=item.name, site=item.site, point=item.point, tensor=tensor, axes=item.axes, hw=item.site.hw(run.latent),
             size=run.size, rows=run.rows, coords=coords, times={step: run.times[step] for step in steps}, query=item.query,

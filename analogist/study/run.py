@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -59,6 +60,15 @@ class RunShape:
     def branch_labels(self) -> tuple[str, ...]:
         """Names of the branches in batch order; a single branch is the text's."""
         return BRANCHES if self.branches == 2 else (BRANCHES[TEXT],)
+
+    @cached_property
+    def texts(self) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+        """Prompts, and their tokens from start to end, by branch; empty where they are not known."""
+        if self.prompts is None:
+            return {}, {}
+        prompts = dict(zip(self.branch_labels, self.prompts, strict=True))
+        tokens = getattr(self.words, "tokens", None)
+        return prompts, {} if tokens is None else {branch: tuple(tokens(prompt)) for branch, prompt in prompts.items()}
 
 
 def _as_encoded(prompts: Mapping[str, str | None], branches: int) -> tuple[str, ...] | None:
