@@ -106,11 +106,19 @@ function caption(panel, want, given, map) {
   panel.canvas.setAttribute("aria-label", `${panel.title.textContent}. ${panel.under.textContent}`);
 }
 
+/** What a colour's number is a number of. */
+function unitText(view, map, range) {
+  if (range.unit !== "probs") return range.unit === "change" ? "after − before" : "logit";
+  const block = siteOf(view).hw[0] / map.hw[0];
+  const even = map.token >= 0 && view.direction === "from" ? `; even: ${figureOf(1 / map.values.length)}` : "";
+  return (block > 1 ? `a block of ${block} × ${block} tokens` : "a token") + even;
+}
+
 function legend(panel, map, range) {
   panel.bar.style.visibility = map ? "visible" : "hidden";
   panel.low.textContent = map ? figureOf(range.low) : "";
   panel.high.textContent = map ? figureOf(range.high) : "";
-  panel.unit.textContent = !map ? "" : range.unit === "probs" ? `a token${map.token >= 0 && panel.view.direction === "from" ? `; even: ${figureOf(1 / map.values.length)}` : ""}` : range.unit === "change" ? "after − before" : "logit";
+  panel.unit.textContent = map ? unitText(panel.view, map, range) : "";
   if (!map) return;
   const context = panel.bar.getContext("2d");
   context.fillStyle = "#808080";
