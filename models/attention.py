@@ -19,11 +19,6 @@ from .control import AttentionControl
 from .placement import MAP_POINTS, Site
 
 
-def at_least_float32(x: Tensor) -> torch.dtype:
-    """The dtype for sums over many keys: half precisions lose the small ones."""
-    return torch.promote_types(x.dtype, torch.float32)
-
-
 class Attention(nn.Module):
     """Projections shared by both kinds, and the choice of form.
 
@@ -51,6 +46,15 @@ class Attention(nn.Module):
     def join(self, x: Tensor) -> Tensor:
         """batch head token d -> batch token (head d)."""
         return rearrange(x, "b head n d -> b n (head d)")
+
+    def softmax(self, logits: Tensor, control: AttentionControl) -> Tensor:
+        """Probabilities over the keys, summed in float32 or better; the dtype of the logits.
+
+        Where nobody holds the logits they are overwritten, so that one map less is in memory; not a bit of it changes.
+        """
+        if logits.dtype == torch.float32 and not logits.requires_grad and not control.wants(self.site, "scores", "logits"):
+            return torch.softmax(logits, -1, out=logits)
+        return logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).to(logits.dtype)
 
     def slices(self, q: Tensor, k: Tensor, control: AttentionControl) -> Iterator[range]:
         """Ranges of heads whose maps fit the budget; heads are independent, so that every map stays whole."""
@@ -98,7 +102,7 @@ class SelfAttention(Attention):
                         M[query + key][where] = s * S[from_query + from_key][where]
         logits = control.see(logits, self.site, "logits", hw, heads)
 
-        probs = logits.softmax(-1, dtype=at_least_float32(logits)).to(v.dtype)
+        probs = self.softmax(logits, control)
         if any(sac.stage == "probs" for _, sac, _ in cloned):  # the variant after the softmax, rows no longer sum to 1
             softmaxed, probs = probs, probs.clone()
             S, M = self_cells(softmaxed, hw, control.rows), self_cells(probs, hw, control.rows)
@@ -152,7 +156,7 @@ class CrossAttention(Attention):
         scores = control.see(scores, self.site, "scores", hw, heads)
         logits = control.see(scores, self.site, "logits", hw, heads)
 
-        probs = logits.softmax(-1, dtype=at_least_float32(logits)).to(v.dtype)
+        probs = self.softmax(logits, control)
         silenced = control.cam_at(self.site, heads)
         if silenced:  # Cross-Attention Masking: M_c(A) = M_c(A') = M_c(B) := 0
             probs = probs.clone()

@@ -3,8 +3,9 @@
     python -m tests.benchmarks.unet_step --quick          # 512 px, float32 and bfloat16, two rounds
     python -m tests.benchmarks.unet_step --write          # all cases; writes tests/benchmarks/results/unet_step.md
 
-Ours has SAC and CAM on layers 3..10, diffusers computes no edit. Variants take turns within one process and share one set of random
-weights; ratios are medians over rounds of the ratio within a round, so that other work on the machine counts for all alike.
+Ours has SAC and CAM on layers 3..10, diffusers computes no edit. Variants take turns within one process and share one set of
+random weights. Ratios are medians over rounds of the ratio within a round: of the time on the clock, and of the processor's time
+(all threads), which other work on the machine disturbs less.
 Memory is measured in a process a variant: the high-water mark of resident memory in a step, above weights and an earlier step.
 """
 
@@ -29,8 +30,8 @@ WEIGHTS = {"float32": 3.44e9, "bfloat16": 1.72e9}
 Times = dict[str, list[list[float]]]
 
 
-def operations(side: int, images: int) -> dict[str, float]:
-    """Floating-point operations of an unedited step, by kind, counted on the meta device."""
+def operations(side: int, images: int) -> float:
+    """Floating-point operations of an unedited step, counted on the meta device."""
     from analogist.models.control import AttentionControl
     from analogist.models.unet import UNet, UNetConfig
 
@@ -38,11 +39,7 @@ def operations(side: int, images: int) -> dict[str, float]:
         unet = UNet(UNetConfig())
         x, text = torch.empty(2 * images, 9, side, side), torch.empty(2 * images, 77, 768)
         unet(x, torch.tensor([501]), text, AttentionControl(images=images, attention="explicit"))
-    kinds = {"convolution": "convolutions", "bmm": "attention products"}
-    counts = dict.fromkeys(("convolutions", "linear layers", "attention products"), 0.0)
-    for operation, count in counter.get_flop_counts()["Global"].items():
-        counts[kinds.get(operation.__name__.split(".")[0], "linear layers")] += count
-    return counts
+    return counter.get_total_flops()
 
 
 def child(what: str, variants: list[str], dtypes: list[str], case: str, rounds: int, threads: int):
@@ -61,18 +58,36 @@ def ratio(measured: Times, name: str, reference: str, clock: int) -> float:
     return statistics.median(a[clock] / b[clock] for a, b in zip(measured[name], measured[reference], strict=True))
 
 
-def rows(case: str, dtype: str, measured: Times, peaks: dict[str, int | None]) -> list[str]:
+def rows(case: str, dtype: str, measured: Times, peaks: dict[str, int]) -> list[str]:
     """The lines of the table for one case and dtype."""
     lines = []
     for variant, label in VARIANTS.items():
         name = f"{variant} {dtype}"
-        memory = "not run" if peaks.get(variant) is None else f"{peaks[variant] / 1e9:.2f}"
+        memory = f"{peaks[variant] / 1e9:.2f}" if variant in peaks else "not run"
         if name not in measured:
             lines.append(f"| {case} | {dtype} | {label} | not run | | | | {memory} |")
             continue
         wall, processor = (statistics.median(clock[i] for clock in measured[name]) for i in range(2))
-        against = [f"{ratio(measured, name, f'{other} {dtype}', 0):.2f}" if f"{other} {dtype}" in measured else "" for other in ("sdpa", "maps")]
+        others = [f"{other} {dtype}" for other in ("sdpa", "maps")]
+        against = [
+            " / ".join(f"{ratio(measured, name, other, clock):.2f}" for clock in (0, 1)) if other in measured else "" for other in others
+        ]
         lines.append(f"| {case} | {dtype} | {label} | {wall:.2f} | {processor:.2f} | {against[0]} | {against[1]} | {memory} |")
+    return lines
+
+
+def remarks(case: str, dtype: str, measured: Times, total: float) -> list[str]:
+    """What one case took of the processor's floor, and of float32. total: floating-point operations of the step."""
+    product = 2 * 4096**3
+    rate, floor = (statistics.median(clock[1] for clock in measured[f"product {dtype}"]) / product * n for n in (1e12, total))
+    of_floor = [ratio(measured, f"fused {dtype}", f"product {dtype}", clock) * product / total for clock in (0, 1)]
+    lines = [
+        f"- {case}, {dtype}: {total / 1e12:.3f} TFLOP; a TFLOP of a 4096 cubed product takes {rate:.2f} s of the processor, the step's floor "
+        f"is {floor:.2f} s, and ours fused takes {of_floor[0]:.2f} / {of_floor[1]:.2f} of it (clock / processor)"
+    ]
+    if dtype == "bfloat16" and "fused float32" in measured:
+        shares = [ratio(measured, "fused bfloat16", "fused float32", clock) for clock in (0, 1)]
+        lines.append(f"- {case}: ours fused in bfloat16 takes {shares[0]:.2f} / {shares[1]:.2f} of float32 (clock / processor)")
     return lines
 
 
@@ -83,7 +98,8 @@ def machine(threads: int) -> str:
     units = ", ".join(flag for flag in ("avx512f", "avx512_bf16", "amx_bf16") if f" {flag}" in flags)
     import diffusers
 
-    return f"{names[0]} ({units}), {threads} threads of {os.cpu_count()} cores; torch {torch.__version__}, diffusers {diffusers.__version__}"
+    versions = f"torch {torch.__version__}, diffusers {diffusers.__version__}"
+    return f"{names[0]} ({units}), {threads} of {os.cpu_count()} cores used; {versions}"
 
 
 def main() -> None:
@@ -93,40 +109,32 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each call (default: all cores)")
     parser.add_argument("--memory", type=float, default=14.0, help="GB that a process may take; what needs more is not run")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="which cases (default: all)")
-    parser.add_argument("--write", action="store_true", help=f"also write {RESULTS.relative_to(Path.cwd(), walk_up=True)}" if sys.version_info >= (3, 12) else "also write results/unet_step.md")
+    parser.add_argument("--write", action="store_true", help="also write tests/benchmarks/results/unet_step.md")
     args = parser.parse_args()
     rounds, cases = (2, list(CASES)[:1]) if args.quick else (args.rounds, args.cases)
 
     table, notes = [], []
     for case in cases:
-        counts = operations(*CASES[case])
-        total = sum(counts.values())
+        total = operations(*CASES[case])
         measured: Times = {}
         for dtypes in [list(DTYPES)] if CASES[case] == (64, 1) else [[dtype] for dtype in DTYPES]:
             whole = WEIGHTS["float32"] + sum(WEIGHTS[dtype] for dtype in dtypes if dtype != "float32")
             whole += memory_of_maps(getattr(torch, dtypes[0]), *CASES[case])
             variants = [variant for variant in VARIANTS if variant != "maps" or whole < args.memory * 1e9]
             measured |= child("times", variants, dtypes, case, rounds, args.threads)
-            print(f"{case}, {' and '.join(dtypes)}: timed", file=sys.stderr)
+            print(f"{case}, {' and '.join(dtypes)}: timed", file=sys.stderr, flush=True)
         for dtype in DTYPES:
-            held = {variant: WEIGHTS[dtype] + (memory_of_maps(getattr(torch, dtype), *CASES[case]) if variant == "maps" else 0) for variant in VARIANTS}
-            peaks = {
-                variant: child("peak", [variant], [dtype], case, 1, args.threads) if held[variant] < args.memory * 1e9 else None
-                for variant in VARIANTS
-            }
+            whole = WEIGHTS[dtype] + memory_of_maps(getattr(torch, dtype), *CASES[case])
+            fits = [variant for variant in VARIANTS if variant != "maps" or whole < args.memory * 1e9]
+            peaks = {variant: child("peak", [variant], [dtype], case, 1, args.threads) for variant in fits}
             table += rows(case, dtype, measured, peaks)
-            rate = 2 * 4096**3 / statistics.median(clock[0] for clock in measured[f"product {dtype}"])
-            parts = ", ".join(f"{kind} {count / 1e12:.3f}" for kind, count in counts.items())
-            notes.append(
-                f"- {case}, {dtype}: {total / 1e12:.3f} TFLOP ({parts}); a product of 4096 cubed runs at {rate / 1e12:.3f} TFLOP/s, "
-                f"so the floor is {total / rate:.2f} s and ours fused takes "
-                f"{statistics.median(clock[0] for clock in measured[f'fused {dtype}']) / (total / rate):.2f} of it"
-            )
-            if dtype == "bfloat16" and "fused float32" in measured:
-                notes.append(f"- {case}: ours fused in bfloat16 takes {ratio(measured, 'fused bfloat16', 'fused float32', 0):.2f} of float32")
+            notes += remarks(case, dtype, measured, total)
             print(f"{case}, {dtype}: memory measured", file=sys.stderr)
 
-    head = "| case | dtype | variant | step, s | processor time, s | of diffusers' SDPA | of its whole maps | peak above weights, GB |"
+    head = (
+        "| case | dtype | variant | step, s | processor time, s | of diffusers' SDPA, clock / processor "
+        "| of its whole maps, clock / processor | peak above weights, GB |"
+    )
     text = "\n".join(
         [
             f"One guided step (2 branches), SD 1.5 size, random weights, SAC and CAM on layers 3..10 in ours. {datetime.date.today()}",
