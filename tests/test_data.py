@@ -11,10 +11,11 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from analogist.cli.main import main
 from analogist.experiments.data import CATEGORIES, DataError, find_tasks, read_csv, task_inputs
 from analogist.experiments.fetch import fetch
-from PIL import Image
 
 COMMIT = "1234567890abcdef1234567890abcdef12345678"
 

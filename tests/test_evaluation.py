@@ -5,13 +5,13 @@ import json
 
 import numpy as np
 import pytest
+
 from analogist.cli.main import main
 from analogist.config import AnalogistConfig, SamplingConfig
 from analogist.experiments import published
 from analogist.experiments.evaluation import evaluate, summarise
 from analogist.experiments.networks import load_network
 from analogist.experiments.table import read_table
-
 from tests.experiments_small import CHECKPOINT, load_model, without_times
 from tests.test_data import make_data
 from tests.test_metrics import tiny_networks

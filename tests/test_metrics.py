@@ -7,12 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from analogist.experiments.distances import distances
 from analogist.experiments.metrics import METRICS, Measurer, Painted, check_metrics, direction_similarity
 from analogist.experiments.networks import NetworkError, load_network
 from analogist.experiments.statistics import bootstrap, effect, holm, sign_flip
 from analogist.grid import PromptGrid
-from PIL import Image
 
 PREPROCESSING = {
     "size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}, "do_resize": True, "do_center_crop": True,

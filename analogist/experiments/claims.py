@@ -31,13 +31,13 @@ def claims(space: Space, config: AnalogistConfig) -> tuple[list[dict], list[Hypo
     hypotheses = [
         Hypothesis(f"SAC is needed: without it {further}", "mse", off, "higher"),
         Hypothesis(f"CAM is needed: {cam_text}", "mse", cam, cam_expect),
-        Hypothesis(f"SAC is needed in the decoder too: in the encoder alone {further} than in all layers", "mse", encoder, "higher", every),
-        Hypothesis(f"SAC is needed in the encoder too: in the decoder alone {further} than in all layers", "mse", decoder, "higher", every),
+        Hypothesis(f"SAC is needed in the decoder too: {further} with the encoder alone", "mse", encoder, "higher", every),
+        Hypothesis(f"SAC is needed in the encoder too: {further} with the decoder alone", "mse", decoder, "higher", every),
     ]  # fmt: skip
     hypotheses += [
         Hypothesis(
-            f"{middle} maps balance best: with SAC there B' is closer to the truth than with SAC at {other}", "mse", at_middle,
-            "lower", {"sac.layers": other},
+            f"{middle} maps balance best: with SAC there B' is closer to the truth than with SAC at {other}",
+            "mse", at_middle, "lower", {"sac.layers": other},
         )
         for other in others
     ]  # fmt: skip
@@ -50,10 +50,13 @@ def claims(space: Space, config: AnalogistConfig) -> tuple[list[dict], list[Hypo
             f"Shallow layers ({shallow}) carry only colour: shapes end further from the truth than without SAC", "mse_detail",
             {"sac.layers": shallow}, "higher", off,
         ),
-        Hypothesis(f"Deep layers ({deep}) collapse to B: B' is closer to B than by default", "mse_to_b", {"sac.layers": deep}, "lower"),
+        Hypothesis(
+            f"Deep layers ({deep}) collapse to B: B' is closer to B than by default", "mse_to_b", {"sac.layers": deep}, "lower",
+        ),
         Hypothesis(f"s = 1.8 degrades: {further} than by default", "mse", {"sac.scale": "1.8"}, "higher"),
         Hypothesis(
-            f"The reversed clone M(B,B') := M(A,A') does not keep the relation: {further}", "mse", {"sac.clone": "reversed"}, "higher"
+            f"The reversed clone M(B,B') := M(A,A') does not keep the relation: {further}", "mse",
+            {"sac.clone": "reversed"}, "higher",
         ),
         Hypothesis(f"A wrong prompt misleads: {further} than with the right one", "mse", {"text": "wrong"}, "higher"),
     ]  # fmt: skip

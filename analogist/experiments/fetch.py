@@ -47,8 +47,8 @@ def fetch(
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         text = " ".join(str(error).split())[:300]
         raise DataError(
-            f"{repository} at {revision}: cannot be fetched from the hub ({text}); what is there is kept, the same command goes on. "
-            "HF_ENDPOINT names another hub"
+            f"{repository} at {revision}: cannot be fetched from the hub ({text}); what is there is kept, the same "
+            "command goes on. HF_ENDPOINT names another hub"
         ) from error
     tasks = find_tasks(folder, only)
     for task in tasks:

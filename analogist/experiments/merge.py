@@ -38,7 +38,7 @@ def merge_plan(folders: Sequence[str | Path], out: str | Path, plan: Plan, worke
         missing = [job for job in plan.jobs if job.key not in store.entries]
         if missing:
             raise StudyError(
-                f"{len(missing)} of {len(plan.jobs)} runs are missing; finish the shards (the same command again), then merge again"
+                f"{len(missing)} of {len(plan.jobs)} runs are missing; finish the shards with the same command, then merge again"
             )
         return carry_out(plan, store, worker, progress=False).notes
 

@@ -25,9 +25,8 @@ def differences(rows: Sequence[dict], tasks: Sequence[str]) -> list[str]:
     record = json.loads(rows[0]["record"])
     out = ["random numbers: one generator an image here; published, one generator for all images and files in turn"]
     if record["checkpoint"]["family"] != "sd15-inpainting" or not record["checkpoint"]["trained"]:
-        out.append(
-            f"checkpoint: {record['checkpoint']['name']} ({record['checkpoint']['family']}); published Stable Diffusion 1.5 inpainting"
-        )
+        name, family = record["checkpoint"]["name"], record["checkpoint"]["family"]
+        out.append(f"checkpoint: {name} ({family}); published Stable Diffusion 1.5 inpainting")
     elif record["checkpoint"]["name"] == "lab":
         out.append("checkpoint: the lab checkpoint, a small model; published Stable Diffusion 1.5 inpainting")
     if record["dtype"] != "float16":

@@ -41,7 +41,8 @@ def sac_layers(model: Analogist) -> Study:
 def cam_layers(model: Analogist) -> Study:
     """Where CAM acts: each layer alone, each left out, parts, resolutions; and what it silences."""
     factors = {"cam.layers": PLACES, "cam.silence": ["A,A',B", "A,A'", "B", "A", "A'"]}
-    return _study("cam-layers", model, ["cam"], "At which layers does CAM help, and which regions should hear no text?", factors=factors)
+    question = "At which layers does CAM help, and which regions should hear no text?"
+    return _study("cam-layers", model, ["cam"], question, factors=factors)
 
 
 def sac_scale(model: Analogist) -> Study:

@@ -56,7 +56,7 @@ class Study:
 
     factors: name -> levels (see factors.FACTORS). design: "one-factor" changes one factor at a time, "full" is every
     combination, "list" runs `runs` (factor -> level each). base: what the factors change; None: the checkpoint's own settings.
-    seeds, images: effective seeds are s .. s + images - 1; they must not overlap. size: of the grid in pixels; None: the checkpoint's.
+    seeds, images: effective seeds are s .. s + images - 1; they must not overlap. size: of the grid, in pixels.
     batch: images in one UNet call. group: runs that share their beginnings and are written together. share: compute what runs
     have in common once (off: the same bits, for checking). Both decide the bits, so they belong to the study.
     metrics: names from metrics.METRICS. inputs: Input objects, or what a study file holds (resolved against a checkpoint).
