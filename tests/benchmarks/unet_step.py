@@ -82,8 +82,8 @@ def remarks(case: str, dtype: str, measured: Times, total: float) -> list[str]:
     rate, floor = (statistics.median(clock[1] for clock in measured[f"product {dtype}"]) / product * n for n in (1e12, total))
     of_floor = [ratio(measured, f"fused {dtype}", f"product {dtype}", clock) * product / total for clock in (0, 1)]
     lines = [
-        f"- {case}, {dtype}: {total / 1e12:.3f} TFLOP; a TFLOP of a 4096 cubed product takes {rate:.2f} s of the processor, the step's floor "
-        f"is {floor:.2f} s, and ours fused takes {of_floor[0]:.2f} / {of_floor[1]:.2f} of it (clock / processor)"
+        f"- {case}, {dtype}: {total / 1e12:.3f} TFLOP; a TFLOP of a 4096 cubed product takes {rate:.2f} s of the processor, "
+        f"the step's floor is {floor:.2f} s, and ours fused takes {of_floor[0]:.2f} / {of_floor[1]:.2f} of it (clock / processor)"
     ]
     if dtype == "bfloat16" and "fused float32" in measured:
         shares = [ratio(measured, "fused bfloat16", "fused float32", clock) for clock in (0, 1)]
