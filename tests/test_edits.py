@@ -217,6 +217,10 @@ def test_an_edit_acts_only_at_its_steps_branches_images_and_heads(tiny_unet):
     expected = first.clone()
     expected[1, 1, 0] *= 3
     assert torch.equal(second, expected)
+    name = f"{SELF}:v"  # captured in every step, edited in one
+    once = sample(tiny_unet, shape(), name, {name: E.scale(2.0, steps=[1])}, stop=2)[1].maps[name].tensor
+    plain = sample(tiny_unet, shape(), name, stop=2)[1].maps[name].tensor
+    assert torch.equal(once[0], plain[0]) and torch.equal(once[1], 2 * plain[1])
     tap = StudyTap(None, {"*:probs": E.scale(2.0, steps=[1])}, tiny_unet, shape())
     assert [tap.wants(site, "probs", step) for site in tiny_unet.sites[:1] for step in range(3)] == [False, True, False]
 

@@ -356,10 +356,10 @@ def test_a_known_picture_checks_its_arguments(model, grid):
 
 
 def test_inversion_leads_back_to_the_picture_and_refinement_makes_it_closer(model, grid):
-    config = SHORT.replace(steps=10, strength=0.5)
+    config = SHORT.replace(steps=50, strength=0.1)  # small steps: this random network is far from smooth
     errors = [known.invert(model, grid, "cat", b_prime=picture(3), config=config, refine=n) for n in (0, 3)]
     assert errors[1].error < 0.02 and errors[1].error < errors[0].error
-    assert len(errors[1].latents) == 6 and errors[1].times == (-1, 1, 101, 201, 301, 401)
+    assert len(errors[1].latents) == 6 and errors[1].times == (-1, 1, 21, 41, 61, 81)
     assert errors[1].picture.size == (128, 128)
     with pytest.raises(ValueError, match="refine -1"):
         known.invert(model, grid, b_prime=picture(3), refine=-1)
