@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="steps of each variant (default 3)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--disk", default=None, help="folder to spill into (default: a temporary one, removed afterwards)")
-    parser.add_argument("--no-disk", action="store_true", help="leave out the variant that writes everything to disk")
+    parser.add_argument("--variants", type=int, nargs="+", help="only these, by number from 0 (1, the explicit run, always)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
@@ -92,10 +92,11 @@ def main() -> None:
         ("all maps of layer 9 (self and cross, scores to probs)", Capture("9:scores", "9:logits", "9:probs"), "explicit"),
         ("all maps to disk (self and cross probs)", Capture("*:probs", spill=folder / "maps"), "explicit"),
     ]
-    if args.no_disk:
-        variants.pop()
+    if args.variants:
+        variants = [variant for i, variant in enumerate(variants) if i in {1, *args.variants}]
     try:
-        measure(unet, run, None, "explicit")  # warm: the allocator and the threads
+        if args.steps > 1:
+            measure(unet, run, None, "explicit")  # warm: the allocator and the threads
         results = {name: measure(unet, run, capture, form) for name, capture, form in variants}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
