@@ -27,7 +27,7 @@ def notes(sources: list[Source], detail: Detail) -> dict[str, list[str]]:
         left_out += [head + line for line in _left_out(source, mine, detail)]
     if not left_out:
         left_out.append("nothing: everything that ran at these points is here")
-    return {"holds": holds, "left_out": left_out, "exact": [STATED]}
+    return {"holds": holds, "left_out": left_out, "exact": list(STATED)}
 
 
 def _holds(source: Source, mine: list[Held], detail: Detail) -> list[str]:

@@ -3,9 +3,11 @@
 import numpy as np
 
 STATED = (
-    "probabilities: byte = 255 sqrt(p / m), m the greatest of the row, so that the error is at most m / 255 at the top of the row and "
-    "less below (sqrt(p m) / 255 + m / 260100); scores and logits: 255 even levels from the row's least to its greatest value, error at "
-    "most 1/510 of that range; of words the row is the word's whole heat map"
+    "probabilities p: byte = 255 sqrt(p / m), m the greatest of the row; the error is at most sqrt(p m) / 255 + m / 260100, so m / 255 at "
+    "the top of the row and less below",
+    "scores and logits: 255 even levels from the row's least to its greatest value; the error is at most 1/510 of that range",
+    "of words the row is the word's whole heat map; means over heads or steps in the page have the mean of these errors; the flow between "
+    "cells was computed before, in float32",
 )
 
 

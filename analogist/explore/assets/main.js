@@ -71,7 +71,9 @@ function drawExport() {
   context.fillStyle = style.getPropertyValue("--ink");
   context.font = '13px system-ui, "Liberation Sans", "DejaVu Sans", sans-serif';
   const line = (text, x, y, width) => context.fillText(text, x, y, width);
-  line(`${find("site-text").textContent} · ${find("step-text").textContent} · head ${find("head-text").textContent} · ${find("pointer").textContent}`, gap, 20, canvas.width - 2 * gap);
+  const head = find("head-text").textContent;
+  const said = [`layer ${find("site-text").textContent}`, `step ${find("step-text").textContent}`, `head: ${head}`, `pixel ${state.x}, ${state.y}`];
+  line(`${said.join(", ")}; ${find("run").textContent}`, gap, 20, canvas.width - 2 * gap);
   let x = gap;
   for (const panel of shown) {
     line(panel.title.textContent, x, 42, panel.canvas.width);
