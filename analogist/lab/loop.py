@@ -100,6 +100,7 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
     previous = [(s, signal.signal(s, ask_to_stop)) for s in (signal.SIGINT, signal.SIGTERM)]
     began = saved = time.monotonic()
     sums: dict[str, float] = {}
+    counted = 0
     step = start
     try:
         bar = tqdm(range(start, o.steps), initial=start, total=o.steps, desc=task.name, disable=not limits.progress, mininterval=5)
@@ -121,13 +122,14 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
             if threads is not None:
                 threads.end(time.monotonic() - begun)
             for key, value in {"loss": loss.item(), "gradient": norm.item(), **figures}.items():
-                sums[key] = sums.get(key, 0.0) + value / limits.log_every
+                sums[key] = sums.get(key, 0.0) + value
+            counted += 1  # fewer than log_every just after a resumption
             if step % limits.log_every == 0:
                 entry = {"step": step, "pictures": step * o.batch, "rate": rate, "seconds": round(time.monotonic() - began, 2)}
-                entry |= {k: round(v, 6) for k, v in sums.items()}
+                entry |= {k: round(v / counted, 6) for k, v in sums.items()}
                 if threads is not None:
                     entry["threads"] = threads.count
-                sums = {}
+                sums, counted = {}, 0
                 if step % limits.check_every == 0:
                     entry |= {k: round(v, 6) for k, v in task.check(ema).items()}
                 append_log(log, entry)
