@@ -1,5 +1,12 @@
 // Colours: lightness rises evenly with the value, so that every kind of colour vision reads the same order.
-const SEQUENTIAL = [[0.27, 0.08, 275], [0.41, 0.13, 300], [0.56, 0.17, 345], [0.72, 0.16, 45], [0.84, 0.15, 85], [0.96, 0.09, 105]];
+const SEQUENTIAL = [
+  [0.27, 0.08, 275],
+  [0.41, 0.13, 300],
+  [0.56, 0.17, 345],
+  [0.72, 0.16, 45],
+  [0.84, 0.15, 85],
+  [0.96, 0.09, 105],
+];
 const NEGATIVE = [0.74, 0.13, 245];
 const POSITIVE = [0.78, 0.15, 62];
 
@@ -22,7 +29,8 @@ function rgb([lightness, chroma, hue]) {
 }
 
 /**
- * 256 entries of red, green, blue, alpha. The picture shows through where the value is small; evenly so below the middle, since there
+ * 256 entries of red, green, blue, alpha. The picture shows through where the value is small; evenly so below the middle, since
+ * there
  * the colours are darker than a grey picture and covering more would make more attention look darker.
  */
 const RAMP = new Uint8ClampedArray(1024);
@@ -30,7 +38,9 @@ const DIVERGING = new Uint8ClampedArray(1024);
 for (let i = 0; i < 256; i++) {
   const place = (i / 255) * (SEQUENTIAL.length - 1);
   const k = Math.min(SEQUENTIAL.length - 2, Math.floor(place));
-  const mix = SEQUENTIAL[k].map((v, j) => v + (place - k) * (SEQUENTIAL[k + 1][j] - v + (j === 2 ? turn(SEQUENTIAL[k][2], SEQUENTIAL[k + 1][2]) : 0)));
+  const mix = SEQUENTIAL[k].map(
+    (v, j) => v + (place - k) * (SEQUENTIAL[k + 1][j] - v + (j === 2 ? turn(SEQUENTIAL[k][2], SEQUENTIAL[k + 1][2]) : 0)),
+  );
   RAMP.set([...rgb(mix), 255 * (0.5 + 0.43 * Math.max(0, (i / 255 - 0.4) / 0.6))], 4 * i);
   const t = (i - 127.5) / 127.5;
   DIVERGING.set([...rgb(t < 0 ? NEGATIVE : POSITIVE), 255 * 0.95 * Math.abs(t) ** 0.7], 4 * i);
@@ -62,7 +72,10 @@ function rangeOf(maps, unit) {
 /** The place of a value on the ramp, 0 to 255. */
 function placeOf(value, range, scale) {
   const t = (value - range.low) / (range.high - range.low);
-  return Math.max(0, Math.min(255, Math.round(255 * (scale === "sqrt" && range.unit === "probs" ? Math.sqrt(Math.max(0, t)) : t))));
+  return Math.max(
+    0,
+    Math.min(255, Math.round(255 * (scale === "sqrt" && range.unit === "probs" ? Math.sqrt(Math.max(0, t)) : t))),
+  );
 }
 
 /** A map as pixels, one a token. */

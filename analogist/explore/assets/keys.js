@@ -1,10 +1,26 @@
 // Controls: sliders, lists, keys, pointer; each only changes the view.
 const KEYS = [
-  ["arrows", "move the pointer by a token (with Shift: by four)"], ["click, Enter", "hold the pointer, or let it go (Esc)"],
-  ["j k", "previous, next site"], [", .", "previous, next step"], ["s", "mean of all steps here"], ["n m", "previous, next head; the first is the mean"],
-  ["b", "the other branch of the guidance"], ["x", "pixels or words"], ["r", "looks at, or is looked at"], ["v", "next values: probabilities, logits, change"],
-  ["[ ]", "previous, next word"], ["d", "what stands beside it"], ["c", "best matches between cells, as lines"], ["q", "the next run (several runs)"],
-  ["o", "the picture itself, or the map over it"], ["z", "colours: linear or square root"], ["t", "theme"], ["l", "link"], ["e", "save as PNG"], ["i", "what is in here"], ["?", "keys"],
+  ["arrows", "move the pointer by a token (with Shift: by four)"],
+  ["click, Enter", "hold the pointer, or let it go (Esc)"],
+  ["j k", "previous, next site"],
+  [", .", "previous, next step"],
+  ["s", "mean of all steps here"],
+  ["n m", "previous, next head; the first is the mean"],
+  ["b", "the other branch of the guidance"],
+  ["x", "pixels or words"],
+  ["r", "looks at, or is looked at"],
+  ["v", "next values: probabilities, logits, change"],
+  ["[ ]", "previous, next word"],
+  ["d", "what stands beside it"],
+  ["c", "best matches between cells, as lines"],
+  ["q", "the next run (several runs)"],
+  ["o", "the picture itself, or the map over it"],
+  ["z", "colours: linear or square root"],
+  ["t", "theme"],
+  ["l", "link"],
+  ["e", "save as PNG"],
+  ["i", "what is in here"],
+  ["?", "keys"],
 ];
 
 /** The entry `by` further in a list, stopping at its ends. */
@@ -41,12 +57,19 @@ function drawControls() {
     button.setAttribute("aria-pressed", button.dataset.kind === state.kind);
     button.disabled = !sitesOf(state.source, button.dataset.kind).length;
   });
-  document.querySelectorAll("[data-direction]").forEach((button) => button.setAttribute("aria-pressed", button.dataset.direction === state.direction));
+  document
+    .querySelectorAll("[data-direction]")
+    .forEach((button) => button.setAttribute("aria-pressed", button.dataset.direction === state.direction));
   find("direction-control").hidden = state.kind !== "self";
   find("lines-control").hidden = state.kind !== "self";
   find("source-control").hidden = sources.length < 2;
-  for (const id of ["direction-control", "lines-control", "source-control"]) find(id).style.display = find(id).hidden ? "none" : "";
-  options(find("view"), viewsHere().map((view) => [view, VIEWS[state.kind][view]]), state.view);
+  for (const id of ["direction-control", "lines-control", "source-control"])
+    find(id).style.display = find(id).hidden ? "none" : "";
+  options(
+    find("view"),
+    viewsHere().map((view) => [view, VIEWS[state.kind][view]]),
+    state.view,
+  );
   const layers = layersHere();
   const site = currentSite();
   setRange(find("site"), layers.length, layers.indexOf(state.layer));
@@ -59,31 +82,62 @@ function drawControls() {
   find("step").disabled ||= mean;
   find("mean-steps").checked = mean;
   find("mean-steps").disabled = steps.length < 2;
-  find("step-text").textContent = mean ? `mean of ${steps.length}` : state.step < 0 ? "all steps" : `${state.step} (t ${source.times[state.step]})`;
+  find("step-text").textContent = mean
+    ? `mean of ${steps.length}`
+    : state.step < 0
+      ? "all steps"
+      : `${state.step} (t ${source.times[state.step]})`;
   find("step").setAttribute("aria-valuetext", find("step-text").textContent);
   const heads = headsList();
   setRange(find("head"), heads.length, heads.indexOf(state.head));
-  find("head-text").textContent = state.head >= 0 ? `${state.head} of ${site.heads}` : site.heads === 1 ? "the only one" : `mean of ${site.heads}`;
+  find("head-text").textContent =
+    state.head >= 0 ? `${state.head} of ${site.heads}` : site.heads === 1 ? "the only one" : `mean of ${site.heads}`;
   find("head").setAttribute("aria-valuetext", find("head-text").textContent);
-  options(find("branch"), branchesHere().map((branch) => [branch, branch === "text" ? "prompt" : "negative"]), state.branch);
-  options(find("source"), sources.map((one, i) => [String(i), one.label]), String(state.source));
-  options(find("beside"), besideHere().map((name) => [name, BESIDE[name] ?? sources[+name.slice(3)].label]), state.beside);
-  options(find("lines"), LINES.map((spec) => [spec, spec === "off" ? "off" : spec.replace(">", " to ")]), state.lines);
+  options(
+    find("branch"),
+    branchesHere().map((branch) => [branch, branch === "text" ? "prompt" : "negative"]),
+    state.branch,
+  );
+  options(
+    find("source"),
+    sources.map((one, i) => [String(i), one.label]),
+    String(state.source),
+  );
+  options(
+    find("beside"),
+    besideHere().map((name) => [name, BESIDE[name] ?? sources[+name.slice(3)].label]),
+    state.beside,
+  );
+  options(
+    find("lines"),
+    LINES.map((spec) => [spec, spec === "off" ? "off" : spec.replace(">", " to ")]),
+    state.lines,
+  );
   find("scale").value = state.scale;
 }
 
 /** Connects everything once. */
 function connect() {
   document.querySelectorAll("[data-kind]").forEach((b) => b.addEventListener("click", () => go({ kind: b.dataset.kind })));
-  document.querySelectorAll("[data-direction]").forEach((b) => b.addEventListener("click", () => go({ direction: b.dataset.direction })));
-  for (const name of ["view", "branch", "source", "beside", "lines", "scale"]) find(name).addEventListener("change", (e) => go({ [name]: e.target.value }));
+  document
+    .querySelectorAll("[data-direction]")
+    .forEach((b) => b.addEventListener("click", () => go({ direction: b.dataset.direction })));
+  for (const name of ["view", "branch", "source", "beside", "lines", "scale"])
+    find(name).addEventListener("change", (e) => go({ [name]: e.target.value }));
   find("site").addEventListener("input", (e) => go({ layer: layersHere()[+e.target.value] }));
   find("step").addEventListener("input", (e) => go({ step: stepsHere()[+e.target.value] }));
   find("mean-steps").addEventListener("change", (e) => go({ step: e.target.checked ? "mean" : stepsHere()[0] }));
   find("head").addEventListener("input", (e) => go({ head: headsList()[+e.target.value + 0] }));
-  find("strip").addEventListener("click", (e) => e.target.closest("[data-site]") && go({ layer: e.target.closest("[data-site]").dataset.site }));
-  find("words").addEventListener("click", (e) => e.target.closest("[data-word]") && go({ kind: "cross", word: +e.target.closest("[data-word]").dataset.word }));
-  for (const id of ["notes", "help", "link"]) find(`${id}-button`).addEventListener("click", () => ACTIONS[{ notes: "i", help: "?", link: "l" }[id]]());
+  find("strip").addEventListener(
+    "click",
+    (e) => e.target.closest("[data-site]") && go({ layer: e.target.closest("[data-site]").dataset.site }),
+  );
+  find("words").addEventListener(
+    "click",
+    (e) => e.target.closest("[data-word]") && go({ kind: "cross", word: +e.target.closest("[data-word]").dataset.word }),
+  );
+  for (const id of ["notes", "help", "link"])
+    find(`${id}-button`).addEventListener("click", () => ACTIONS[{ notes: "i", help: "?", link: "l" }[id]]());
   find("theme-button").addEventListener("click", () => ACTIONS.t());
   find("png-button").addEventListener("click", () => ACTIONS.e());
   panels.forEach((panel) => {
@@ -169,5 +223,9 @@ function movePointer([right, down], by) {
   const row = Math.floor(((state.y + 0.5) * rows) / height) + by * down;
   const column = Math.floor(((state.x + 0.5) * columns) / width) + by * right;
   const inside = (value, count) => Math.min(count - 1, Math.max(0, value));
-  go({ x: Math.floor(((inside(column, columns) + 0.5) * width) / columns), y: Math.floor(((inside(row, rows) + 0.5) * height) / rows), held: true });
+  go({
+    x: Math.floor(((inside(column, columns) + 0.5) * width) / columns),
+    y: Math.floor(((inside(row, rows) + 0.5) * height) / rows),
+    held: true,
+  });
 }

@@ -32,7 +32,14 @@ function matchesOf(ask, spec) {
       if (row[token] > row[top]) top = token;
       if (!(best.get(token)?.value >= row[token])) best.set(token, { query, value: row[token] });
     }
-    found.push({ from: query, to: top, fromHw: group.query, toHw: group.key, value: row[top], share: total > 0 ? row[top] / total : 0 });
+    found.push({
+      from: query,
+      to: top,
+      fromHw: group.query,
+      toHw: group.key,
+      value: row[top],
+      share: total > 0 ? row[top] / total : 0,
+    });
   }
   const w = group.query[1];
   const near = (a, b) => Math.max(Math.abs((a % w) - (b % w)), Math.abs(Math.floor(a / w) - Math.floor(b / w))) <= 1;

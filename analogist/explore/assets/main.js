@@ -37,7 +37,10 @@ function draw() {
 
 /** Chunks of the numbers beside the pictures, which the pictures themselves did not need. */
 function missingBeside() {
-  const wanted = [mapOf(ask({ kind: "self", site: `${state.layer}.self`, view: "probs" })), wordsOf(ask({ kind: "cross", site: `${state.layer}.cross` }))];
+  const wanted = [
+    mapOf(ask({ kind: "self", site: `${state.layer}.self`, view: "probs" })),
+    wordsOf(ask({ kind: "cross", site: `${state.layer}.cross` })),
+  ];
   return wanted.flatMap((one) => one.missing ?? []);
 }
 
@@ -72,7 +75,12 @@ function drawExport() {
   context.font = '13px system-ui, "Liberation Sans", "DejaVu Sans", sans-serif';
   const line = (text, x, y, width) => context.fillText(text, x, y, width);
   const head = find("head-text").textContent;
-  const said = [`layer ${find("site-text").textContent}`, `step ${find("step-text").textContent}`, `head: ${head}`, `pixel ${state.x}, ${state.y}`];
+  const said = [
+    `layer ${find("site-text").textContent}`,
+    `step ${find("step-text").textContent}`,
+    `head: ${head}`,
+    `pixel ${state.x}, ${state.y}`,
+  ];
   line(`${said.join(", ")}; ${find("run").textContent}`, gap, 20, canvas.width - 2 * gap);
   let x = gap;
   for (const panel of shown) {
@@ -90,7 +98,10 @@ function drawExport() {
 
 function savePng() {
   drawExport().toBlob((blob) => {
-    const link = element("a", undefined, { download: `attention_${siteName()}_step${state.step}_${state.x}_${state.y}.png`, href: URL.createObjectURL(blob) });
+    const link = element("a", undefined, {
+      download: `attention_${siteName()}_step${state.step}_${state.x}_${state.y}.png`,
+      href: URL.createObjectURL(blob),
+    });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 5000);
   });
@@ -103,51 +114,89 @@ function fail(error) {
 
 function writeTexts() {
   const source = sources[0];
+  const runs = sources.length > 1 ? `${sources.length} runs` : source.label;
   const bold = element("b", source.prompt ? `“${source.prompt}”` : "no prompt");
   const trained = source.trained ? "" : ", not trained: what it paints means nothing";
-  find("run").replaceChildren(bold, ` ${sources.length > 1 ? `${sources.length} runs` : source.label}, ${source.size[1]} × ${source.size[0]} px, ${source.times.length} steps, guidance ${source.guidance}, ${source.checkpoint}${trained}`);
-  for (const [name, title] of [["holds", "Held"], ["left_out", "Left out"], ["exact", "How exact"]]) {
+  find("run").replaceChildren(
+    bold,
+    ` ${runs}, ${source.size[1]} × ${source.size[0]} px, ${source.times.length} steps, guidance ${source.guidance}, `,
+    source.checkpoint + trained,
+  );
+  for (const [name, title] of [
+    ["holds", "Held"],
+    ["left_out", "Left out"],
+    ["exact", "How exact"],
+  ]) {
     const list = element("ul");
     list.append(...manifest.notes[name].map((text) => element("li", text)));
     find("notes-text").append(element("h2", title), list);
   }
   const pictures = [...new Set(sources.map((one) => one.picture_done))].join("; ");
-  find("notes-text").append(element("p", `Pictures: ${pictures}. Words: the padding behind the prompt is one column, its sum. Made by Analogist ${manifest.analogist}; at most ${(manifest.max_bytes / 1e6).toFixed(1)} MB.`));
-  find("help-keys").append(...KEYS.map(([key, text]) => {
-    const row = element("tr");
-    row.append(element("td", key), element("td", text));
-    return row;
-  }));
+  find("notes-text").append(
+    element(
+      "p",
+      `Pictures: ${pictures}. Words: the padding behind the prompt is one column, its sum. ` +
+        `Made by Analogist ${manifest.analogist}; at most ${(manifest.max_bytes / 1e6).toFixed(1)} MB.`,
+    ),
+  );
+  find("help-keys").append(
+    ...KEYS.map(([key, text]) => {
+      const row = element("tr");
+      row.append(element("td", key), element("td", text));
+      return row;
+    }),
+  );
 }
 
 /** What is shown, in numbers: for each picture its view and its values, row-major over hw. */
 function shown() {
-  return panels.filter((panel) => !panel.figure.hidden && panel.map).map(({ view, map, range }) => ({
-    site: view.site, kind: view.kind, view: view.view, direction: view.direction, branch: view.branch, source: view.source,
-    word: view.word, steps: [...map.steps], heads: map.group.heads === null ? null : map.heads.map((place) => map.group.heads[place]),
-    token: map.token, at: [...map.at], hw: [...map.hw], range: [range.low, range.high], values: [...map.values],
-  }));
+  return panels
+    .filter((panel) => !panel.figure.hidden && panel.map)
+    .map(({ view, map, range }) => ({
+      site: view.site,
+      kind: view.kind,
+      view: view.view,
+      direction: view.direction,
+      branch: view.branch,
+      source: view.source,
+      word: view.word,
+      steps: [...map.steps],
+      heads: map.group.heads === null ? null : map.heads.map((place) => map.group.heads[place]),
+      token: map.token,
+      at: [...map.at],
+      hw: [...map.hw],
+      range: [range.low, range.high],
+      values: [...map.values],
+    }));
 }
 
 window.explorer = {
-  state: () => ({ ...state }), go, shown, latency, first: () => first, png: () => drawExport().toDataURL("image/png"),
+  state: () => ({ ...state }),
+  go,
+  shown,
+  latency,
+  first: () => first,
+  png: () => drawExport().toDataURL("image/png"),
   flow: () => [...(flowOf(ask({ site: `${state.layer}.self` })).values ?? [])],
-  matches: () => (matchesOf(ask(), state.lines) ?? []).map((match) => ({ ...match })), busy: () => asked > 0 || waiting.size > 0,
+  matches: () => (matchesOf(ask(), state.lines) ?? []).map((match) => ({ ...match })),
+  busy: () => asked > 0 || waiting.size > 0,
 };
 
-loadPictures().then(() => {
-  const [height, width] = sources[0].size;
-  if (sources.length > 1) state.beside = "run1";
-  Object.assign(state, { step: "", x: Math.floor(width * 0.75), y: Math.floor(height * (1 - 0.5 / sources[0].rows)) });
-  const all = sitesOf(0, "self").length ? "self" : "cross";
-  state.kind = all;
-  readAddress();
-  settleStep();
-  settle();
-  writeTexts();
-  connect();
-  draw();
-}).catch(fail);
+loadPictures()
+  .then(() => {
+    const [height, width] = sources[0].size;
+    if (sources.length > 1) state.beside = "run1";
+    Object.assign(state, { step: "", x: Math.floor(width * 0.75), y: Math.floor(height * (1 - 0.5 / sources[0].rows)) });
+    const all = sitesOf(0, "self").length ? "self" : "cross";
+    state.kind = all;
+    readAddress();
+    settleStep();
+    settle();
+    writeTexts();
+    connect();
+    draw();
+  })
+  .catch(fail);
 
 /** At first the middle of the steps that are here. */
 function settleStep() {

@@ -4,8 +4,18 @@ const panels = [0, 1].map((i) => {
   const figure = find(`panel-${i}`);
   const part = (name) => figure.querySelector(name);
   return {
-    figure, canvas: part(".picture"), frame: part(".frame"), title: part(".title"), under: part(".under"), bar: part(".bar"),
-    low: part(".low"), high: part(".high"), unit: part(".unit"), view: null, map: null, range: null,
+    figure,
+    canvas: part(".picture"),
+    frame: part(".frame"),
+    title: part(".title"),
+    under: part(".under"),
+    bar: part(".bar"),
+    low: part(".low"),
+    high: part(".high"),
+    unit: part(".unit"),
+    view: null,
+    map: null,
+    range: null,
   };
 });
 
@@ -16,7 +26,14 @@ function figureOf(value) {
   if (size >= 1000 || size < 1e-4) return value.toExponential(1);
   return size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : size >= 0.1 ? value.toFixed(3) : value.toPrecision(2);
 }
-const percent = (value) => (value >= 0.1 ? `${(100 * value).toFixed(0)} %` : value >= 0.001 ? `${(100 * value).toFixed(1)} %` : value > 0 ? "< 0.1 %" : "0 %");
+const percent = (value) =>
+  value >= 0.1
+    ? `${(100 * value).toFixed(0)} %`
+    : value >= 0.001
+      ? `${(100 * value).toFixed(1)} %`
+      : value > 0
+        ? "< 0.1 %"
+        : "0 %";
 
 /** What is asked of the data for the view, with changes. */
 function ask(change = {}) {
@@ -59,7 +76,10 @@ function fit(panel, source) {
   const all = find("panels");
   const count = panels.filter((one) => !one.figure.hidden).length;
   const narrow = matchMedia("(max-width: 900px)").matches; // then the page scrolls, and the width alone decides
-  const side = Math.min((all.clientWidth - 10 * (count - 1)) / count / width, narrow ? Infinity : (all.clientHeight - 40) / height);
+  const side = Math.min(
+    (all.clientWidth - 10 * (count - 1)) / count / width,
+    narrow ? Infinity : (all.clientHeight - 40) / height,
+  );
   const ratio = window.devicePixelRatio || 1;
   const [w, h] = [Math.max(64, Math.floor(width * side * ratio)), Math.max(64, Math.floor(height * side * ratio))];
   if (panel.canvas.width !== w || panel.canvas.height !== h) {
@@ -80,7 +100,8 @@ function drawPanels() {
   const maps = wants.map((want) => mapOf(want));
   const missing = maps.flatMap((map) => map.missing ?? []);
   if (missing.length) return missing;
-  const together = maps.length === 2 && unitOf(wants[0].view) === unitOf(wants[1].view) && wants[0].direction === wants[1].direction;
+  const together =
+    maps.length === 2 && unitOf(wants[0].view) === unitOf(wants[1].view) && wants[0].direction === wants[1].direction;
   const shared = together && maps.every((map) => map.values) ? rangeOf(maps, unitOf(wants[0].view)) : null;
   wants.forEach((want, i) => {
     const panel = panels[i];
@@ -100,8 +121,10 @@ function drawPanels() {
 }
 
 function caption(panel, want, given, map) {
+  const idle = ["logits", "scores", "change", "before"].includes(want.view) && !siteOf(want)?.acts;
   const name = sources.length > 1 ? `${sources[want.source].label}: ` : "";
-  panel.title.textContent = name + (map ? titleOf(want) : `${titleOf(want)}: ${given.absent}${["logits", "scores", "change", "before"].includes(want.view) && !siteOf(want)?.acts ? ", where SAC or CAM does not act" : ""}`);
+  panel.title.textContent =
+    name + (map ? titleOf(want) : `${titleOf(want)}: ${given.absent}${idle ? ", where SAC or CAM does not act" : ""}`);
   panel.under.textContent = map ? `${stepText(want.source, map.steps)}, ${map.hw[0]} × ${map.hw[1]}` : "";
   panel.canvas.setAttribute("aria-label", `${panel.title.textContent}. ${panel.under.textContent}`);
 }
@@ -123,7 +146,10 @@ function legend(panel, map, range) {
   const context = panel.bar.getContext("2d");
   context.fillStyle = "#808080";
   context.fillRect(0, 0, 256, 8);
-  const strip = { hw: [1, 256], values: Float64Array.from({ length: 256 }, (_, i) => range.low + ((range.high - range.low) * i) / 255) };
+  const strip = {
+    hw: [1, 256],
+    values: Float64Array.from({ length: 256 }, (_, i) => range.low + ((range.high - range.low) * i) / 255),
+  };
   small.width = 256;
   small.height = 1;
   small.getContext("2d").putImageData(imageOf(strip, range, state.scale), 0, 0);
@@ -132,7 +158,8 @@ function legend(panel, map, range) {
 }
 
 const STYLES = ["in-A", "in-Ap", "in-B", "in-Bp"];
-const element = (tag, text, change = {}) => Object.assign(document.createElement(tag), text === undefined ? {} : { textContent: text }, change);
+const element = (tag, text, change = {}) =>
+  Object.assign(document.createElement(tag), text === undefined ? {} : { textContent: text }, change);
 
 /** Where a token's centre lies, in pixels, and its cell: text. */
 function placeText(token, hw) {
@@ -162,7 +189,9 @@ function drawPointer() {
   const from = state.direction === "from";
   const shares = sharesOf(map, source.rows);
   const total = shares.reduce((a, b) => a + b, 0) || 1;
-  find("pointer").textContent = `${where}; token row ${row}, column ${column} of ${map.at[0]} × ${map.at[1]}. ${from ? "It looks at:" : "Of the attention it gets, from:"}`;
+  find("pointer").textContent =
+    `${where}; token row ${row}, column ${column} of ${map.at[0]} × ${map.at[1]}. ` +
+    (from ? "It looks at:" : "Of the attention it gets, from:");
   const parts = shares.map((share, i) => `${REGIONS[i]} ${percent(share / total)}`);
   shares.forEach((share, i) => {
     const bar = element("span", share / total > 0.09 ? parts[i] : "", { className: STYLES[i], title: parts[i] });
@@ -184,7 +213,9 @@ function drawFlow() {
   const flow = flowOf(ask({ site: `${state.layer}.self` }));
   const table = find("flow");
   table.replaceChildren();
-  find("flow-of").textContent = flow.values ? `row looks at column, ${stepText(state.source, flow.steps)}` : (flow.absent ?? "");
+  find("flow-of").textContent = flow.values
+    ? `row looks at column, ${stepText(state.source, flow.steps)}`
+    : (flow.absent ?? "");
   if (!flow.values) return;
   const head = element("tr");
   head.append(element("th", ""), ...REGIONS.map((name) => element("th", name, { scope: "col" })));
@@ -215,7 +246,9 @@ function drawWords() {
     return;
   }
   const silent = words.values.every((value) => value === 0);
-  find("words-of").textContent = silent ? "nothing: CAM silences this cell here" : `this pixel, ${stepText(state.source, words.steps)}`;
+  find("words-of").textContent = silent
+    ? "nothing: CAM silences this cell here"
+    : `this pixel, ${stepText(state.source, words.steps)}`;
   const top = Math.max(...words.values) || 1;
   words.group.columns.forEach((name, i) => {
     const special = i === 0 || ["end", "padding"].includes(name);

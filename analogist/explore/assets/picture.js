@@ -1,4 +1,5 @@
-// The grid picture with a map over it, grey and dim so that colour and light mean attention: cells framed, the pointed token marked, lines to best matches.
+// The grid picture with a map over it, grey and dim so that colour and light mean attention: cells framed, the pointed token
+// marked, lines to best matches.
 const FRAME = "rgba(255,255,255,0.85)";
 const pictures = sources.map(() => null); // grey canvases, by source
 const coloured = sources.map(() => null); // the pictures as they are
@@ -81,7 +82,10 @@ function drawMark(context, w, h, { token, at }) {
   const x = (token % columns) * tw;
   const y = Math.floor(token / columns) * th;
   const unit = Math.max(1, Math.round(w / 480));
-  for (const [colour, width] of [["#000", 4 * unit], ["#fff", 2 * unit]]) {
+  for (const [colour, width] of [
+    ["#000", 4 * unit],
+    ["#fff", 2 * unit],
+  ]) {
     context.strokeStyle = colour;
     context.lineWidth = width;
     context.strokeRect(x, y, tw, th);
@@ -96,11 +100,17 @@ function drawMark(context, w, h, { token, at }) {
 /** Lines from tokens to their best matches. */
 function drawLines(context, w, h, matches) {
   const unit = Math.max(1, w / 480);
-  const centre = (token, [rows, columns]) => [((token % columns) + 0.5) * (w / columns), (Math.floor(token / columns) + 0.5) * (h / rows)];
+  const centre = (token, [rows, columns]) => [
+    ((token % columns) + 0.5) * (w / columns),
+    (Math.floor(token / columns) + 0.5) * (h / rows),
+  ];
   for (const { from, to, fromHw, toHw, share } of matches) {
     const [x, y] = centre(from, fromHw);
     const [u, v] = centre(to, toHw);
-    for (const [colour, width] of [["rgba(0,0,0,0.65)", 3 * unit], [`rgb(${rgb([0.62 + 0.33 * share, 0.14, 195])})`, 1.4 * unit]]) {
+    for (const [colour, width] of [
+      ["rgba(0,0,0,0.65)", 3 * unit],
+      [`rgb(${rgb([0.62 + 0.33 * share, 0.14, 195])})`, 1.4 * unit],
+    ]) {
       context.strokeStyle = context.fillStyle = colour;
       context.lineWidth = width;
       context.beginPath();

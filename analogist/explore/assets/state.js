@@ -1,10 +1,30 @@
 // The view: what is chosen, kept in the address so that it can be sent, and always something that the page holds.
 const state = {
-  kind: "self", view: "probs", direction: "from", layer: "", step: 0, head: -1, branch: "text", source: 0, beside: "reverse",
-  lines: "off", scale: "sqrt", word: 1, x: 0, y: 0, held: false, theme: "auto", overlay: true,
+  kind: "self",
+  view: "probs",
+  direction: "from",
+  layer: "",
+  step: 0,
+  head: -1,
+  branch: "text",
+  source: 0,
+  beside: "reverse",
+  lines: "off",
+  scale: "sqrt",
+  word: 1,
+  x: 0,
+  y: 0,
+  held: false,
+  theme: "auto",
+  overlay: true,
 };
 const VIEWS = {
-  self: { probs: "probabilities", logits: "logits, after SAC", scores: "logits, before SAC", change: "change of logits by SAC" },
+  self: {
+    probs: "probabilities",
+    logits: "logits, after SAC",
+    scores: "logits, before SAC",
+    change: "change of logits by SAC",
+  },
   cross: { probs: "probabilities, after CAM", before: "probabilities, before CAM", change: "change by CAM" },
 };
 const BESIDE = { none: "nothing", reverse: "the other direction", before: "before SAC or CAM", change: "change by SAC or CAM" };
@@ -12,7 +32,9 @@ const NAMES = Object.keys(state);
 
 /** The sites of a source for a kind, by layer. A site's name without its kind is the state's `layer`. */
 function sitesOf(source, kind) {
-  return sources[source].sites.filter((site) => site.kind === kind && groupOf(source, site.name, "probs", "text") !== undefined).sort((a, b) => a.layer - b.layer);
+  return sources[source].sites
+    .filter((site) => site.kind === kind && groupOf(source, site.name, "probs", "text") !== undefined)
+    .sort((a, b) => a.layer - b.layer);
 }
 const short = (site) => site.name.slice(0, site.name.lastIndexOf("."));
 const currentSite = () => sitesOf(state.source, state.kind).find((site) => short(site) === state.layer);
@@ -22,7 +44,8 @@ const siteName = () => `${state.layer}.${state.kind}`;
 const stepsHere = () => groupOf(state.source, siteName(), "probs", state.branch)?.steps ?? [];
 /** Heads kept apart at the current site; none where only the mean is here. */
 const headsHere = () => groupOf(state.source, siteName(), "probs", state.branch)?.heads ?? [];
-const branchesHere = () => ["text", "negative"].filter((branch) => groups.has([state.source, siteName(), "probs", branch].join("|")));
+const branchesHere = () =>
+  ["text", "negative"].filter((branch) => groups.has([state.source, siteName(), "probs", branch].join("|")));
 const viewsHere = () => {
   const has = (view) => groupOf(state.source, siteName(), view, state.branch) !== undefined;
   const parts = PARTS[state.kind].change;
@@ -36,7 +59,8 @@ const besideHere = () => {
 
 /** Brings every choice to something that is here. */
 function settle() {
-  const number = (value, low, high, otherwise) => (Number.isFinite(+value) ? Math.min(high, Math.max(low, Math.round(+value))) : otherwise);
+  const number = (value, low, high, otherwise) =>
+    Number.isFinite(+value) ? Math.min(high, Math.max(low, Math.round(+value))) : otherwise;
   state.source = number(state.source, 0, sources.length - 1, 0);
   if (!["self", "cross"].includes(state.kind)) state.kind = "self";
   if (!sitesOf(state.source, state.kind).length) state.kind = state.kind === "self" ? "cross" : "self";
@@ -53,7 +77,8 @@ function settle() {
   state.head = headsHere().includes(+state.head) ? +state.head : -1;
   if (!viewsHere().includes(state.view)) state.view = "probs";
   if (!["from", "to"].includes(state.direction)) state.direction = "from";
-  if (!besideHere().includes(state.beside)) state.beside = state.kind === "self" ? "reverse" : viewsHere().includes("change") ? "before" : "none";
+  if (!besideHere().includes(state.beside))
+    state.beside = state.kind === "self" ? "reverse" : viewsHere().includes("change") ? "before" : "none";
   const words = wordGroup()?.columns ?? [];
   state.word = number(state.word, 0, Math.max(0, words.length - 1), 0);
   const [height, width] = sources[state.source].size;

@@ -15,10 +15,16 @@ function makeStrip() {
     canvas.height = Math.round((64 * height) / width);
     const bar = element("span", undefined, { className: "bar" });
     const label = element("span", undefined, { className: "label" });
-    label.append(element("b", `${site.layer}`), ` ${short(site).replace(".attn", "")}${site.acts ? ` ${site.kind === "self" ? "SAC" : "CAM"}` : ""}`);
+    label.append(
+      element("b", `${site.layer}`),
+      ` ${short(site).replace(".attn", "")}${site.acts ? ` ${site.kind === "self" ? "SAC" : "CAM"}` : ""}`,
+    );
     button.append(canvas, bar, label);
     button.dataset.site = short(site);
-    button.setAttribute("aria-label", `Layer ${site.layer}, ${short(site)}${site.acts ? `, ${site.kind === "self" ? "SAC" : "CAM"} acts here` : ""}`);
+    button.setAttribute(
+      "aria-label",
+      `Layer ${site.layer}, ${short(site)}${site.acts ? `, ${site.kind === "self" ? "SAC" : "CAM"} acts here` : ""}`,
+    );
     button.title = `${site.name}, ${site.hw[0]} × ${site.hw[1]} tokens`;
     return { site, button, canvas, bar };
   });
@@ -50,7 +56,8 @@ function drawStrip() {
     if (state.kind === "self") {
       const shares = sharesOf(map, sources[state.source].rows);
       const total = shares.reduce((a, b) => a + b, 0) || 1;
-      while (thumb.bar.children.length < 4) thumb.bar.append(element("span", undefined, { className: STYLES[thumb.bar.children.length] }));
+      while (thumb.bar.children.length < 4)
+        thumb.bar.append(element("span", undefined, { className: STYLES[thumb.bar.children.length] }));
       shares.forEach((share, k) => (thumb.bar.children[k].style.width = `${(100 * share) / total}%`));
     }
   });
