@@ -165,6 +165,19 @@ def test_an_edit_in_place_of_the_texts_keys_is_gone_in_the_next_step(text: torch
     assert torch.equal(module(x, kept, HW, AttentionControl()), before)
 
 
+@pytest.mark.parametrize("point", ["scores", "logits"])
+def test_a_tensor_that_an_edit_puts_in_place_is_never_written_into(point: str) -> None:
+    given = torch.randn(2, 2, 24, 24, generator=torch.Generator().manual_seed(1))
+    before = given.clone()
+
+    class Replacing(Looking):
+        def __call__(self, tensor, at):
+            return given
+
+    self_module()(tokens(HW), HW, AttentionControl(tap=Replacing(points=(point,)), sac=SAC()))
+    assert torch.equal(given, before)
+
+
 def test_auto_takes_the_map_in_hand_only_where_one_is_wanted(tiny_unet) -> None:
     look = Looking(points=("probs",), sites=("mid.0.attn.0.self",))
     control = AttentionControl(tap=look)
