@@ -4,12 +4,14 @@ import argparse
 import sys
 
 from analogist.cli.ablate import add_model_arguments, add_pool_arguments, load_model, load_networks, pool_from, shard_from
+from analogist.cli.prompting import add_prompter_arguments, prompter_from_arguments
 
 EXAMPLES = """examples:
   analogist data fetch --out data
   analogist evaluate data --checkpoint sd-v1-5-inpainting.safetensors --clip openai/clip-vit-base-patch16 --out out/eval
   analogist evaluate data --tasks colorization,denoise --limit 10 --images 2 --out out/quick
   analogist evaluate triples.csv --out out/mine      columns a, a_prime, b, optional b_prime, prompt, name, group
+  analogist evaluate triples.csv --prompter openai --base-url http://localhost:8000/v1 --out out/asked
   analogist evaluate data --shard $i/8 --out out/shard-$i; then: analogist evaluate data --take out/shard-* --out out/eval
 
 Strength and guidance are each task's published ones; --config puts one configuration in place of all. DIR gets table.csv,
@@ -34,6 +36,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="images in one UNet call")
     parser.add_argument("--metrics", metavar="NAMES", help="joined by commas ('analogist ablate list' names them)")
     parser.add_argument("--take", metavar="DIR", nargs="+", default=[], help="folders of shards whose finished runs are used")
+    add_prompter_arguments(parser)
     add_model_arguments(parser)
     add_pool_arguments(parser)
     parser.set_defaults(run=run)
@@ -50,12 +53,13 @@ def run(args: argparse.Namespace) -> int:
     tasks = None if args.tasks is None else [name.strip() for name in args.tasks.split(",")]
     metrics = DEFAULT_METRICS if args.metrics is None else tuple(name.strip() for name in args.metrics.split(","))
     check_metrics(metrics)
+    prompter = prompter_from_arguments(args)
     config = None if args.config is None else AnalogistConfig.load(args.config)
     read_data(args.data, tasks=tasks, limit=1)  # what is wrong with the data is said before a model is loaded
     done = evaluate(
         args.data, args.out, model=load_model(args), config=config, tasks=tasks, limit=args.limit, images=args.images,
         seed=args.seed, metrics=metrics, size=args.size, batch=args.batch, pool=pool, shard=shard, taken=args.take,
-        progress=not args.quiet, **load_networks(args),
+        progress=not args.quiet, prompter=prompter, **load_networks(args),
     )  # fmt: skip
     for note in done.notes:
         print(f"analogist evaluate: note: {note}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """`evaluate`: the published protocol on the published data, or the same for any list of analogies; resumable as a study."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ from analogist.experiments.networks import FeatureNetwork
 from analogist.experiments.store import Store
 from analogist.experiments.study import Study
 from analogist.experiments.worker import Worker
+from analogist.files import atomic_write
 from analogist.pipeline import Analogist
+from analogist.prompting import Prompter, ask_all
 
 DEFAULT_METRICS = (
     "clip_direction", "clip_direction_normalised", "psnr", "ssim", "mse", "clip_distance", "dino_distance", "lpips", "mse_to_b",
@@ -61,13 +64,13 @@ def evaluate(
     tasks: Sequence[str] | None = None, limit: int | None = None, images: int = 8, seed: int = 42,
     metrics: Sequence[str] = DEFAULT_METRICS, clip: FeatureNetwork | None = None, dino: FeatureNetwork | None = None,
     size: int | None = None, batch: int = 8, pool: Pool | None = None, shard: tuple[int, int] | None = None,
-    taken: Sequence[str | Path] = (), progress: bool = True,
+    taken: Sequence[str | Path] = (), progress: bool = True, prompter: Prompter | None = None,
 ) -> Evaluated:  # fmt: skip
     """Paints every input `images` times, measures, and writes table.csv, summary.csv and report.md into `out`.
 
     data: a folder in the published layout, a CSV file, or inputs. config None: the published settings of each task for the
     published layout, the checkpoint's own otherwise. taken: folders (of shards) whose finished runs are used. Finished runs are
-    never done again.
+    never done again. prompter: writes the prompts anew, instead of those that the data brings; prompts.json says who wrote which.
     Raises ValueError saying what is wrong with data or settings.
     """
     model = Analogist.from_checkpoint() if model is None else model
@@ -75,6 +78,8 @@ def evaluate(
         inputs, published = read_data(data, tasks=tasks, limit=limit)
     else:
         inputs, published = list(data)[:limit], False
+    written = {} if prompter is None else ask_all({one.name: one.grid for one in inputs}, prompter, progress=progress)
+    inputs = [dataclasses.replace(one, prompt=written[one.name].first) if written else one for one in inputs]
     if config is not None:  # settings given go before a task's own
         inputs = [dataclasses.replace(one, strength=None, guidance=None) for one in inputs]
     base = config if config is not None else published_code() if published else model.config
@@ -86,6 +91,9 @@ def evaluate(
     worker = Worker(model, Measurer(plan.study.metrics, clip=clip, dino=dino))
     with Store(out) as store:
         take(taken, store)
+        if written:
+            said = {name: {"prompt": prompts.first, "author": prompts.author} for name, prompts in written.items()}
+            atomic_write(store.folder / "prompts.json", json.dumps(said, indent=1, ensure_ascii=False).encode() + b"\n")
         done = carry_out(plan, store, worker, pool=pool, shard=shard, progress=progress, outputs=False)
         summary = summarise(done.rows)
         networks = [network for network in (clip, dino) if network is not None]
