@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor, nn
+
 from analogist.models.attention import CrossAttention, SelfAttention
 from analogist.models.control import At, AttentionControl
 from analogist.models.placement import MAP_POINTS, Site
 from analogist.models.unet import UNet, UNetConfig
 from analogist.models.vae import VAE, VAEConfig
-from torch import Tensor, nn
 
 TINY_UNET = UNetConfig(channels=(16, 24, 32, 32), heads=(2, 2, 4, 4), text_width=12, norm_groups=8)
 TINY_VAE = VAEConfig(channels=(8, 8, 16, 16), norm_groups=4)

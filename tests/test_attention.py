@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+
 from analogist.models.attention import SelfAttention
 from analogist.models.control import CAM, SAC, AttentionControl
 from analogist.models.placement import MAP_POINTS, POINTS
-
 from tests.small import Looking, cross_module, randomise, relative, self_module, tokens, unet_inputs
 
 HW = (4, 6)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from analogist.models.control import CAM, SAC, AttentionControl
 from analogist.models.unet import UNet, UNetConfig
 from analogist.weights.keymaps import unet_diffusers
-from safetensors.torch import load_file
-
 from tests.small import Looking, relative
 
 PARITY = Path(__file__).parent / "parity"

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+
 from analogist.models.cells import REGIONS, A, Ap, B, Bp, cross_cells, token_cells
 from analogist.models.control import CAM, AttentionControl
 from analogist.models.placement import Placement
-
 from tests import brute_force
 from tests.small import cross_module, relative, tokens, watch
 

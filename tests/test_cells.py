@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from analogist.models.cells import all_cells, cells_of, check_splits, cross_cells, join_cells, self_cells, token_cells
 from einops import rearrange
+
+from analogist.models.cells import all_cells, cells_of, check_splits, cross_cells, join_cells, self_cells, token_cells
 
 GRIDS = [((4, 4), 2), ((4, 6), 2), ((6, 2), 2), ((8, 4), 2), ((6, 4), 3), ((9, 2), 3), ((8, 4), 4), ((4, 2), 4)]
 

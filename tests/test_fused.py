@@ -4,11 +4,11 @@ import random
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
 from analogist.models.cells import REGIONS
 from analogist.models.control import CAM, SAC, AttentionControl
 from analogist.models.placement import Placement
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
 from tests import brute_force
 from tests.small import cross_module, randomise, relative, self_module, small_unet, tokens, unet_inputs
 

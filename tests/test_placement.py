@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+
 from analogist.models.placement import NEGATIVE, TEXT, Placement
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from analogist.models.control import AttentionControl
 from analogist.models.unet import UNet, UNetConfig
 from analogist.models.vae import VAE, VAEConfig
 from analogist.weights.keymaps import unet_diffusers, vae_diffusers
-from torch import Tensor, nn
-
 from tests.small import randomise, relative, unet_inputs
 
 SAME = 1e-4  # relative, float32

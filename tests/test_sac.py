@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+
 from analogist.models.cells import A, Ap, B, Bp, all_cells, self_cells
 from analogist.models.control import SAC, AttentionControl
 from analogist.models.placement import Placement
-
 from tests import brute_force
 from tests.small import relative, self_module, tokens, watch
 

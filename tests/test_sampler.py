@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+
 from analogist.models.ddim import add_noise, alpha_bar_at, alpha_bars, ddim_step, ddim_times
 
 STRENGTHS = [i / 20 for i in range(1, 21)]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from analogist.models.attention import CrossAttention, SelfAttention
 from analogist.models.control import AttentionControl
 from analogist.models.placement import BLOCK_POINTS, POINTS, Placement
 from analogist.models.unet import UNet, UNetConfig
-
 from tests.small import Looking, small_unet, unet_inputs
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "sites.json").read_text())

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+
 from analogist.models.control import CAM, SAC, AttentionControl
 from analogist.models.placement import Placement
 from analogist.models.unet import UNet, UNetConfig
-
 from tests.small import TINY_UNET, Looking, relative, unet_inputs
 
 ROUNDING = 5e-6  # relative: float32 sums in another order, through 16 blocks

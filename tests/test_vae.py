@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from analogist.models.vae import VAE, VAEConfig
 
+from analogist.models.vae import VAE, VAEConfig
 from tests.small import TINY_VAE, relative
 
 
