@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
+
+from analogist.cli.main import main
 from analogist.weights import WeightsError, open_checkpoint
 from analogist.weights.families import guess, unet_family
 from analogist.weights.parts import split, to_ours
 from analogist.weights.survey import survey
-from safetensors.torch import save_file
-
-from analogist.cli.main import main
 from tests.checkpoints import golden, single_file, small, small_configs, write_folder, write_single
 from tests.test_keymaps import infos, sparse
 

@@ -5,7 +5,6 @@ import re
 
 import pytest
 import torch
-from tests.checkpoints import CONFIGS, STEMS, golden, write_configs
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from analogist.models.unet import UNet, UNetConfig
@@ -14,6 +13,7 @@ from analogist.weights import open_checkpoint
 from analogist.weights.header import TensorInfo
 from analogist.weights.keymaps import ema_shadow
 from analogist.weights.parts import split, to_ours
+from tests.checkpoints import CONFIGS, STEMS, golden, write_configs
 
 FAMILIES = ("sd15", "sd2")
 SIZES = {"F16": 2, "F32": 4, "I32": 4, "I64": 8}
@@ -135,6 +135,19 @@ def test_a_prefix_nobody_listed_does_not_matter(family, prefix):
         (group,) = parts.of(part)
         assert {ours: piece.info.name.removeprefix(prefix) for ours, piece in to_ours(group).pieces.items()} == {
             ours: name for ours, (name, _) in targets(entries, part).items()
+        }
+
+
+@pytest.mark.parametrize("bare", ["model.diffusion_model.", "first_stage_model."])
+def test_one_part_without_a_prefix_does_not_swallow_the_others(bare):
+    entries = golden()["sd15"]["single"]
+    parts = split(infos({name.removeprefix(bare): entry for name, entry in entries.items()}))
+    assert not parts.other
+    for part, count in (("unet", 686), ("vae", 248), ("text", 197)):
+        (group,) = parts.of(part)
+        assert len(group.tensors) == count
+        assert {piece.info.name for piece in to_ours(group).pieces.values()} == {
+            name.removeprefix(bare) for name, _ in targets(entries, part).values()
         }
 
 
