@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from analogist.config import AnalogistConfig, SamplingConfig
 from analogist.experiments.batched import Actions, effect
 from analogist.experiments.engine import Engine, Histories
 from analogist.experiments.factors import Setting, apply, expand
+from analogist.experiments.inputs import lab_inputs
 from analogist.experiments.jobs import make_groups
 from analogist.experiments.levels import StudyError, steps_level
 from analogist.experiments.space import Space
@@ -251,3 +253,15 @@ def test_settings_of_an_input_go_before_the_study(model) -> None:
     config = plan_of(model, inputs=(task,)).jobs[0].config
     assert config.sampling == SamplingConfig(steps=4, strength=0.5, guidance=7.5)
     assert isinstance(config, AnalogistConfig)
+
+
+def test_lab_inputs_are_drawings_of_their_own_with_true_answers() -> None:
+    found = lab_inputs(["recolour", "sketch"], count=2, size=128)
+    assert [one.name for one in found] == ["recolour-0", "recolour-1", "sketch-0", "sketch-1"]
+    pictures = {np.asarray(one.grid.cells(without_border=True)["B"]).tobytes() for one in found}
+    assert len(pictures) == 4  # no two families share their scenes
+    assert all(one.truth.size == (61, 61) and one.wrong_prompt not in (None, one.prompt) for one in found)
+    again = lab_inputs(["sketch"], count=1, size=128)[0]
+    assert again.truth_key() == found[2].truth_key() and again.prompt == found[2].prompt
+    with pytest.raises(StudyError, match="allowed are colorize"):
+        lab_inputs(["colour"], count=1, size=128)

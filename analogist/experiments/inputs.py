@@ -173,12 +173,17 @@ def lab_inputs(families: Sequence[str], *, count: int, seed: int = 0, size: int,
     """
     from analogist.grid import to_image
     from analogist.lab.grids import evaluation_batch
-    from analogist.lab.split import EVALUATION_SEED
+    from analogist.lab.split import EVALUATION_SEED, FAMILIES
 
+    unknown = [family for family in families if family not in FAMILIES]
+    if unknown:
+        raise StudyError(f"lab families {unknown}: allowed are {', '.join(FAMILIES)}")
     drawn: list[tuple[str, Image.Image, str, Image.Image]] = []
     for family in families:
         for k in range(count):
-            batch = evaluation_batch([family], size=size, seed=EVALUATION_SEED + seed + k, held_out_pairs=held_out_pairs)
+            # Families have seeds of their own: with one seed they would all be drawn from the same scenes.
+            number = EVALUATION_SEED + FAMILIES.index(family) * 1_000_000 + seed + k
+            batch = evaluation_batch([family], size=size, seed=number, held_out_pairs=held_out_pairs)
             whole = to_image(batch.pixels[0])
             grid = PromptGrid.from_image(whole, size)
             drawn.append((f"{family}-{seed + k}", whole, batch.captions[0], grid.crop(whole, without_border=True)))
