@@ -103,7 +103,7 @@ def coarse() -> Recipe:
         vae=VAEConfig(channels=(16, 32, 64, 64), layers_per_block=1, norm_groups=8),
         unet=UNetConfig(channels=(32, 64, 64, 64), heads=(1, 2, 2, 2), text_width=64, norm_groups=8),
         vae_training=Optimisation(batch=16, learning_rate=2e-3, steps=920, warmup=50, ema=0.99),
-        unet_training=Optimisation(batch=32, learning_rate=2e-3, steps=4000, warmup=100, ema=0.998, optimiser="muon"),
+        unet_training=Optimisation(batch=32, learning_rate=2e-3, steps=4400, warmup=100, ema=0.998, optimiser="muon"),
         reuse=4,
         snr_floor=0.1,
         skew=0.8,
