@@ -171,7 +171,7 @@ class Analogist:
             attention=run.attention if isinstance(run.attention, str) else "auto", not_repeatable=missing,
         )  # fmt: skip
         latents = run.start.z0
-        for step in tqdm(run.steps(), total=len(run.times), desc="sampling", unit="step", disable=not progress):
+        for step in _walk(run, tap, progress):
             latents = step.z_t
         pixels = decode(self.vae, latents, self.dtype)
         grids = [grid.as_given(to_image(picture)) for picture in pixels]
@@ -187,8 +187,8 @@ class Analogist:
     ) -> Iterator[Step]:  # fmt: skip
         """The same run as a generator: yields a Step after each executed step; stop whenever you like. Arguments as in the call."""
         prompts = self._prompts(prompt, negative_prompt, prompt_suffix, text)
-        run, _, _ = self._prepare(grid, prompts, text, images, seed, generator, config, capture, edit, attention, batch)
-        return iter(tqdm(run.steps(), total=len(run.times), desc="sampling", unit="step", disable=not progress))
+        run, tap, _ = self._prepare(grid, prompts, text, images, seed, generator, config, capture, edit, attention, batch)
+        return _walk(run, tap, progress)
 
     def preview(self, latents: Tensor) -> Image.Image:
         """The first image of some latents, decoded: the whole grid. latents: image 4 h w, VAE-scaled (step.z_t, step.x0)."""
@@ -313,6 +313,15 @@ class Analogist:
             for site in self.unet.sites:
                 control.form_at(site)
         return run, tap, grid
+
+
+def _walk(run: Run, tap: StudyTap | None, progress: bool) -> Iterator[Step]:
+    """The steps of a run with a progress bar; what is captured is complete when they end, however they end."""
+    try:
+        yield from tqdm(run.steps(), total=len(run.times), desc="sampling", unit="step", disable=not progress)
+    finally:
+        if tap is not None:
+            tap.close()
 
 
 def _form(attention: str | Mapping) -> str | Mapping:
