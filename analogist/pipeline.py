@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from analogist import hub, weights
 from analogist.config import NEGATIVE_PROMPT, PROMPT_SUFFIX, AnalogistConfig
+from analogist.devices import pick_device, pick_dtype
 from analogist.grid import PromptGrid, check_size, to_image
 from analogist.loras import Lora, as_list, described
 from analogist.memory import images_at_once
@@ -34,8 +35,6 @@ from analogist.weights.lora import LoraReport, merge_lora
 if TYPE_CHECKING:
     from analogist.study.known import Inversion, Known
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
 
 class _Default:
     """Stands for "the checkpoint's own, else the published one" in arguments."""
@@ -54,32 +53,6 @@ class UntrainedWarning(UserWarning):
 def lab_checkpoint() -> Path:
     """The folder of the embedded lab checkpoint."""
     return Path(weights.__file__).resolve().parent / "lab"
-
-
-def pick_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for; None: cuda, else mps, else cpu. Raises ValueError where it is not there."""
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device {device!r}: give cpu, cuda, cuda:1 or mps") from error
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(chosen.type, False):
-        raise ValueError(f"device {device!r} is not available here; use 'cpu', or leave it out to take what there is")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {device!r}: this machine has {torch.cuda.device_count()} CUDA device(s), numbered from 0")
-    return chosen
-
-
-def pick_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The dtype asked for; None: float16 on cuda, else float32."""
-    if dtype is None:
-        return torch.float16 if device.type == "cuda" else torch.float32
-    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if chosen not in DTYPES.values():
-        raise ValueError(f"dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
-    return chosen
 
 
 class Analogist:

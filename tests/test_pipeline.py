@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from analogist.config import AnalogistConfig, SamplingConfig
+from analogist.devices import pick_device, pick_dtype
 from analogist.grid import PromptGrid
 from analogist.models.control import CAM, SAC
 from analogist.models.ddim import add_noise
 from analogist.models.placement import Placement
-from analogist.pipeline import Analogist, pick_device, pick_dtype
+from analogist.pipeline import Analogist
 from analogist.result import SamplingError, Step
 from analogist.seeds import Randomness
 
