@@ -50,7 +50,8 @@ class PromptGrid:
 
         size: N for cells of N/2 x N/2 px (the grid is N wide and N (k + 1) / 2 high), (height, width), or None.
         fit: how pictures that are not of their cell's shape go into it and B' comes back in B's shape: "stretch", "crop" (their middle)
-        or "pad" (white around them); None, as published: stretched, and B' stays the cell. aligned: "a-b" where A and B, not A and A', show the same things in the same places; where nothing does, turn
+        or "pad" (white around them); None, as published: stretched, and B' stays the cell.
+        aligned: "a-b" where A and B, not A and A', show the same things in the same places; where nothing does, turn
         SAC off. border: False draws the pictures side by side.
         Raises PictureError naming the picture, GridError for lists of unequal length or a size that makes no cells.
         """
