@@ -48,13 +48,13 @@ class Attention(nn.Module):
         return rearrange(x, "b head n d -> b n (head d)")
 
     def softmax(self, logits: Tensor, control: AttentionControl) -> Tensor:
-        """Probabilities over the keys, summed in float32 or better; the dtype of the logits.
+        """Probabilities over the keys, in the dtype of the logits; torch sums half precisions in float32.
 
         Where nobody holds the logits they are overwritten, so that one map less is in memory; not a bit of it changes.
         """
-        if logits.dtype == torch.float32 and not logits.requires_grad and not control.wants(self.site, "scores", "logits"):
-            return torch.softmax(logits, -1, out=logits)
-        return logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).to(logits.dtype)
+        if logits.requires_grad or control.wants(self.site, "scores", "logits"):
+            return logits.softmax(-1)
+        return torch.softmax(logits, -1, out=logits)
 
     def slices(self, q: Tensor, k: Tensor, control: AttentionControl) -> Iterator[range]:
         """Ranges of heads whose maps fit the budget; heads are independent, so that every map stays whole."""

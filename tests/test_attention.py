@@ -79,6 +79,15 @@ def test_float16_stays_finite_where_the_unscaled_product_overflows(attention: st
     assert out.dtype == torch.float16 and torch.isfinite(out).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("watched", [False, True])
+def test_probabilities_of_half_precisions_are_those_of_float32_rounded_once(dtype: torch.dtype, watched: bool) -> None:
+    logits = (8 * torch.randn(2, 2, 24, 3000, generator=torch.Generator().manual_seed(1))).to(dtype)
+    expected = logits.float().softmax(-1).to(dtype)
+    control = AttentionControl(tap=Looking() if watched else None)
+    assert torch.equal(self_module().softmax(logits, control), expected)
+
+
 @pytest.mark.parametrize("attention", FORMS)
 def test_two_calls_give_the_same_bits(tiny_unet, attention: str) -> None:
     x, t, text = unet_inputs()
