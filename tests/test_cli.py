@@ -276,7 +276,10 @@ def test_help_imports_no_torch():
 
 def test_an_interrupt_leaves_no_half_written_file(arguments, tmp_path):
     argv = [sys.executable, "-m", "analogist", *arguments, "--steps", "400", "--prompt", "a"]
-    process = subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), cwd=ROOT)
+    process = subprocess.Popen(
+        argv, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background may have it ignored
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     while not (tmp_path / "out" / "input.png").exists():
         assert time.monotonic() < deadline and process.poll() is None, process.stderr.read()

@@ -19,6 +19,11 @@ def test_every_example_has_four_pictures_of_one_size_and_a_short_prompt() -> Non
         assert PromptGrid(example.path("a"), example.path("a_prime"), example.path("b"), size=128).size == (128, 128)
 
 
+def test_every_folder_is_an_example() -> None:
+    folders = {path.name for path in examples.FOLDER.iterdir() if path.is_dir() and not path.name.startswith("__")}
+    assert folders == set(examples.names())
+
+
 def test_the_bundled_pictures_are_what_the_code_draws() -> None:
     assert set(CHOSEN) == set(examples.names())
     name = examples.names()[0]
