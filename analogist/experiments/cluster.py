@@ -47,26 +47,27 @@ class Loading:
 
 
 class _Held:
-    """The model of one worker process."""
+    """The model of one worker process, loaded by `ready`: what fails there comes back as it is, not as a dead worker."""
 
     def __init__(self, loading: Loading, threads: int) -> None:
+        self.loading, self.threads = loading, threads
+
+    def ready(self) -> str:
+        """Loads; returns the fingerprint of the checkpoint that this worker holds."""
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(self.threads)
         from analogist.experiments.metrics import Measurer
         from analogist.experiments.networks import load_network
         from analogist.experiments.worker import Worker
         from analogist.pipeline import Analogist
 
-        path = loading.checkpoint
+        loading, path = self.loading, self.loading.checkpoint
         how = {name: getattr(loading, name) for name in ("config", "vae", "device", "dtype")}
         model = Analogist.from_checkpoint(path, **how)
         networks = {kind: load_network(kind, getattr(loading, kind)) for kind in ("clip", "dino") if getattr(loading, kind)}
         self.worker = Worker(model, Measurer(loading.metrics, **networks))
-
-    def ready(self) -> str:
-        """The fingerprint of the checkpoint that this worker holds."""
-        return self.worker.model.checkpoint.fingerprint
+        return model.checkpoint.fingerprint
 
     def run(self, group: Group) -> tuple[list[Done], float]:
         """Results and seconds of one group."""
