@@ -104,6 +104,12 @@ def _set(field: Tensor, rows: Tensor, where: tuple[int, ...], value: Tensor, ite
             field[rows, cell, item] = value
 
 
+def _large(cells: Cells, rows: Tensor, draw: Draw, low: float, high: float) -> None:
+    """Give the first object of each pair a size within the bounds: a change of the object alone must be worth seeing."""
+    for pair in ((0, 1), (2, 3)):
+        _set(cells.scenes.size, rows, pair, draw.uniform(len(rows), low=low, high=high), 0)
+
+
 def _effect(effect: int, where: tuple[int, ...], low: float = 0.0, high: float = 0.0, shared: tuple[str, ...] = ()):
     def change(cells: Cells, rows: Tensor, draw: Draw) -> None:
         if shared:
@@ -128,10 +134,10 @@ def _fill(cells: Cells, rows: Tensor, draw: Draw) -> None:
     s = cells.scenes
     for source in SOURCES:
         cells.effect[rows, source] = HOLE
-        cells.amount[rows, source, 0] = s.x[rows, source, 0] + draw.uniform(len(rows), low=-0.3, high=0.3)
-        cells.amount[rows, source, 1] = s.y[rows, source, 0] + draw.uniform(len(rows), low=-0.3, high=0.3)
-        cells.amount[rows, source, 2] = draw.uniform(len(rows), low=0.22, high=0.4)
-        cells.amount[rows, source, 3] = draw.uniform(len(rows), low=0.22, high=0.4)
+        cells.amount[rows, source, 0] = s.x[rows, source, 0] + draw.uniform(len(rows), low=-0.25, high=0.25)
+        cells.amount[rows, source, 1] = s.y[rows, source, 0] + draw.uniform(len(rows), low=-0.25, high=0.25)
+        cells.amount[rows, source, 2] = draw.uniform(len(rows), low=0.4, high=0.6)
+        cells.amount[rows, source, 3] = draw.uniform(len(rows), low=0.4, high=0.6)
 
 
 def _recolour(cells: Cells, rows: Tensor, draw: Draw) -> None:
@@ -163,6 +169,7 @@ def _swap(cells: Cells, rows: Tensor, draw: Draw) -> None:
     _set(s.shape, rows, TARGETS, draw.other(s.shape[rows, 0, 0], s.shape[rows, 2, 0], below=SHAPES), 0)
     # A turned shape says nothing about the new one's turn: upright ones make the answer a single picture.
     _set(s.turn, rows, (0, 1, 2, 3), torch.zeros(len(rows)), 0)
+    _large(cells, rows, draw, 0.6, 0.75)
 
 
 def _texture_between(plain_first: bool):
@@ -171,8 +178,7 @@ def _texture_between(plain_first: bool):
         textured, plain = (TARGETS, SOURCES) if plain_first else (SOURCES, TARGETS)
         _set(s.texture, rows, textured, 1 + draw.index(len(rows), below=TEXTURES - 1), 0)
         _set(s.texture, rows, plain, torch.zeros_like(rows), 0)
-        _set(s.size, rows, (0, 1), draw.uniform(len(rows), low=0.45, high=0.62), 0)
-        _set(s.size, rows, (2, 3), draw.uniform(len(rows), low=0.45, high=0.62), 0)
+        _large(cells, rows, draw, 0.6, 0.75)
 
     return change
 
@@ -218,9 +224,9 @@ def _add(cells: Cells, rows: Tensor, draw: Draw) -> None:
         "shape": draw.index(len(rows), below=SHAPES),
         "colour": draw.other(*taken, below=COLOURS),
         "texture": torch.zeros_like(rows),
-        "x": torch.where(corner % 2 == 0, -0.58, 0.58),
-        "y": torch.where(corner < 2, -0.58, 0.58),
-        "size": torch.full((len(rows),), 0.34),
+        "x": torch.where(corner % 2 == 0, -0.54, 0.54),
+        "y": torch.where(corner < 2, -0.54, 0.54),
+        "size": torch.full((len(rows),), 0.42),
         "turn": torch.zeros(len(rows)),
     }
     for name, value in new.items():
@@ -234,7 +240,7 @@ def _remove(cells: Cells, rows: Tensor, draw: Draw) -> None:
         field, drawn = getattr(s, name), getattr(other, name).view(len(rows), 2, -1)
         for row, pair in enumerate(((0, 1), (2, 3))):
             field[rows[:, None], torch.tensor(pair), 0] = drawn[:, row, None, 0] * 0.8
-            field[rows[:, None], torch.tensor(pair), 1] = 0.28 if name == "size" else -field[rows, pair[0], 0].sign()[:, None] * 0.6
+            field[rows[:, None], torch.tensor(pair), 1] = 0.42 if name == "size" else -field[rows, pair[0], 0].sign()[:, None] * 0.54
     _set(s.on, rows, SOURCES, torch.ones(len(rows), dtype=torch.bool), 1)
     _set(s.on, rows, TARGETS, torch.zeros(len(rows), dtype=torch.bool), 1)
 
@@ -242,7 +248,7 @@ def _remove(cells: Cells, rows: Tensor, draw: Draw) -> None:
 _COLOURS = ("ground", "colour", "tint")
 CHANGES: dict[str, Callable[[Cells, Tensor, Draw], None]] = {
     "colorize": _effect(GREY, SOURCES, shared=_COLOURS),
-    "deblur": _effect(BLUR, SOURCES, 0.13, 0.22),
+    "deblur": _effect(BLUR, SOURCES, 0.2, 0.3),
     "denoise": _effect(NOISE, SOURCES, 0.35, 0.6),
     "enhance": _effect(DARK, SOURCES, 0.15, 0.35),
     "fill": _fill,
@@ -261,7 +267,7 @@ CHANGES: dict[str, Callable[[Cells, Tensor, Draw], None]] = {
     "mask": _mode(MASK),
     "decolour": _effect(GREY, TARGETS),
     "darken": _effect(DARK, TARGETS, 0.2, 0.4),
-    "unmosaic": _effect(MOSAIC, SOURCES, 6.0, 9.0),
+    "unmosaic": _effect(MOSAIC, SOURCES, 3.0, 6.0),
     "untexture": _texture_between(False),
     "repaint": _repaint,
 }
