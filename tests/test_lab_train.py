@@ -18,8 +18,8 @@ from analogist.lab.optimiser import Optimiser, orthogonal
 from analogist.lab.recipe import Optimisation, Recipe, TextConfig, coarse, fine, from_json
 from analogist.lab.split import EVALUATION_SEED
 from analogist.lab.state import TrainingError, replace_file
-from analogist.lab.threads import EVERY, TRIAL, Threads
 from analogist.lab.unet_task import noise_weights
+from analogist.lab.workers import Workers
 from analogist.models.ddim import alpha_bars
 from analogist.models.unet import UNetConfig
 from analogist.models.vae import VAEConfig
@@ -226,17 +226,42 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["state"] and (tmp_path / "state").read_text() == "old"
 
 
-@pytest.mark.parametrize("slow", [1, 4])
-def test_threads_settle_on_the_faster_number(slow: int) -> None:
-    before = torch.get_num_threads()
-    try:
-        threads = Threads(4, fixed=False)
-        for step in range(EVERY // 2):
-            threads.begin(step)
-            threads.end(2.0 if threads.count == slow else 1.0)
-        assert threads.count == {1: 4, 4: 1}[slow] and step > 2 * TRIAL
-    finally:
-        torch.set_num_threads(before)
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_workers_share_out_a_batch_and_their_gradient_is_the_whole_batchs(workers: int) -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.SiLU(), torch.nn.Linear(8, 2))
+    x, wanted = torch.randn(7, 6), torch.randn(7, 2)  # 7 rows: parts of different sizes
+
+    def loss(run, x, wanted):
+        error = (run(x) - wanted).square()
+        return error.mean(), {"largest": error.mean().item()}
+
+    plain = (network(x) - wanted).square().mean()
+    expected = torch.autograd.grad(plain, list(network.parameters()))
+    team = Workers(network, workers, torch.float32)
+    value, figures = team.gradient(loss, (x, wanted))
+    team.close()
+    assert value.item() == pytest.approx(plain.item(), rel=1e-6) and figures["largest"] == pytest.approx(plain.item(), rel=1e-6)
+    for parameter, gradient in zip(network.parameters(), expected, strict=True):
+        assert torch.allclose(parameter.grad, gradient, atol=1e-7)
+
+
+def test_workers_use_the_networks_present_weights() -> None:
+    network = torch.nn.Linear(3, 1, bias=False)
+    team = Workers(network, 2, torch.float32)
+    with torch.no_grad():
+        network.weight.fill_(2.0)
+    value, _ = team.gradient(lambda run, x: (run(x).mean(), {}), (torch.ones(4, 3),))
+    team.close()
+    assert value.item() == 6.0
+
+
+def test_two_workers_give_the_same_numbers_twice(recipe_file: Path, tmp_path: Path) -> None:
+    for name in ("once", "twice"):
+        assert run("vae", recipe_file, tmp_path / name, "--threads", "2") == 0
+        assert run("unet", recipe_file, tmp_path / name, "--threads", "2") == 0
+    for part in ("vae", "unet"):
+        assert same_state(tmp_path / "once" / f"{part}.safetensors", tmp_path / "twice" / f"{part}.safetensors")
 
 
 def test_the_schedule_of_training_is_stable_diffusions() -> None:

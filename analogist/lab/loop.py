@@ -1,7 +1,7 @@
 """The training loop that VAE and UNet share: optimiser, moving average, log, checkpoints, time limit.
 
 Every step's random numbers come from (seed, step) alone, so an interrupted and resumed training computes what an
-uninterrupted one computes; on a CPU with the same number of threads the same bits.
+uninterrupted one computes; on a CPU with the same number of workers the same bits.
 """
 
 import signal
@@ -13,13 +13,12 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from tqdm import tqdm
 
 from .optimiser import Optimiser
 from .recipe import Optimisation
 from .state import TrainingError, append_log, load_state, prepare_folder, save_state
-from .threads import Threads
+from .workers import Workers
 
 
 class Task(Protocol):
@@ -28,8 +27,12 @@ class Task(Protocol):
     name: str
     network: nn.Module
 
-    def loss(self, run: Callable[..., object], seed: int, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Loss to minimise and figures for the log. run: the network, at the training's precision."""
+    def batch(self, seed: int, step: int) -> tuple[Tensor, ...]:
+        """Everything that a step's loss is computed from, random numbers included. Leading axis: grid."""
+        ...
+
+    def loss(self, run: Callable[..., object], *batch: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Mean loss over the grids of (a part of) a batch, and figures for the log. run: the network, at the training's precision."""
         ...
 
     def check(self, weights: dict[str, Tensor]) -> dict[str, float]:
@@ -62,9 +65,10 @@ def step_seed(seed: int, step: int) -> int:
 
 
 def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: Limits, device: torch.device,
-          precision: torch.dtype = torch.bfloat16, threads: Threads | None = None) -> tuple[dict[str, Tensor], int]:
+          precision: torch.dtype = torch.bfloat16, workers: int = 1) -> tuple[dict[str, Tensor], int]:
     """Train until the last step, the time limit or an interrupt; state and log stay in `folder`.
 
+    workers: threads on a CPU, each with a part of the batch (see `Workers`).
     Returns the averaged weights and the number of finished steps. Raises TrainingError where it can't start or diverges.
     """
     prepare_folder(folder)
@@ -85,12 +89,6 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
         moments = {"first": optimiser.first, "second": optimiser.second}
         save_state(path, {"model": names, "ema": ema, **moments}, step, identity)
 
-    def run(*inputs: Tensor) -> object:
-        if precision == torch.float32:
-            return network(*inputs)
-        low = {name: p.to(precision) for name, p in names.items()}
-        return functional_call(network, low, tuple(i.to(precision) if i.is_floating_point() else i for i in inputs))
-
     stop = False
 
     def ask_to_stop(*_: object) -> None:
@@ -99,6 +97,7 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
 
     previous = [(s, signal.signal(s, ask_to_stop)) for s in (signal.SIGINT, signal.SIGTERM)]
     began = saved = time.monotonic()
+    team = Workers(network, workers, precision)
     sums: dict[str, float] = {}
     counted = 0
     step = start
@@ -106,11 +105,7 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
         bar = tqdm(range(start, o.steps), initial=start, total=o.steps, desc=task.name, disable=not limits.progress, mininterval=5)
         for step in bar:
             rate = learning_rate(step, o)
-            begun = time.monotonic()
-            if threads is not None:
-                threads.begin(step)
-            loss, figures = task.loss(run, step_seed(o.seed, step), step)
-            loss.backward()
+            loss, figures = team.gradient(task.loss, task.batch(step_seed(o.seed, step), step))
             norm = nn.utils.clip_grad_norm_(network.parameters(), o.clip)
             if not torch.isfinite(norm):
                 raise TrainingError(f"step {step}: the gradient is not finite; start from the last state with a lower learning rate")
@@ -119,16 +114,12 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
             weight = 1 - min(o.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(list(ema.values()), [p.detach() for p in names.values()], weight)
             step += 1
-            if threads is not None:
-                threads.end(time.monotonic() - begun)
             for key, value in {"loss": loss.item(), "gradient": norm.item(), **figures}.items():
                 sums[key] = sums.get(key, 0.0) + value
             counted += 1  # fewer than log_every just after a resumption
             if step % limits.log_every == 0:
                 entry = {"step": step, "pictures": step * o.batch, "rate": rate, "seconds": round(time.monotonic() - began, 2)}
                 entry |= {k: round(v / counted, 6) for k, v in sums.items()}
-                if threads is not None:
-                    entry["threads"] = threads.count
                 sums, counted = {}, 0
                 if step % limits.check_every == 0:
                     entry |= {k: round(v, 6) for k, v in task.check(ema).items()}
@@ -142,6 +133,7 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
         bar.close()
         save(step)
     finally:
+        team.close()
         for number, handler in previous:
             signal.signal(number, handler)
     return ema, step

@@ -13,7 +13,6 @@ import torch
 from .loop import Limits, train
 from .recipe import RECIPES, Recipe, load_recipe, with_training
 from .state import TrainingError, pick_device, prepare_folder, replace_file
-from .threads import Threads
 
 EXAMPLE = """examples:
   python -m analogist.lab.train vae  --out runs/lab --minutes 20
@@ -38,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, help="0 to 98")
     p.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     p.add_argument("--threads", type=int,
-                   help="CPU threads (default: all, or one where other jobs make that faster; a fixed number gives the same bits)")
+                   help="CPU threads, each with a part of every batch (default: one a core; the same number gives the same bits)")
     p.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16",
                    help="of the networks while training (default: bfloat16)")
     p.add_argument("--init", type=Path,
@@ -60,7 +59,9 @@ def run(args: argparse.Namespace) -> None:
     device = pick_device(args.device)
     if args.threads is not None and args.threads < 1:
         raise TrainingError(f"--threads {args.threads}: give 1 or more")
-    threads = Threads(args.threads or torch.get_num_threads(), fixed=args.threads is not None)
+    workers = (args.threads or torch.get_num_threads()) if device.type == "cpu" else 1
+    if device.type == "cpu":
+        torch.set_num_threads(1)
     recipe = recipe_of(args)
     prepare_folder(args.out)
     if args.part == "export":
@@ -92,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
     if not recipe_file.exists() or not (args.out / f"{task.name}.safetensors").exists():
         replace_file(recipe_file, lambda path: path.write_text(text))
     train(task, optimisation, recipe.identity(args.part), args.out, limits=limits, device=device,
-          precision=getattr(torch, args.precision), threads=threads if device.type == "cpu" else None)
+          precision=getattr(torch, args.precision), workers=workers)
     replace_file(recipe_file, lambda path: path.write_text(text))
 
 

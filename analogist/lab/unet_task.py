@@ -1,6 +1,7 @@
 """Training the UNet and the text encoder: predicted noise on Stable Diffusion's own schedule, inpainting conditions included."""
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -119,7 +120,8 @@ class UNetTask:
         self.network = Denoiser(text_encoder(recipe.text), unet)
         self.alpha_bars = alpha_bars().to(device)
         self._empty = self._ids([""])
-        self._pool: tuple[int, Encoded] | None = None
+        self._pools: dict[int, Future[Encoded]] = {}  # by their first step; the next one is drawn while this one is used
+        self._drawing = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) if device.type == "cpu" else None
         self._watched = self._encode(held_out_grids(recipe.size, 46, device))
 
     def _ids(self, captions: list[str]) -> Tensor:
@@ -141,17 +143,31 @@ class UNetTask:
         r = self.recipe
         steps = POOL_STEPS * r.reuse
         first = step - step % steps
-        if self._pool is None or self._pool[0] != first:
-            count = POOL_STEPS * r.unet_training.batch
-            drawn = training_batch(count, size=r.size, seed=seed - step % steps, analogy_share=r.analogy_share, dropped=0.0,
-                                   only_cell=r.only_cell, device=self.device)
-            self._pool = (first, self._encode(drawn))
         around, place = divmod(step - first, POOL_STEPS)
         order = torch.randperm(POOL_STEPS * r.unet_training.batch, generator=torch.Generator().manual_seed(seed - step + first + around))
         rows = order[place * r.unet_training.batch : (place + 1) * r.unet_training.batch]
-        return self._pool[1].pick(rows.to(self.device))
+        return self._pool(seed - step % steps, first).pick(rows.to(self.device))
 
-    def loss(self, run: Callable[..., object], seed: int, step: int) -> tuple[Tensor, dict[str, float]]:
+    def _pool(self, seed: int, first: int) -> Encoded:
+        """The pool that serves the steps from `first` on; on a CPU the one after it is drawn meanwhile."""
+        if self._drawing is None:
+            if first not in self._pools:
+                self._pools = {first: Future()}
+                self._pools[first].set_result(self._draw_pool(seed))
+        else:
+            steps = POOL_STEPS * self.recipe.reuse
+            wanted = (first, first + steps)
+            self._pools = {start: self._pools.get(start) or self._drawing.submit(self._draw_pool, seed + start - first) for start in wanted}
+        return self._pools[first].result()
+
+    def _draw_pool(self, seed: int) -> Encoded:
+        r = self.recipe
+        drawn = training_batch(POOL_STEPS * r.unet_training.batch, size=r.size, seed=seed, analogy_share=r.analogy_share, dropped=0.0,
+                               only_cell=r.only_cell, device=self.device)
+        return self._encode(drawn)
+
+    def batch(self, seed: int, step: int) -> tuple[Tensor, ...]:
+        """Input of the UNet, times, captions, the noise to predict, and the loss weight of every place."""
         r, config = self.recipe, self.vae.config
         grids = self._grids(seed, step)
         count = len(grids.mask)
@@ -166,10 +182,15 @@ class UNetTask:
         alpha_bar = self.alpha_bars[t][:, None, None, None]
         z0, z_masked = scaled(config, grids.image, noise[0]), scaled(config, grids.masked, noise[1])
         x = torch.cat([add_noise(z0, noise[2], alpha_bar), grids.mask, z_masked], dim=1)
-        error = (run(x, t, ids).float() - noise[2]).square()
         where = torch.where(grids.mask > 0.5, 1.0, r.known_weight)
+        return x, t, ids, noise[2], where
+
+    def loss(
+        self, run: Callable[..., object], x: Tensor, t: Tensor, ids: Tensor, noise: Tensor, where: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        error = (run(x, t, ids).float() - noise).square()
         each = (error * where).mean((1, 2, 3)) / where.mean((1, 2, 3))
-        weights = noise_weights(r, self.alpha_bars[t])
+        weights = noise_weights(self.recipe, self.alpha_bars[t])
         return (each * weights).mean(), {"eps_error": each.detach().mean().item()}
 
     @torch.no_grad()

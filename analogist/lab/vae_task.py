@@ -57,15 +57,17 @@ class VAETask:
         near_identity(vae)
         self.network = Reconstruction(vae)
 
-    def loss(self, run: Callable[..., object], seed: int, step: int) -> tuple[Tensor, dict[str, float]]:
+    def batch(self, seed: int, step: int) -> tuple[Tensor, ...]:
         r = self.recipe
         pixels = training_batch(r.vae_training.batch, size=r.size, seed=seed, analogy_share=r.analogy_share, device=self.device).pixels
-        noise = self._noise(len(pixels), seed)
+        return pixels, self._noise(len(pixels), seed)
+
+    def loss(self, run: Callable[..., object], pixels: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, float]]:
         out, mean, std = run(pixels, noise)
         error = out.float() - pixels
         squared = error.square().mean()
         divergence = (mean.float() ** 2 + std.float() ** 2 - 1 - 2 * std.float().log()).mean() / 2
-        loss = squared + 0.5 * error.abs().mean() + r.kl * divergence
+        loss = squared + 0.5 * error.abs().mean() + self.recipe.kl * divergence
         return loss, {"squared": squared.item(), "divergence": divergence.item()}
 
     def _noise(self, count: int, seed: int) -> Tensor:

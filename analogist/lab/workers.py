@@ -1,0 +1,62 @@
+"""The gradient of a batch, on a CPU shared out over threads that each work through a part of it.
+
+Layers this small do not divide well: two threads inside every layer wait for each other (1.3 times the speed of one was
+measured), two halves of the batch side by side do not. Parts are joined in a fixed order, so that the same number of workers
+gives the same bits.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+Loss = tuple[Tensor, dict[str, float]]
+
+
+class Workers:
+    """Copies of a network at the training's precision, one a worker.
+
+    count: parts that a batch is shared out into; above 1 each has a CPU thread of its own.
+    """
+
+    def __init__(self, network: nn.Module, count: int, precision: torch.dtype) -> None:
+        self.network = network
+        self.copies = [deepcopy(network).to(precision) for _ in range(count)]
+        self.precision = precision
+        self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) if count > 1 else None
+
+    def close(self) -> None:
+        """Ends the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def gradient(self, loss: Callable[..., Loss], batch: tuple[Tensor, ...]) -> Loss:
+        """Puts the gradient of the batch's mean loss into the network's parameters; returns the loss and figures for the log.
+
+        loss(run, *part) -> (mean loss over the part, figures); run: a copy of the network. batch: leading axis grid.
+        """
+        rows = len(batch[0])
+        parts = [part for part in zip(*(torch.tensor_split(each, len(self.copies)) for each in batch), strict=True) if len(part[0])]
+        shares = [len(part[0]) / rows for part in parts]
+        work = [(copy, loss, part) for copy, part in zip(self.copies, parts, strict=False)]
+        if self._pool is None:
+            done = [self._part(*work[0])]
+        else:
+            done = [future.result() for future in [self._pool.submit(self._part, *each) for each in work]]
+        for index, parameter in enumerate(self.network.parameters()):
+            parameter.grad = sum(gradients[index].float() * share for (_, _, gradients), share in zip(done, shares, strict=True))
+        figures = {name: sum(f[name] * share for (_, f, _), share in zip(done, shares, strict=True)) for name in done[0][1]}
+        return sum(value * share for (value, _, _), share in zip(done, shares, strict=True)), figures
+
+    def _part(self, copy: nn.Module, loss: Callable[..., Loss], part: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float], list[Tensor]]:
+        """Loss, figures and gradients of one part, with the network's present weights."""
+        with torch.no_grad():
+            torch._foreach_copy_(list(copy.parameters()), list(self.network.parameters()))
+
+        def run(*inputs: Tensor) -> object:
+            return copy(*(i.to(self.precision) if i.is_floating_point() else i for i in inputs))
+
+        value, figures = loss(run, *part)
+        return value.detach(), figures, list(torch.autograd.grad(value, list(copy.parameters())))
