@@ -127,13 +127,13 @@ class Residual(ResBlock):
 
     site: Site
 
-    def run(self, x: Tensor, time: Tensor, control: AttentionControl, skip: Tensor | None = None) -> Tensor:
-        """x, skip: batch channel row col. On the way up the skip is joined behind x, as in FreeU's b and s."""
-        hw = (x.shape[-2], x.shape[-1])
-        x = control.see(x, self.site, "x", hw)
-        if skip is not None:
-            x = torch.cat([x, control.see(skip, self.site, "skip", hw)], dim=1)
-        return control.see(self(x, time), self.site, "out", hw)
+    def seen(self, x: Tensor, point: str, control: AttentionControl) -> Tensor:
+        """x: batch channel row col, at a point of this block."""
+        return control.see(x, self.site, point, (x.shape[-2], x.shape[-1]))
+
+    def join(self, x: Tensor, skip: Tensor, control: AttentionControl) -> Tensor:
+        """What a block on the way up reads: the skip behind x, as in FreeU's b and s."""
+        return torch.cat([self.seen(x, "x", control), self.seen(skip, "skip", control)], dim=1)
 
 
 class Level(nn.Module):
@@ -281,7 +281,7 @@ class UNet(nn.Module):
         skips = [h]
         for level in self.down:
             for i, resnet in enumerate(level.resnets):
-                h = resnet.run(h, time, control)
+                h = resnet.seen(resnet(resnet.seen(h, "x", control), time), "out", control)
                 if level.attn:
                     h = level.attn[i](h, text, control)
                 skips.append(h)
@@ -289,13 +289,15 @@ class UNet(nn.Module):
                 h = level.downsample(h)
                 skips.append(h)
 
-        h = self.mid.resnets[0].run(h, time, control)
-        h = self.mid.attn[0](h, text, control)
-        h = self.mid.resnets[1].run(h, time, control)
+        for i, resnet in enumerate(self.mid.resnets):
+            h = resnet.seen(resnet(resnet.seen(h, "x", control), time), "out", control)
+            if i == 0:
+                h = self.mid.attn[0](h, text, control)
 
         for level in self.up:
             for i, resnet in enumerate(level.resnets):
-                h = resnet.run(h, time, control, skip=skips.pop())
+                h = resnet.join(h, skips.pop(), control)  # a name of its own: x and skip are not held beside the joined one
+                h = resnet.seen(resnet(h, time), "out", control)
                 if level.attn:
                     h = level.attn[i](h, text, control)
             if level.upsample is not None:

@@ -21,6 +21,14 @@ from tests.small import Looking, relative, small_unet
 from tests.study_runs import TIMES, inputs, sample, shape
 
 FINE = "up.3.attn.0.self:probs"  # the finest self map of the tests, 256 x 256
+WHOLE, SLICED = 2**27, 1  # bytes of maps at once: all heads, one head
+# On some processors the product of one head rounds otherwise than that of all heads together; three steps carry it on.
+ROUNDING = 1e-4
+
+
+def alike(kept, expected, map_bytes=SLICED) -> bool:
+    """The same bits where the same number of heads was computed at once, else the same but for rounding."""
+    return torch.equal(kept, expected) if map_bytes == WHOLE else relative(kept, expected) < ROUNDING
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +65,10 @@ def test_an_identity_edit_at_every_point_changes_no_bit(tiny_unet, everything):
 
 
 def test_captures_in_slices_of_heads_equal_whole_ones(tiny_unet, everything):
-    eps, tap = sample(tiny_unet, shape(), "*", attention="explicit", map_bytes=1)
-    assert torch.equal(eps, everything[0])
+    eps, tap = sample(tiny_unet, shape(), "*", attention="explicit", map_bytes=SLICED)
+    assert alike(eps, everything[0])
     sliced = tap.maps
-    assert all(torch.equal(sliced[name].tensor, m.tensor) for name, m in everything[1].items())
+    assert all(alike(sliced[name].tensor, m.tensor) for name, m in everything[1].items())
 
 
 # --- what is captured is what ran ------------------------------------------------------------------
@@ -132,16 +140,16 @@ def test_a_run_of_one_branch_is_the_text_branch(tiny_unet):
 # --- selections ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("map_bytes", [1, 2**27])
+@pytest.mark.parametrize("map_bytes", [SLICED, WHOLE])
 def test_what_is_selected_before_the_copy_equals_the_same_part_of_the_whole(tiny_unet, everything, map_bytes):
     request = Capture(FINE, steps=[0, -1], branches="text", images=[1], heads=[1], query="B'", key=["A'", "B"])
     kept = sample(tiny_unet, shape(), request, attention="explicit", map_bytes=map_bytes)[1].maps[FINE]
     whole = everything[1][FINE].tensor
     query, key = cell_tokens("B'", (16, 16)), sorted(cell_tokens("A'", (16, 16)) + cell_tokens("B", (16, 16)))
     expected = whole[[0, 2]][:, [1]][:, :, [1]][:, :, :, [1]][..., query, :][..., key]
-    assert torch.equal(kept.tensor, expected) and kept.steps == (0, 2)
+    assert alike(kept.tensor, expected, map_bytes) and kept.steps == (0, 2)
     selected = kept.sel(step=2, branch="text", image=1, head=1, query="B'", key="A'").tensor
-    assert torch.equal(selected, whole[2, 1, 1, 1][query][:, cell_tokens("A'", (16, 16))])
+    assert alike(selected, whole[2, 1, 1, 1][query][:, cell_tokens("A'", (16, 16))], map_bytes)
 
 
 @pytest.mark.parametrize(("hw", "rows"), [((16, 16), 2), ((16, 32), 2), ((24, 16), 3)])
@@ -188,7 +196,7 @@ def test_words_pick_text_columns_branch_by_branch(tiny_unet, everything):
 # --- reductions ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("map_bytes", [1, 2**27])
+@pytest.mark.parametrize("map_bytes", [SLICED, WHOLE])
 def test_mean_over_heads_and_over_steps(tiny_unet, everything, map_bytes):
     whole = everything[1][FINE].tensor
 
@@ -196,17 +204,20 @@ def test_mean_over_heads_and_over_steps(tiny_unet, everything, map_bytes):
         maps = sample(tiny_unet, shape(), Capture(FINE, reduce=reduce), attention="explicit", map_bytes=map_bytes)[1].maps
         return maps[FINE].tensor
 
-    torch.testing.assert_close(kept("mean_heads"), whole.mean(3))
-    torch.testing.assert_close(kept("sum_steps"), whole.sum(0))
-    torch.testing.assert_close(kept("mean_heads", "mean_steps"), whole.mean((0, 3)))
     running = 0.75 * (0.75 * whole[0] + 0.25 * whole[1]) + 0.25 * whole[2]
-    torch.testing.assert_close(kept(RunningMean(0.75)), running)
+    for found, expected in (
+        (kept("mean_heads"), whole.mean(3)),
+        (kept("sum_steps"), whole.sum(0)),
+        (kept("mean_heads", "mean_steps"), whole.mean((0, 3))),
+        (kept(RunningMean(0.75)), running),
+    ):
+        assert found.shape == expected.shape and relative(found, expected) < (1e-6 if map_bytes == WHOLE else ROUNDING)
 
 
 def test_region_totals_equal_sums_over_cells(tiny_unet, everything):
     for name in (FINE, "mid.0.attn.0.self:probs"):
         m = everything[1][name]
-        kept = sample(tiny_unet, shape(), Capture(name, reduce="regions"), attention="explicit", map_bytes=1)[1].maps[name]
+        kept = sample(tiny_unet, shape(), Capture(name, reduce="regions"), attention="explicit", map_bytes=SLICED)[1].maps[name]
         assert kept.axes[-2:] == ("query_region", "key_region")
         for i, query in enumerate(REGIONS):
             for j, key in enumerate(REGIONS):
@@ -220,13 +231,13 @@ def test_region_totals_equal_sums_over_cells(tiny_unet, everything):
 
 
 def test_top_keys_are_the_greatest_with_their_tokens(tiny_unet, everything):
-    kept = sample(tiny_unet, shape(), Capture(FINE, key="A'", reduce=TopK(3)), attention="explicit", map_bytes=1)[1].maps[FINE]
+    kept = sample(tiny_unet, shape(), Capture(FINE, key="A'", reduce=TopK(3)), attention="explicit", map_bytes=SLICED)[1].maps[FINE]
     whole = everything[1][FINE].tensor
     inside = set(cell_tokens("A'", (16, 16)))
     assert set(kept.index.unique().tolist()) <= inside
-    torch.testing.assert_close(whole.gather(-1, kept.index.long()), kept.tensor)
+    assert alike(whole.gather(-1, kept.index.long()), kept.tensor)
     best = whole[..., sorted(inside)].sort(-1, descending=True).values[..., :3]
-    assert torch.equal(kept.tensor, best)
+    assert alike(kept.tensor, best)
 
 
 def test_a_users_function_sees_all_heads_and_names_its_axes(tiny_unet, everything):
@@ -235,9 +246,9 @@ def test_a_users_function_sees_all_heads_and_names_its_axes(tiny_unet, everythin
         return tensor.amax(dim=(2, 4))
 
     request = Capture(FINE, reduce=Function(strongest, axes=("query",)))
-    kept = sample(tiny_unet, shape(), request, attention="explicit", map_bytes=1)[1].maps[FINE]
+    kept = sample(tiny_unet, shape(), request, attention="explicit", map_bytes=SLICED)[1].maps[FINE]
     assert kept.axes == ("step", "branch", "image", "query")
-    assert torch.equal(kept.tensor, everything[1][FINE].tensor.amax(dim=(3, 5)))
+    assert alike(kept.tensor, everything[1][FINE].tensor.amax(dim=(3, 5)))
     bare = sample(tiny_unet, shape(), Capture(FINE, reduce=lambda t, at: float(t.sum()) * t), attention="explicit")[1].maps[FINE]
     assert bare.axes[-3:] == ("head", "query", "key")  # .item() can't run while planning on a tensor without values
     with pytest.raises(ValueError, match="returned NoneType, not a tensor"):
@@ -282,19 +293,19 @@ def test_too_large_a_capture_raises_before_any_unet_call(tiny_unet):
 # --- spill, save, load -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("map_bytes", [1, 2**27])
+@pytest.mark.parametrize("map_bytes", [SLICED, WHOLE])
 def test_spilled_maps_equal_those_in_memory_and_are_plain_safetensors(tiny_unet, everything, tmp_path, map_bytes):
     request = Capture("*", spill=tmp_path / "maps")
     eps, tap = sample(tiny_unet, shape(), request, attention="explicit", map_bytes=map_bytes)
     tap.close()
-    assert torch.equal(eps, everything[0])
+    assert alike(eps, everything[0], map_bytes)
     spilled, loaded = tap.maps, Maps.load(tmp_path / "maps")
     assert set(loaded) == set(spilled) == set(everything[1])
     for name, m in everything[1].items():
-        assert torch.equal(spilled[name].tensor, m.tensor) and torch.equal(loaded[name].tensor, m.tensor)
+        assert alike(spilled[name].tensor, m.tensor, map_bytes) and torch.equal(loaded[name].tensor, spilled[name].tensor)
         assert (loaded[name].axes, loaded[name].coords, loaded[name].site) == (m.axes, m.coords, m.site)
     plain = load_file(tmp_path / "maps" / (FINE.replace(":", ".") + ".safetensors"))
-    assert torch.equal(plain[FINE], everything[1][FINE].tensor)
+    assert torch.equal(plain[FINE], spilled[FINE].tensor)
     assert not list((tmp_path / "maps").glob("*.part"))
 
 
