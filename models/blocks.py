@@ -32,6 +32,12 @@ class Conv3x3(nn.Conv2d):
         return rearrange(out, "cout (b row col) -> b cout row col", b=x.shape[0], row=windows.shape[2])
 
 
+def silu_of_norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """SiLU after the norm, in the norm's own memory where no gradient needs what it held. x: batch channel row col -> the same."""
+    h = norm(x)
+    return F.silu(h, inplace=not h.requires_grad)
+
+
 class ResBlock(nn.Module):
     """Two 3x3 convolutions around an optional time embedding, with a skip connection.
 
@@ -48,10 +54,10 @@ class ResBlock(nn.Module):
         self.conv_shortcut = None if cin == cout else nn.Conv2d(cin, cout, 1)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv1(silu_of_norm(self.norm1, x))
         if self.time_emb_proj is not None:
             h = h + self.time_emb_proj(time)[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = self.conv2(silu_of_norm(self.norm2, h))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 

@@ -45,12 +45,15 @@ def unets(family: str) -> tuple[UNet, nn.Module, dict[str, str]]:
     return ours.eval(), theirs, adopt(ours, theirs, unet_diffusers)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("attention", ["explicit", "fused"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_unet_equals_diffusers_with_gradients(family: str, attention: str) -> None:
+def test_unet_equals_diffusers_with_gradients(family: str, attention: str, dtype: torch.dtype) -> None:
     ours, theirs, names = unets(family)
+    ours, theirs = ours.to(dtype), theirs.to(dtype)
     x, t, text = unet_inputs(ours.config, hw=(16, 24))
-    target = torch.randn(2, 4, 16, 24, generator=torch.Generator().manual_seed(2))
+    x, text = x.to(dtype), text.to(dtype)
+    target = torch.randn(2, 4, 16, 24, generator=torch.Generator().manual_seed(2)).to(dtype)
     ours.requires_grad_(True), theirs.requires_grad_(True)
     results, gradients = [], []
     for module, call in (
@@ -64,11 +67,15 @@ def test_unet_equals_diffusers_with_gradients(family: str, attention: str) -> No
     assert relative(*results) < SAME
     (dx, dtext, own), (their_dx, their_dtext, their_own) = gradients
     assert relative(dx, their_dx) < SAME and relative(dtext, their_dtext) < SAME
-    # A bias before a normalisation over the whole of its channels has no gradient but rounding: compare with the largest.
-    largest = max(gradient.norm().item() for gradient in their_own.values())
-    for name, gradient in their_own.items():
-        difference = (own[names[name]].reshape(gradient.shape) - gradient).norm().item()
-        assert difference <= SAME * max(gradient.norm().item(), 1e-3 * largest), name
+    own = {name: own[names[name]].reshape(gradient.shape) for name, gradient in their_own.items()}
+    assert relative(*(torch.cat([part.flatten() for part in each.values()]) for each in (own, their_own))) < SAME
+    # Parameter by parameter, some float32 gradients are little more than what large terms of both signs leave over; in
+    # float64 each must agree. A bias before a normalisation over its channels has no gradient at all: compare with the largest.
+    if dtype == torch.float64:
+        largest = max(gradient.norm().item() for gradient in their_own.values())
+        for name, gradient in their_own.items():
+            difference = (own[name] - gradient).norm().item()
+            assert difference <= 1e-8 * max(gradient.norm().item(), 1e-3 * largest), name
 
 
 @pytest.mark.parametrize("t", [1, 261, 999])
