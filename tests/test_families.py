@@ -105,6 +105,61 @@ def test_heads_come_from_config_then_from_beside_then_from_the_family(tmp_path):
     assert open_checkpoint(path, config={"unet": {"attention_head_dim": [1, 2, 4, 8]}}).unet["heads"] == (1, 2, 4, 8)
 
 
+UNRELATED = {
+    "metadata of a user interface": {"description": "a model", "sd version": "SD1", "text": "", "notes": "", "preferred weight": 0},
+    "metadata of a model site": {"id": 1, "modelId": 2, "model": {"name": "x", "type": "Checkpoint"}, "files": [{"sizeKB": 3.5}]},
+    "a language model's config": {"model_type": "llama", "num_attention_heads": 4, "pad_token_id": 0, "architectures": ["Llama"]},
+    "another network's config": {"_class_name": "FluxTransformer2DModel", "attention_head_dim": 4, "num_attention_heads": 4},
+    "a list": [1, 2],
+    "nothing": {},
+    "over what a config may have": {"preview": "x" * 2**24},
+}
+
+
+@pytest.mark.parametrize("content", UNRELATED.values(), ids=UNRELATED.keys())
+def test_a_json_that_is_no_config_is_ignored_with_a_note_beside_the_weights_and_refused_as_config(tmp_path, content):
+    path = write_single(tmp_path / "model.safetensors", "sd15")
+    known = {"unet": {"norm_num_groups": 16}, "text_encoder": {"num_attention_heads": 3}, "vae": {"norm_num_groups": 8}}
+    alone = open_checkpoint(path, config=known)
+    for name in ("model.json", "model.civitai.info.json", "config.json"):
+        (tmp_path / name).write_text(json.dumps(content))
+    beside = open_checkpoint(path, config=known)
+    assert [note for note in beside.notes if note not in alone.notes] == [note for note in beside.notes if note.startswith("model.json ")]
+    assert sum("model.json beside the weights ignored" in note for note in beside.notes) == 1
+    assert (beside.unet, beside.vae, beside.text, beside.pad_token_id, beside.fingerprint) == (
+        alone.unet, alone.vae, alone.text, alone.pad_token_id, alone.fingerprint,
+    )  # fmt: skip
+    assert "model.json" in message(path, config=tmp_path / "model.json")
+
+
+def test_an_unrelated_config_at_the_root_of_a_folder_is_ignored_with_a_note_and_refused_as_config(tmp_path):
+    folder = write_folder(tmp_path / "folder", "sd15", configs=False)
+    (folder / "config.json").write_text(json.dumps(UNRELATED["a language model's config"]))
+    configs = small_configs("sd15")
+    known = {"unet": configs["unet"], "vae": configs["vae"], "text_encoder": configs["text"]}
+    assert any("config.json beside the weights ignored" in note for note in open_checkpoint(folder, config=known).notes)
+    assert "no config in this folder" in message(folder, config=folder)
+    single = write_single(tmp_path / "a.safetensors", "sd15")
+    vae = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    (folder / "vae" / "config.json").write_text(json.dumps({"model_type": "other"}))
+    notes = open_checkpoint(single, config=known, vae=vae).notes
+    assert any("config.json beside the weights ignored" in note for note in notes)
+
+
+def test_a_cut_off_config_beside_the_weights_is_still_an_error(tmp_path):
+    path = write_single(tmp_path / "a.safetensors", "sd15")
+    (tmp_path / "a.json").write_text('{"unet": {"attention_head_dim"')
+    assert "a.json: not a JSON file" in message(path)
+
+
+def test_metadata_beside_a_file_does_not_hide_the_folder_it_lies_in(tmp_path):
+    write_folder(tmp_path, "sd2")
+    path = write_single(tmp_path / "all.safetensors", "sd2")
+    (tmp_path / "all.json").write_text(json.dumps(UNRELATED["metadata of a model site"]))
+    checkpoint = open_checkpoint(path)
+    assert checkpoint.unet["heads"] == (1, 2, 4, 4) and any("all.json beside the weights ignored" in note for note in checkpoint.notes)
+
+
 def test_a_single_file_inside_a_diffusers_folder_takes_its_configs(tmp_path):
     write_folder(tmp_path, "sd2")
     path = write_single(tmp_path / "all.safetensors", "sd2")

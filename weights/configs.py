@@ -5,7 +5,7 @@ Everything here is plain dicts; the tensors' own shapes always win over what a c
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import families
@@ -42,11 +42,15 @@ UNET_ONLY = {
 VAE_ONLY = {"act_fn": ("silu", "swish"), "latents_mean": (None,), "latents_std": (None,), "shift_factor": (None, 0)}
 
 
+class Unrelated(WeightsError):
+    """A JSON file that holds no config: an error where it was given as one, a note where it only lies beside the weights."""
+
+
 @dataclass
 class Settings:
     """Configs by part as diffusers writes them, and what else lies in such a folder.
 
-    where: what they were read from, in words.
+    where: what they were read from, in words; notes: what lies there and was not.
     """
 
     parts: dict[str, dict[str, object]] = field(default_factory=dict)
@@ -54,6 +58,7 @@ class Settings:
     defaults: dict[str, object] | None = None
     extra: dict[str, object] = field(default_factory=dict)  # pad_token_id, text_layer
     where: str = "nothing"
+    notes: list[str] = field(default_factory=list)
 
     def part(self, name: str) -> dict[str, object]:
         """One part's config; empty where nothing says anything."""
@@ -68,6 +73,7 @@ class Settings:
             self.defaults if self.defaults is not None else other.defaults,
             {**other.extra, **self.extra},
             f"{self.where}, then {other.where}" if other.where != "nothing" else self.where,
+            [*self.notes, *other.notes],
         )
 
 
@@ -75,7 +81,7 @@ def read_json(path: Path) -> dict[str, object]:
     """A JSON object from a file. Raises WeightsError where it is anything else."""
     try:
         if path.stat().st_size > MAX_JSON:
-            raise WeightsError(f"{path}: over {MAX_JSON} bytes, which no config has")
+            raise Unrelated(f"{path}: over {MAX_JSON} bytes, which no config has")
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
@@ -84,23 +90,35 @@ def read_json(path: Path) -> dict[str, object]:
             raise
         raise WeightsError(f"{path}: not a JSON file ({error})") from None
     if not isinstance(value, dict):
-        raise WeightsError(f"{path}: a JSON object was expected, not a {type(value).__name__}")
+        raise Unrelated(f"{path}: a JSON object was expected, not a {type(value).__name__}")
     return value
 
 
 def from_folder(folder: Path) -> Settings:
     """Settings of a folder in diffusers layout, or of one part's folder (config.json alone)."""
     found = {part: read_json(folder / name) for part, name in FILES.items() if (folder / name).is_file()}
-    if not found and (folder / "config.json").is_file():
-        found = from_dict(read_json(folder / "config.json"), str(folder / "config.json")).parts
+    root = _if_config(folder / "config.json") if not found else Settings()
     tokenizer = folder / "tokenizer"
     defaults = folder / "analogist.json"
     return Settings(
-        found,
+        found or root.parts,
         tokenizer if tokenizer.is_dir() else None,
         read_json(defaults) if defaults.is_file() else None,
         where=str(folder),
+        notes=root.notes,
     )
+
+
+def _if_config(path: Path) -> Settings:
+    """Settings of a JSON file that nobody named as a config: one that holds none (user interfaces keep titles, previews and hashes beside
+    a model) is left alone with a note. Raises WeightsError where it is no JSON: it may be a config that was cut off.
+    """
+    if not path.is_file():
+        return Settings()
+    try:
+        return from_dict(read_json(path), str(path))
+    except Unrelated as error:
+        return Settings(notes=[f"{path.name} beside the weights ignored, it is no config ({str(error).removeprefix(f'{path}: ')})"])
 
 
 def from_dict(given: Mapping[str, object], where: str) -> Settings:
@@ -116,12 +134,15 @@ def from_dict(given: Mapping[str, object], where: str) -> Settings:
             part = "text"
         if part is None and str(given.get("_class_name", "")).endswith("Scheduler"):
             part = "scheduler"
-        if part is None and given.keys() & {"attention_head_dim", "num_attention_heads", "heads"}:
+        named = given.keys() & {"_class_name", "model_type", "architectures"}  # language models have heads too
+        if part is None and not named and given.keys() & {"attention_head_dim", "num_attention_heads", "heads"}:
             part = "unet"
         if part is not None:
             parts, extra = {part: dict(given)}, {}
+        elif named:  # another kind of model's own config; its token ids are none of ours
+            extra = {}
     if not parts and not extra:
-        raise WeightsError(
+        raise Unrelated(
             f"{where}: nothing in it is read; expected one of the keys {', '.join(PARTS)}, pad_token_id, text_layer, or one "
             "part's own "
             f"config (with _class_name), got {', '.join(map(str, list(given)[:8])) or 'nothing'}"
@@ -145,13 +166,12 @@ def given(config: "Path | str | Mapping[str, object] | None") -> Settings:
 
 
 def beside(file: Path) -> Settings:
-    """What lies beside a single file: <its name>.json, or the diffusers folder it lies in."""
-    own = file.with_suffix(".json")
-    if own.is_file():
-        return from_dict(read_json(own), str(own))
-    if (file.parent / "model_index.json").is_file():
-        return from_folder(file.parent)
-    return Settings()
+    """What lies beside a single file: <its name>.json where that is a config, else the diffusers folder it lies in."""
+    own = _if_config(file.with_suffix(".json"))
+    if own.where == "nothing" and (file.parent / "model_index.json").is_file():
+        folder = from_folder(file.parent)
+        return replace(folder, notes=[*own.notes, *folder.notes])
+    return own
 
 
 def _whole(value: object, what: str) -> int:

@@ -133,6 +133,7 @@ def open_checkpoint(
     _supported(family, str(path))
     if beside.where != "nothing" and layout == "single file":
         notes.append(f"configs beside the file were read: {beside.where}")
+    notes += [*beside.notes, *vae_settings.notes]
     settings = configs.given(config).over(beside)
     if vae is not None:
         settings.parts["vae"] = {**vae_settings.part("vae"), **configs.given(config).part("vae")}
