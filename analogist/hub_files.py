@@ -16,8 +16,9 @@ from analogist.weights.known import HubSource
 # Besides weights, of a diffusers folder; nothing else is fetched (no safety checker, no pickles, no other formats).
 SMALL = (
     "model_index.json", "analogist.json", "unet/config.json", "vae/config.json", "text_encoder/config.json",
-    "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt", "tokenizer/special_tokens_map.json",
-    "tokenizer/tokenizer_config.json", "tokenizer/tokenizer.json",
+    "text_encoder_2/config.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt", "tokenizer/special_tokens_map.json",
+    "tokenizer/tokenizer_config.json", "tokenizer/tokenizer.json", "tokenizer_2/vocab.json", "tokenizer_2/merges.txt",
+    "tokenizer_2/special_tokens_map.json", "tokenizer_2/tokenizer_config.json", "tokenizer_2/tokenizer.json",
 )  # fmt: skip
 CHUNK = 8 * 2**20
 
@@ -44,6 +45,8 @@ def choose_files(place: HubSource, listing: list[str], dtype: str | None) -> tup
         return [place.file], place.file
     singles = [name for name in listing if "/" not in name and name.endswith(".safetensors")]
     weights = {part: _weights(listing, FOLDERS[part], STEMS[part], dtype) for part in FOLDERS}
+    if not any(name.startswith("text_encoder_2/") for name in listing):
+        del weights["text_2"]  # SDXL alone has it
     if all(weights.values()):
         small = [name for name in SMALL if name in listing]
         return [*small, *(name for names in weights.values() for name in names)], None

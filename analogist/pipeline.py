@@ -16,8 +16,10 @@ from analogist.devices import pick_device, pick_dtype
 from analogist.grid import PromptGrid, check_size, to_image
 from analogist.loras import Lora, as_list, described
 from analogist.memory import images_at_once
-from analogist.models.control import FORMS
+from analogist.models.control import CAM, FORMS, SAC
 from analogist.models.ddim import alpha_bars, ddim_times
+from analogist.models.placement import Placement
+from analogist.models.text import EncodedText, PooledText
 from analogist.models.unet import UNet, UNetConfig
 from analogist.models.vae import VAE, VAEConfig
 from analogist.pictures import Picture
@@ -29,6 +31,7 @@ from analogist.study.capture import Capture
 from analogist.study.edits import Edits
 from analogist.study.tap import RunShape, StudyTap
 from analogist.text import TextEncoder
+from analogist.text_xl import TwoTextEncoders, text_encoder_of
 from analogist.weights.load import Checkpoint, open_checkpoint
 from analogist.weights.lora import LoraReport, merge_lora
 
@@ -63,7 +66,7 @@ class Analogist:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, unet: UNet, vae: VAE, text: TextEncoder, *,
+        self, checkpoint: Checkpoint, unet: UNet, vae: VAE, text: TextEncoder | TwoTextEncoders, *,
         device: torch.device, dtype: torch.dtype, attention: str = "auto",
     ) -> None:  # fmt: skip
         defaults = checkpoint.defaults or {}
@@ -71,7 +74,7 @@ class Analogist:
         self.checkpoint, self.unet, self.vae, self.text = checkpoint, unet, vae, text
         self.device, self.dtype = device, dtype
         self.attention = _form(attention)
-        self.config = AnalogistConfig.from_json(defaults["config"]) if "config" in defaults else AnalogistConfig()
+        self.config = AnalogistConfig.from_json(defaults["config"]) if "config" in defaults else published_for(unet)
         self.size: int = defaults.get("size", checkpoint.default_size)
         self.negative_prompt: str = defaults.get("negative_prompt", NEGATIVE_PROMPT)
         self.prompt_suffix: str = defaults.get("prompt_suffix", PROMPT_SUFFIX)
@@ -108,8 +111,11 @@ class Analogist:
         with torch.device("meta"):
             unet, autoencoder = UNet(UNetConfig(**checkpoint.unet)), VAE(VAEConfig(**checkpoint.vae))
         checkpoint.load_unet(unet, dtype=dtype, device=device)
-        checkpoint.load_vae(autoencoder, dtype=dtype, device=device)
-        text = TextEncoder.from_checkpoint(checkpoint, dtype=dtype, device=device)
+        in_float32 = checkpoint.vae_float32 and dtype == torch.float16
+        checkpoint.load_vae(autoencoder, dtype=torch.float32 if in_float32 else dtype, device=device)
+        if in_float32:
+            checkpoint.notes.append("VAE: computes in float32, since float16 overflows in it (force_upcast)")
+        text = text_encoder_of(checkpoint, dtype=dtype, device=device)
         merged = [merge_lora(file, unet, text.model, scale=scale) for file, scale in loras]
         for network in (unet, autoencoder, text.model):
             network.eval().requires_grad_(False)
@@ -123,15 +129,15 @@ class Analogist:
 
     def __call__(
         self, grid: PromptGrid, prompt: str = "", *, negative_prompt: str | _Default = DEFAULT,
-        prompt_suffix: str | _Default = DEFAULT, text: Tensor | None = None, images: int = 1, seed: int = 42,
+        prompt_suffix: str | _Default = DEFAULT, text: EncodedText | None = None, images: int = 1, seed: int = 42,
         generator: Generator | None = None, config: AnalogistConfig | None = None,
         capture: Capture | str | list | None = None, edit: Edits | None = None, attention: str | Mapping | None = None,
         progress: bool = True, batch: int | None = None,
     ) -> Result:  # fmt: skip
         """Paints B' and returns the Result.
 
-        prompt: what B' shows; the suffix is appended to it. text: Tensor [branch token channel] (branch 0 negative, 1 prompt)
-        instead of the prompts. images: how many, with seeds seed, seed + 1, ... generator: one torch.Generator, consumed in
+        prompt: what B' shows; the suffix is appended to it. text: Tensor [branch token channel] (branch 0 negative, 1 prompt; for
+        SDXL a PooledText of two rows) instead of the prompts. images: how many, with seeds seed, seed + 1, ... generator: one torch.Generator, consumed in
         the published order, instead of seeds. config None: the model's own. capture, edit: see `analogist.study`.
         batch: images in one UNet call; None: as many as memory allows (the record says how many).
         Raises ValueError on bad arguments, before any network runs; SamplingError on NaN, naming the step.
@@ -146,14 +152,14 @@ class Analogist:
         latents = run.start.z0
         for step in _walk(run, tap, progress):
             latents = step.z_t
-        pixels = decode(self.vae, latents, self.dtype)
+        pixels = decode(self.vae, latents)
         grids = [grid.as_given(to_image(picture)) for picture in pixels]
         maps = {} if tap is None else tap.maps
         return Result([grid.b_prime(picture) for picture in grids], grids, latents, pixels, maps, record)
 
     def steps(
         self, grid: PromptGrid, prompt: str = "", *, negative_prompt: str | _Default = DEFAULT,
-        prompt_suffix: str | _Default = DEFAULT, text: Tensor | None = None, images: int = 1, seed: int = 42,
+        prompt_suffix: str | _Default = DEFAULT, text: EncodedText | None = None, images: int = 1, seed: int = 42,
         generator: Generator | None = None, config: AnalogistConfig | None = None,
         capture: Capture | str | list | None = None, edit: Edits | None = None, attention: str | Mapping | None = None,
         progress: bool = False, batch: int | None = None,
@@ -165,7 +171,7 @@ class Analogist:
 
     def preview(self, latents: Tensor) -> Image.Image:
         """The first image of some latents, decoded: the whole grid. latents: image 4 h w, VAE-scaled (step.z_t, step.x0)."""
-        return to_image(decode(self.vae, latents[:1], self.dtype)[0])
+        return to_image(decode(self.vae, latents[:1])[0])
 
     def at(self, grid: PromptGrid, prompt: str = "", *, b_prime: Picture, t: int = 501, **arguments: object) -> "Known":
         """Noises the grid with its true B' to time t and makes one guided UNet call, without sampling.
@@ -183,9 +189,14 @@ class Analogist:
 
         return known.invert(self, grid, prompt, b_prime=b_prime, **arguments)
 
-    def encode_text(self, prompt: str, negative_prompt: str = "") -> Tensor:
-        """Encoded text [branch token channel]: branch 0 negative, 1 prompt. No suffix is appended."""
-        return self.text.encode([negative_prompt, prompt])
+    def encode_text(self, prompt: str, negative_prompt: str = "", *, size: int | tuple[int, int] | None = None) -> EncodedText:
+        """Encoded text [branch token channel]: branch 0 negative, 1 prompt. No suffix is appended.
+
+        size: of the picture in pixels, one side or (height, width), which SDXL's text (a PooledText) tells its UNet; None: the model's.
+        """
+        encoded = self.text.encode([negative_prompt, prompt])
+        size = self.size if size is None else size
+        return encoded.of_size(*((size, size) if isinstance(size, int) else size)) if isinstance(encoded, PooledText) else encoded
 
     def check(
         self, grid: PromptGrid, *, images: int = 1, seed: int = 42, config: AnalogistConfig | None = None
@@ -225,11 +236,11 @@ class Analogist:
         lowest = self.vae.config.factor * max(site.stride for site in self.unet.sites)
         return lowest * rows, lowest * 2
 
-    def _prompts(self, prompt: str, negative: str | _Default, suffix: str | _Default, text: Tensor | None) -> dict:
+    def _prompts(self, prompt: str, negative: str | _Default, suffix: str | _Default, text: EncodedText | None) -> dict:
         if text is not None:
             if prompt or not isinstance(negative, _Default) or not isinstance(suffix, _Default):
                 raise ValueError("text= stands instead of prompt, negative_prompt and prompt_suffix; give one or the others")
-            return {"prompt": None, "negative_prompt": None, "prompt_suffix": None, "text_sha256": tensor_key(text)}
+            return {"prompt": None, "negative_prompt": None, "prompt_suffix": None, "text_sha256": _key_of(text)}
         negative = self.negative_prompt if isinstance(negative, _Default) else negative
         suffix = self.prompt_suffix if isinstance(suffix, _Default) else suffix
         for name, value in (("prompt", prompt), ("negative_prompt", negative), ("prompt_suffix", suffix)):
@@ -237,19 +248,24 @@ class Analogist:
                 raise ValueError(f"{name} {value!r}: give one text")
         return {"prompt": prompt, "negative_prompt": negative, "prompt_suffix": suffix}
 
-    def _encode(self, prompts: dict, text: Tensor | None) -> Tensor:
+    def _encode(self, prompts: dict, text: EncodedText | None, size: tuple[int, int]) -> EncodedText:
         if text is None:
             # As in the authors' code the suffix follows whatever the prompt is; nothing alone stays nothing.
             prompt = prompts["prompt"] + prompts["prompt_suffix"] if prompts["prompt"] else ""
-            return self.encode_text(prompt, prompts["negative_prompt"])
+            return self.encode_text(prompt, prompts["negative_prompt"], size=size)
         width = self.unet.config.text_width
-        if not isinstance(text, Tensor) or text.ndim != 3 or text.shape[0] != 2 or text.shape[2] != width:
-            given = tuple(getattr(text, "shape", ()))
-            raise ValueError(f"text {given}: give [branch token channel] = [2 n {width}], branch 0 negative and 1 prompt")
+        kind = PooledText if self.unet.config.pooled_width else Tensor
+        if not isinstance(text, kind) or text.ndim != 3 or text.shape[0] != 2 or text.shape[2] != width:
+            given = f"{type(text).__name__} {tuple(getattr(text, 'shape', ()))}"
+            raise ValueError(
+                f"text {given}: give [branch token channel] = [2 n {width}] as a {kind.__name__}, branch 0 negative and 1 prompt"
+            )
+        if isinstance(text, PooledText) and text.sizes is None:
+            text = text.of_size(*size)
         return text.to(self.device, self.dtype)
 
     def _prepare(
-        self, grid: PromptGrid, prompts: dict, text: Tensor | None, images: int, seed: int, generator: Generator | None,
+        self, grid: PromptGrid, prompts: dict, text: EncodedText | None, images: int, seed: int, generator: Generator | None,
         config: AnalogistConfig | None, capture, edit, attention: str | None, batch: int | None,
     ) -> tuple[Run, StudyTap | None, PromptGrid]:  # fmt: skip
         """Checks every argument, then encodes text and pictures; the grid comes back with its size resolved."""
@@ -275,8 +291,8 @@ class Analogist:
             self.unet.config, images=images, branches=branches, h=h, w=w, device=self.device, dtype=self.dtype,
             maps=attention == "explicit" or tap is not None,
         )  # fmt: skip
-        encoded = self._encode(prompts, text)
-        start = encode_grid(self.vae, grid, randomness.draw(self.vae.config.latent_channels, h, w), self.device, self.dtype)
+        encoded = self._encode(prompts, text, grid.size)
+        start = encode_grid(self.vae, grid, randomness.draw(self.vae.config.latent_channels, h, w))
         run = Run(
             unet=self.unet, start=start, text=encoded, times=times, alpha_bars=self.alpha_bars, alpha_bar_end=self.alpha_bar_end,
             config=config, randomness=randomness, rows=grid.rows, attention=attention,
@@ -295,6 +311,19 @@ def _walk(run: Run, tap: StudyTap | None, progress: bool) -> Iterator[Step]:
     finally:
         if tap is not None:
             tap.close()
+
+
+def published_for(unet: UNet) -> AnalogistConfig:
+    """The published settings, with SAC and CAM at the layers that stand in this UNet for SD's 3..10 (SDXL: 2..65)."""
+    placement = Placement.layers(*unet.config.published_layers)
+    return AnalogistConfig(sac=SAC(placement), cam=CAM(placement))
+
+
+def _key_of(text: object) -> str | None:
+    """A content key of given text; None for what `_encode` refuses."""
+    if isinstance(text, PooledText):
+        return tensor_key(*(part for part in (text.tokens, text.pooled, text.sizes) if part is not None))
+    return tensor_key(text) if isinstance(text, Tensor) else None
 
 
 def _form(attention: str | Mapping) -> str | Mapping:

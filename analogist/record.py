@@ -33,9 +33,9 @@ def attention_forms(run: Run) -> dict[str, str | dict[str, list[int]]]:
     return forms
 
 
-def tensor_key(tensor: Tensor) -> str:
-    """A content key of a tensor given by the user."""
-    return hashlib.sha256(tensor.detach().cpu().float().contiguous().numpy().tobytes()).hexdigest()
+def tensor_key(*tensors: Tensor) -> str:
+    """A content key of tensors given by the user."""
+    return hashlib.sha256(b"".join(t.detach().cpu().float().contiguous().numpy().tobytes() for t in tensors)).hexdigest()
 
 
 def make_record(

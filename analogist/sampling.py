@@ -12,7 +12,8 @@ from analogist.config import AnalogistConfig
 from analogist.grid import PromptGrid
 from analogist.models.control import AttentionControl, Tap
 from analogist.models.ddim import add_noise, ddim_step
-from analogist.models.unet import PreparedText, UNet
+from analogist.models.text import EncodedText, PreparedText
+from analogist.models.unet import UNet
 from analogist.models.vae import VAE, Posterior
 from analogist.result import SamplingError, Step
 from analogist.seeds import Draws, Randomness
@@ -78,12 +79,13 @@ class GridPosteriors:
 
 
 @torch.no_grad()
-def grid_posteriors(vae: VAE, grid: PromptGrid, device: torch.device, dtype: torch.dtype) -> GridPosteriors:
+def grid_posteriors(vae: VAE, grid: PromptGrid) -> GridPosteriors:
     """What the VAE says of a grid. The picture with B pasted over B' and the masked picture are encoded together.
 
     The mask goes to latent size by nearest neighbour.
     """
-    pictures = torch.cat([grid.pixels(), grid.masked_pixels()]).to(device, dtype)
+    device = vae.device
+    pictures = torch.cat([grid.pixels(), grid.masked_pixels()]).to(device, vae.dtype)
     with exact(device):
         posterior = vae.posterior(pictures)
     mean, std = posterior.mean.float(), posterior.std.float()
@@ -92,9 +94,9 @@ def grid_posteriors(vae: VAE, grid: PromptGrid, device: torch.device, dtype: tor
 
 
 @torch.no_grad()
-def encode_grid(vae: VAE, grid: PromptGrid, draws: Draws, device: torch.device, dtype: torch.dtype) -> Start:
+def encode_grid(vae: VAE, grid: PromptGrid, draws: Draws) -> Start:
     """Latents of the grid, sampled with the given draws."""
-    return grid_posteriors(vae, grid, device, dtype).start(draws)
+    return grid_posteriors(vae, grid).start(draws)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,7 @@ class Run:
 
     unet: UNet
     start: Start
-    text: Tensor
+    text: EncodedText
     times: list[tuple[int, int]]
     alpha_bars: Tensor
     alpha_bar_end: Tensor
@@ -197,10 +199,10 @@ class Run:
 
 
 @torch.no_grad()
-def decode(vae: VAE, latents: Tensor, dtype: torch.dtype) -> Tensor:
+def decode(vae: VAE, latents: Tensor) -> Tensor:
     """Pixels [image 3 height width] in about [-1, 1], float32, one image at a time. latents: image 4 h w, VAE-scaled."""
     with exact(latents.device):
-        pixels = torch.cat([vae.decode(z[None].to(dtype)).float() for z in latents])
+        pixels = torch.cat([vae.decode(z[None].to(vae.dtype)).float() for z in latents])
     if not torch.isfinite(pixels).all():
-        raise SamplingError(f"the VAE decoded NaN in {dtype}; some checkpoints' VAE needs float32 or bfloat16: try that dtype")
+        raise SamplingError(f"the VAE decoded NaN in {vae.dtype}; some checkpoints' VAE needs float32 or bfloat16: try that dtype")
     return pixels

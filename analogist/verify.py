@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 from analogist.hub_files import sha256
 from analogist.models.control import AttentionControl
+from analogist.models.text import EncodedText, PooledText
 from analogist.models.unet import UNet, UNetConfig
 from analogist.models.vae import VAE, VAEConfig
 from analogist.weights.checkpoint import NAMES, Checkpoint
@@ -54,10 +55,12 @@ def verify(path: str | Path, *, config: str | Path | dict | None = None, progres
 
 
 def _modules(checkpoint: Checkpoint) -> dict[str, torch.nn.Module]:
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     with torch.device("meta"):
+        second = checkpoint.text_2
         return {
+            **({} if second is None else {"text_2": CLIPTextModelWithProjection(CLIPTextConfig(**second))}),
             "unet": UNet(UNetConfig(**checkpoint.unet)),
             "vae": VAE(VAEConfig(**checkpoint.vae)),
             "text": CLIPTextModel(CLIPTextConfig(**checkpoint.text)),
@@ -111,7 +114,9 @@ def _call(checkpoint: Checkpoint, unet: UNet) -> Check:
     side = 2 * max(site.stride for site in unet.sites)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, unet.config.in_channels, side, side, generator=generator)
-    text = torch.randn(1, 77, unet.config.text_width, generator=generator)
+    text: EncodedText = torch.randn(1, 77, unet.config.text_width, generator=generator)
+    if unet.config.pooled_width:
+        text = PooledText(text, torch.randn(1, unet.config.pooled_width, generator=generator)).of_size(1024, 1024)
     eps = unet(x, 501, text, AttentionControl(branches=1))
     spread = eps.std().item()
     passed = bool(eps.isfinite().all()) and spread > 0

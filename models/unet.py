@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
-from .attention import CrossAttention, SelfAttention
+from .attention import CrossAttention
 from .blocks import Downsample, ResBlock, TimeEmbedding, Upsample, sinusoidal
 from .control import AttentionControl
 from .placement import Site
+from .text import SIZES, EncodedText, PooledText, PreparedText
+from .transformer import Transformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class UNetConfig:
     heads: tuple[int, ...] = (8, 8, 8, 8)  # attention heads a level (their number, not their width)
     text_width: int = 768  # channels of the text encoder
     norm_groups: int = 32
+    pooled_width: int = 0  # channels of the pooled text that is added to the time embedding (SDXL: 1280); 0: none
+    size_width: int = 256  # features of each of the six sizes beside it
 
     def __post_init__(self) -> None:
         for name in ("channels", "depth", "heads"):
@@ -46,80 +49,17 @@ class UNetConfig:
         """Latent sides must be multiples of it."""
         return 2 ** (len(self.channels) - 1)
 
+    @property
+    def published_layers(self) -> tuple[int, int]:
+        """Where SAC and CAM act by default, as a half-open range of layers: SD's 3..10, and the same place in other geometries.
 
-@dataclass(frozen=True)
-class PreparedText:
-    """Encoded text with the keys and values of every cross-attention, which are the same in every step.
-
-    text: batch token channel. keys_values: site name -> (k, v), each batch head token d.
-    """
-
-    text: Tensor
-    keys_values: dict[str, tuple[Tensor, Tensor]]
-
-
-class FeedForward(nn.Module):
-    """GEGLU and a linear layer, on a CPU in slices of tokens. Source: Shazeer 2020, "GLU Variants Improve Transformer"."""
-
-    slice_bytes = 12 * 2**20  # of the hidden layer: memory that is given back and taken again instead of mapped anew
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.proj_in = nn.Linear(channels, 8 * channels)
-        self.proj_out = nn.Linear(4 * channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: batch token channel -> the same."""
-        tokens = x.flatten(0, 1)
-        hidden = self.proj_out.in_features * x.element_size()
-        size = len(tokens) if x.device.type != "cpu" else max(1, self.slice_bytes // hidden)
-        if size >= len(tokens):
-            return self.of_tokens(tokens).view_as(x)
-        return torch.cat([self.of_tokens(part) for part in tokens.split(size)]).view_as(x)
-
-    def of_tokens(self, x: Tensor) -> Tensor:
-        """token channel -> token channel."""
-        (value, gate), (of_value, of_gate) = self.proj_in.weight.chunk(2), self.proj_in.bias.chunk(2)
-        return self.proj_out(F.linear(x, value, of_value) * F.gelu(F.linear(x, gate, of_gate)))
-
-
-class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention, feed-forward, each with a skip connection. x: batch token channel."""
-
-    def __init__(self, channels: int, heads: int, text_width: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(channels)
-        self.self = SelfAttention(channels, heads, channels)
-        self.norm2 = nn.LayerNorm(channels)
-        self.cross = CrossAttention(channels, heads, text_width)
-        self.norm3 = nn.LayerNorm(channels)
-        self.ff = FeedForward(channels)
-
-    def forward(self, x: Tensor, text: PreparedText, hw: tuple[int, int], control: AttentionControl) -> Tensor:
-        x = x + self.self(self.norm1(x), hw, control)
-        x = x + self.cross(self.norm2(x), text.keys_values[self.cross.site.name], hw, control)
-        return x + self.ff(self.norm3(x))
-
-
-class Transformer(nn.Module):
-    """Transformer blocks over the positions of a feature map, with a skip connection. x: batch channel row col."""
-
-    def __init__(self, channels: int, heads: int, config: UNetConfig, depth: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(config.norm_groups, channels, eps=1e-6)
-        self.proj_in = nn.Linear(channels, channels)  # SD 1.5 stores it as a 1x1 convolution, which is the same
-        self.blocks = nn.ModuleList([TransformerBlock(channels, heads, config.text_width) for _ in range(depth)])
-        self.proj_out = nn.Linear(channels, channels)
-        self.site: Site
-
-    def forward(self, x: Tensor, text: PreparedText, control: AttentionControl) -> Tensor:
-        hw = (x.shape[-2], x.shape[-1])
-        x = control.see(x, self.site, "x", hw)
-        tokens = self.proj_in(rearrange(self.norm(x), "b c h w -> b (h w) c"))
-        for block in self.blocks:
-            tokens = block(tokens, text, hw, control)
-        out = x + rearrange(self.proj_out(tokens), "b (h w) c -> b c h w", h=hw[0], w=hw[1])
-        return control.see(out, self.site, "out", hw)
+        In the published code those are every map at 1/4 and below, and at 1/2 the attention next to them on the way down and up.
+        With two attentions a level down, SDXL's depth (0, 2, 10) gives layers 2..65 of 70.
+        """
+        below = sum(self.depth[2:])
+        start = self.layers_per_block * self.depth[0] + (self.layers_per_block - 1) * (self.depth[1:2] or (0,))[0]
+        inside = self.layers_per_block * below + self.mid_depth + (self.layers_per_block + 1) * below
+        return start, start + 2 * (self.depth[1:2] or (0,))[0] + inside
 
 
 class Residual(ResBlock):
@@ -145,8 +85,8 @@ class Level(nn.Module):
         self.resnets = nn.ModuleList(
             [Residual(cin, cout, groups, eps=1e-5, time_width=time_width) for cin, cout in widths]
         )
-        attn = [Transformer(channels, config.heads[level], config, depth) for _ in widths] if depth else []
-        self.attn = nn.ModuleList(attn)
+        shared = {"text_width": config.text_width, "norm_groups": groups}
+        self.attn = nn.ModuleList([Transformer(channels, config.heads[level], depth, **shared) for _ in widths] if depth else [])
 
 
 class DownLevel(Level):
@@ -183,7 +123,8 @@ class Middle(nn.Module):
         self.resnets = nn.ModuleList(
             [Residual(channels, channels, groups, eps=1e-5, time_width=time_width) for _ in range(2)]
         )
-        self.attn = nn.ModuleList([Transformer(channels, config.heads[-1], config, config.mid_depth)])
+        transformer = Transformer(channels, config.heads[-1], config.mid_depth, text_width=config.text_width, norm_groups=groups)
+        self.attn = nn.ModuleList([transformer])
 
 
 class UNet(nn.Module):
@@ -195,6 +136,8 @@ class UNet(nn.Module):
         levels = len(config.channels)
         time_width = 4 * config.channels[0]
         self.time_embedding = TimeEmbedding(config.channels[0], time_width)
+        added = config.pooled_width + SIZES * config.size_width
+        self.add_embedding = TimeEmbedding(added, time_width) if config.pooled_width else None
         self.conv_in = nn.Conv2d(config.in_channels, config.channels[0], 3, padding=1)
         self.down = nn.ModuleList([DownLevel(level, config, time_width) for level in range(levels)])
         self.mid = Middle(config, time_width)
@@ -237,23 +180,41 @@ class UNet(nn.Module):
         """Every cross-attention, in execution order."""
         return (module for module in self.modules() if isinstance(module, CrossAttention))
 
-    def prepare_text(self, text: Tensor) -> PreparedText:
-        """Keys and values of the text for every cross-attention, computed once for all steps. text: batch token channel."""
+    def prepare_text(self, text: EncodedText) -> PreparedText:
+        """Keys and values of the text for every cross-attention, and what is added to the time embedding: once for all steps.
+
+        text: batch token channel; for an SDXL UNet a PooledText. Raises ValueError where it is not what this UNet reads.
+        """
         if text.ndim != 3 or text.shape[-1] != self.config.text_width:
             raise ValueError(f"text {tuple(text.shape)}: give [batch token channel] with {self.config.text_width} channels")
-        return PreparedText(text, {module.site.name: module.keys_values(text) for module in self.cross_attentions()})
+        if isinstance(text, PooledText) != (self.add_embedding is not None):
+            wanted = "a PooledText (tokens, pooled, sizes)" if self.add_embedding is not None else "a tensor [batch token channel]"
+            raise ValueError(f"text is a {type(text).__name__}; this UNet reads {wanted}")
+        added = self._added(text) if isinstance(text, PooledText) else None
+        tokens = text.tokens if isinstance(text, PooledText) else text
+        return PreparedText(tokens, {module.site.name: module.keys_values(tokens) for module in self.cross_attentions()}, added)
+
+    def _added(self, text: PooledText) -> Tensor:
+        """Embedding [batch time_width] of pooled text and sizes. Source: Podell et al. 2023 (SDXL), Sec. 2.2."""
+        want = len(text.tokens), self.config.pooled_width
+        if text.pooled.shape != want or text.sizes is None or text.sizes.shape != (want[0], SIZES):
+            sizes = "none (give them with of_size(height, width))" if text.sizes is None else str(tuple(text.sizes.shape))
+            raise ValueError(f"pooled text {tuple(text.pooled.shape)}, sizes {sizes}: expected {want} and {(want[0], SIZES)}")
+        features = sinusoidal(text.sizes.flatten(), self.config.size_width).view(want[0], -1)
+        return self.add_embedding(torch.cat([text.pooled, features.to(text.pooled.dtype)], dim=-1))
 
     def forward(
         self,
         x: Tensor,
         t: int | Tensor,
-        text: Tensor | PreparedText,
+        text: EncodedText | PreparedText,
         control: AttentionControl | None = None,
     ) -> Tensor:
         """Predicted noise eps [batch 4 h w].
 
         x: batch 9 h w — noisy latents, mask {0, 1}, masked-image latents (VAE-scaled); h, w multiples of config.factor.
-        t: training time index 0..999, one for all or [batch]. text: batch token channel, or from `prepare_text`.
+        t: training time index 0..999, one for all or [batch]. text: batch token channel (SDXL: PooledText), or from
+        `prepare_text`.
         control: what acts on attention; None: nothing. Its batch axis is (branch image).
         Raises ValueError on shapes that do not fit.
         """
@@ -275,7 +236,8 @@ class UNet(nn.Module):
         if times.numel() not in (1, x.shape[0]):
             raise ValueError(f"t of shape {tuple(times.shape)}: give one time, or one for each of the {x.shape[0]} rows of the batch")
         times = times.reshape(-1).expand(x.shape[0])
-        time = F.silu(self.time_embedding(sinusoidal(times, self.config.channels[0]).to(x.dtype)))
+        time = self.time_embedding(sinusoidal(times, self.config.channels[0]).to(x.dtype))
+        time = F.silu(time if text.added is None else time + text.added)
 
         h = self.conv_in(x)
         skips = [h]

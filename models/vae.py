@@ -6,6 +6,7 @@ Source: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffus
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -165,6 +166,16 @@ class VAE(nn.Module):
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv2d(double, double, 1)
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.quant_conv.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The parameters' type, in which pictures and latents come in."""
+        return self.quant_conv.weight.dtype
 
     def posterior(self, pixels: Tensor) -> Posterior:
         """The Gaussian over latents, NOT scaled.

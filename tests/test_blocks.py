@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from analogist.models.blocks import Conv3x3, Downsample, Upsample, sinusoidal
-from analogist.models.unet import FeedForward
+from analogist.models.transformer import FeedForward
 from tests.small import randomise, relative
 
 

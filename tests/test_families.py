@@ -54,12 +54,53 @@ def test_a_checkpoint_with_4_channels_is_named_as_not_inpainting(tmp_path):
     assert "4 input channels" in text and "not an inpainting checkpoint" in text
 
 
-def test_sdxl_is_recognised_and_refused_as_not_built_yet(tmp_path):
-    for part, folder in (("unet", "unet"), ("vae", "vae"), ("text_encoder", "text_encoder")):
-        stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
-        sparse(tmp_path / folder / f"{stem}.safetensors", golden()["sdxl"]["folder"][part])
-    text = message(tmp_path)
-    assert "Stable Diffusion XL inpainting" in text and "not built yet" in text
+def sdxl_folder(folder, **changed):
+    """The published SDXL inpainting folder's headers; changed: a part's entries, None leaves it out."""
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        entries = changed.get(part, golden()["sdxl"]["folder"][part])
+        stem = "model" if part.startswith("text") else "diffusion_pytorch_model"
+        if entries is not None:
+            sparse(folder / part / f"{stem}.safetensors", entries)
+    return folder
+
+
+def test_an_sdxl_folder_without_its_second_text_encoder_says_so(tmp_path):
+    text = message(sdxl_folder(tmp_path, text_encoder_2=None))
+    assert "Stable Diffusion XL inpainting" in text and "text_encoder_2/ is missing" in text
+
+
+def test_sdxl_with_4_channels_is_named_as_not_inpainting(tmp_path):
+    text = message(sdxl_folder(tmp_path, unet=with_inputs(golden()["sdxl"]["folder"]["unet"], 4)))
+    assert "Stable Diffusion XL with 4 input channels" in text and "not an inpainting checkpoint" in text
+
+
+def test_a_second_text_encoder_without_its_projection_is_named(tmp_path):
+    entries = {name: entry for name, entry in golden()["sdxl"]["folder"]["text_encoder_2"].items() if name != "text_projection.weight"}
+    assert "no text_projection.weight" in message(sdxl_folder(tmp_path, text_encoder_2=entries))
+
+
+def test_the_published_sdxl_folder_fits_the_networks_built_for_it(tmp_path):
+    import torch
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    from analogist.models.unet import UNet, UNetConfig
+    from analogist.models.vae import VAE, VAEConfig
+
+    checkpoint = open_checkpoint(sdxl_folder(tmp_path))
+    assert checkpoint.family == "sdxl-inpainting" and checkpoint.vae["scaling_factor"] == 0.13025 and checkpoint.vae_float32
+    assert checkpoint.pad_token_id == 49407 and checkpoint.pad_token_id_2 == 0
+    assert (checkpoint.unet["heads"], checkpoint.unet["depth"], checkpoint.unet["pooled_width"]) == ((5, 10, 20), (0, 2, 10), 1280)
+    assert checkpoint.text["hidden_act"] == "quick_gelu" and checkpoint.text_2["hidden_act"] == "gelu"
+    with torch.device("meta"):
+        modules = {
+            "unet": UNet(UNetConfig(**checkpoint.unet)), "vae": VAE(VAEConfig(**checkpoint.vae)),
+            "text": CLIPTextModel(CLIPTextConfig(**checkpoint.text)),
+            "text_2": CLIPTextModelWithProjection(CLIPTextConfig(**checkpoint.text_2)),
+        }  # fmt: skip
+    for part, module in modules.items():
+        assert checkpoint.compare(part, module).fits, part
+    assert sum(p.numel() for p in modules["unet"].parameters()) == 2_567_478_084  # as published
+    assert sum(p.numel() for p in modules["text_2"].parameters()) == 694_659_840
 
 
 LORA_KOHYA = {

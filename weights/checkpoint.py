@@ -22,7 +22,8 @@ from .parts import Group, Mapped
 from .reader import read_all
 from .strict import Comparison, compare, demand, prefixed
 
-NAMES = {"unet": "UNet", "vae": "VAE", "text": "text encoder"}
+NAMES = {"unet": "UNet", "vae": "VAE", "text": "text encoder", "text_2": "second text encoder"}
+TEXTS = ("text", "text_2")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -62,11 +63,13 @@ class LoadReport:
 class Checkpoint:
     """A checkpoint as its headers and configs describe it; no weights are read before load_*.
 
-    layout: "single file" or "folder". family: "sd15-inpainting" or "sd2-inpainting"; description: the same in words.
+    layout: "single file" or "folder". family: "sd15-inpainting", "sd2-inpainting" or "sdxl-inpainting"; description: the same in words.
     unet, vae, text: fields of UNetConfig, VAEConfig and CLIPTextConfig. scheduler: beta_start, beta_end, num_train_timesteps,
     steps_offset, set_alpha_to_one, prediction_type. text_layer: "penultimate" where the last layer of the stored tower is left out
     (text then has one layer less), else "last". tokenizer: a folder; None: CLIP's published one. defaults: the checkpoint's own
     settings (analogist.json), if any. default_size: pixels, or (height, width). notes: what was chosen, ignored or contradicted.
+    text_2, pad_token_id_2, tokenizer_2: of SDXL's second encoder (with its projection); None elsewhere. vae_float32: the VAE overflows
+    in float16 (its config's force_upcast) and has to compute in float32.
     """
 
     path: Path
@@ -84,6 +87,10 @@ class Checkpoint:
     default_size: int | tuple[int, int]
     notes: list[str]
     sources: dict[str, Source] = field(repr=False)
+    text_2: dict[str, object] | None = None
+    pad_token_id_2: int | None = None
+    tokenizer_2: Path | None = None
+    vae_float32: bool = False
 
     @property
     def dtypes(self) -> dict[str, dict[str, int]]:
@@ -101,15 +108,17 @@ class Checkpoint:
             "unet": self.unet, "vae": self.vae, "text": self.text, "scheduler": self.scheduler,
             "text_layer": self.text_layer, "pad_token_id": self.pad_token_id,
         }  # fmt: skip
+        if self.text_2 is not None:
+            settings |= {"text_2": self.text_2, "pad_token_id_2": self.pad_token_id_2}
         return fingerprint(tensors, self._headers(*self.sources), settings, self.tokenizer)
 
     def _headers(self, *names: str) -> list[Header]:
         return list({header.path: header for name in names for header in self.sources[name].found.headers}.values())
 
     def compare(self, part: str, module: nn.Module) -> Comparison:
-        """What a part ("unet", "vae", "text") lacks or has too much for a module; reads nothing."""
+        """What a part ("unet", "vae", "text", "text_2") lacks or has too much for a module; reads nothing."""
         source = self.sources[part]
-        return compare(prefixed(source.mapped, module) if part == "text" else source.mapped, source.outside, module)
+        return compare(prefixed(source.mapped, module) if part in TEXTS else source.mapped, source.outside, module)
 
     def load_unet(self, module: nn.Module, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> LoadReport:
         """Load the UNet; module: built on the meta device from UNetConfig(**checkpoint.unet).
@@ -129,13 +138,19 @@ class Checkpoint:
         """
         return self._load("text", module, dtype, device)
 
+    def load_text_2(self, module: nn.Module, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> LoadReport:
+        """Load SDXL's second text encoder; module: CLIPTextModelWithProjection built on the meta device from
+        CLIPTextConfig(**checkpoint.text_2). Raises as load_unet.
+        """
+        return self._load("text_2", module, dtype, device)
+
     def _load(self, part: str, module: nn.Module, dtype: torch.dtype, device: torch.device | str) -> LoadReport:
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype}: weights are loaded as one of {', '.join(str(known) for known in DTYPES)}")
         device = torch.device(device)
         source = self.sources[part]
         demand(self.compare(part, module), NAMES[part], source.found.label, self.description)
-        mapped = prefixed(source.mapped, module) if part == "text" else source.mapped
+        mapped = prefixed(source.mapped, module) if part in TEXTS else source.mapped
         want = {name: tensor.shape for name, tensor in module.state_dict().items()}
         tensors = read_all(mapped.pieces, want, self._headers(part), dtype, device)
         module.load_state_dict(tensors, strict=True, assign=True)

@@ -12,11 +12,14 @@ from . import families
 from .errors import WeightsError
 
 MAX_JSON = 16 * 2**20
-PARTS = {"unet": "unet", "vae": "vae", "text_encoder": "text", "text": "text", "scheduler": "scheduler"}
+PARTS = {
+    "unet": "unet", "vae": "vae", "text_encoder": "text", "text": "text", "text_encoder_2": "text_2", "scheduler": "scheduler",
+}  # fmt: skip
 FILES = {
     "unet": "unet/config.json",
     "vae": "vae/config.json",
     "text": "text_encoder/config.json",
+    "text_2": "text_encoder_2/config.json",
     "scheduler": "scheduler/scheduler_config.json",
 }
 CLASSES = {"UNet2DConditionModel": "unet", "AutoencoderKL": "vae"}
@@ -38,8 +41,12 @@ UNET_ONLY = {
     "encoder_hid_dim_type": (None,),
     "resnet_time_scale_shift": ("default",),
     "resnet_out_scale_factor": (1.0,),
+    "addition_embed_type": (None, "text_time"),
 }
 VAE_ONLY = {"act_fn": ("silu", "swish"), "latents_mean": (None,), "latents_std": (None,), "shift_factor": (None, 0)}
+
+
+SIZES, SIZE_WIDTH = 6, 256  # SDXL: numbers that describe the picture's size, and published features of each
 
 
 class Unrelated(WeightsError):
@@ -59,6 +66,7 @@ class Settings:
     extra: dict[str, object] = field(default_factory=dict)  # pad_token_id, text_layer
     where: str = "nothing"
     notes: list[str] = field(default_factory=list)
+    tokenizer_2: Path | None = None
 
     def part(self, name: str) -> dict[str, object]:
         """One part's config; empty where nothing says anything."""
@@ -74,6 +82,7 @@ class Settings:
             {**other.extra, **self.extra},
             f"{self.where}, then {other.where}" if other.where != "nothing" else self.where,
             [*self.notes, *other.notes],
+            self.tokenizer_2 or other.tokenizer_2,
         )
 
 
@@ -98,7 +107,7 @@ def from_folder(folder: Path) -> Settings:
     """Settings of a folder in diffusers layout, or of one part's folder (config.json alone)."""
     found = {part: read_json(folder / name) for part, name in FILES.items() if (folder / name).is_file()}
     root = _if_config(folder / "config.json") if not found else Settings()
-    tokenizer = folder / "tokenizer"
+    tokenizer, second = folder / "tokenizer", folder / "tokenizer_2"
     defaults = folder / "analogist.json"
     return Settings(
         found or root.parts,
@@ -106,6 +115,7 @@ def from_folder(folder: Path) -> Settings:
         read_json(defaults) if defaults.is_file() else None,
         where=str(folder),
         notes=root.notes,
+        tokenizer_2=second if second.is_dir() else None,
     )
 
 
@@ -222,16 +232,32 @@ def unet(sizes: dict[str, object], base: str, config: Mapping[str, object]) -> t
     groups = _whole(_first(config, "norm_groups", "norm_num_groups") or families.NORM_GROUPS, "the UNet config's norm_num_groups")
     _divides(groups, channels, "UNet", "unet")
     keys = {"in_channels": "in_channels", "block_out_channels": "channels", "cross_attention_dim": "text_width"}
-    return {**sizes, "heads": heads, "norm_groups": groups}, _contradictions(config, sizes, "UNet", keys)
+    notes = _contradictions(config, sizes, "UNet", keys)
+    return {**_added(sizes, config), "heads": heads, "norm_groups": groups}, notes
 
 
-def vae(sizes: dict[str, object], config: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+def _added(sizes: dict[str, object], config: Mapping[str, object]) -> dict[str, object]:
+    """The sizes with SDXL's added_width as UNetConfig has it: pooled_width, and size_width a size."""
+    sizes = dict(sizes)
+    width = sizes.pop("added_width", None)
+    if width is None:
+        return sizes
+    each = _whole(_first(config, "size_width", "addition_time_embed_dim") or SIZE_WIDTH, "the UNet config's addition_time_embed_dim")
+    if each % 2 or width <= SIZES * each:
+        raise WeightsError(
+            f"the UNet adds {width} features to the time embedding, too few for {SIZES} sizes of {each} and a pooled text; "
+            "say the features of a size with config= (unet.addition_time_embed_dim, an even number)"
+        )
+    return {**sizes, "pooled_width": width - SIZES * each, "size_width": each}
+
+
+def vae(sizes: dict[str, object], base: str | None, config: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
     """VAEConfig's fields and notes, as unet()."""
     _only(config, VAE_ONLY, "VAE")
     groups = _whole(_first(config, "norm_groups", "norm_num_groups") or families.NORM_GROUPS, "the VAE config's norm_num_groups")
     _divides(groups, sizes["channels"], "VAE", "vae")
     factor = _first(config, "scaling_factor")
-    factor = families.SCALING_FACTOR if factor is None else float(_number(factor, "the VAE config's scaling_factor"))
+    factor = families.SCALING_FACTORS.get(base, families.SCALING_FACTOR) if factor is None else float(_number(factor, "the VAE config's scaling_factor"))
     keys = {"latent_channels": "latent_channels", "block_out_channels": "channels"}
     return {**sizes, "norm_groups": groups, "scaling_factor": factor}, _contradictions(config, sizes, "VAE", keys)
 
@@ -246,13 +272,14 @@ def _divides(groups: int, channels: tuple[int, ...], part: str, key: str) -> Non
 
 def text(sizes: dict[str, int], base: str, config: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
     """CLIPTextConfig's arguments and notes, as unet(); num_hidden_layers is what the file holds (load.py decides how many
-    run).
+    run). sizes with a projection_dim are SDXL's second encoder's, an OpenCLIP tower as SD 2's.
     """
+    first = base == families.SD15 or (base == families.SDXL and "projection_dim" not in sizes)
     heads = _first(config, "num_attention_heads")
     heads = families.text_heads(sizes["hidden_size"]) if heads is None else _whole(heads, "the text encoder config's number of heads")
     if sizes["hidden_size"] % heads:
         raise WeightsError(f"the text encoder config says {heads} heads; they must divide its width {sizes['hidden_size']}")
-    act = _first(config, "hidden_act") or ("quick_gelu" if base == families.SD15 else "gelu")
+    act = _first(config, "hidden_act") or ("quick_gelu" if first else "gelu")
     if act not in ("quick_gelu", "gelu"):
         raise WeightsError(f"the text encoder config says hidden_act = {act!r}; CLIP's are 'quick_gelu' and 'gelu'")
     result = {
@@ -260,7 +287,7 @@ def text(sizes: dict[str, int], base: str, config: Mapping[str, object]) -> tupl
         "num_attention_heads": heads,
         "hidden_act": act,
         "layer_norm_eps": float(_number(_first(config, "layer_norm_eps") or 1e-5, "the text encoder config's layer_norm_eps")),
-        "projection_dim": sizes["hidden_size"],
+        "projection_dim": sizes.get("projection_dim", sizes["hidden_size"]),
     }
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         if type(config.get(name)) is int:

@@ -69,6 +69,8 @@ def convert(
     if out.exists() and not (out.is_dir() and not single and not any(out.iterdir())):
         raise WeightsError(f"{out}: there is something already; give a path that is free")
     checkpoint = open_checkpoint(source, config=config, vae=vae, variant=variant)
+    if checkpoint.text_2 is not None:
+        raise WeightsError(f"{source}: {checkpoint.description} is not converted here, only SD 1.x and SD 2.x; use its folder as it is")
     notes: list[str] = []
     if single:
         if checkpoint.layout == "single file" and vae is None:

@@ -16,9 +16,11 @@ SD15, SD2, SDXL = "sd15", "sd2", "sdxl"
 LABELS = {SD15: "Stable Diffusion 1.x", SD2: "Stable Diffusion 2.x", SDXL: "Stable Diffusion XL"}
 TEXT_WIDTHS = {768: SD15, 1024: SD2, 2048: SDXL}
 NORM_GROUPS = 32
+ADDED = "add_embedding.linear_1.weight"  # only SDXL's UNet has it
 SCALING_FACTOR = 0.18215
 HEAD_WIDTH = 64  # SD 2's UNet, and every published CLIP text encoder
 END_TOKEN = 49407
+SCALING_FACTORS = {SDXL: 0.13025}  # others: SCALING_FACTOR
 # Published scheduler values, the same for SD 1.x and 2.x.
 SCHEDULER = {
     "beta_start": 0.00085,
@@ -54,7 +56,8 @@ def _side(pieces: Mapping[str, Piece], name: str, axis: int, part: str) -> int:
 
 
 def unet_geometry(pieces: Mapping[str, Piece]) -> dict[str, object]:
-    """in_channels, out_channels, channels, layers_per_block, depth, mid_depth, text_width from tensors in our names.
+    """in_channels, out_channels, channels, layers_per_block, depth, mid_depth, text_width, and SDXL's added_width (pooled text and
+    sizes) from tensors in our names.
 
     Raises WeightsError where a tensor that shows one of them is missing.
     """
@@ -71,6 +74,7 @@ def unet_geometry(pieces: Mapping[str, Piece]) -> dict[str, object]:
         "depth": tuple(len(_indices(pieces, rf"down\.{level}\.attn\.\d+\.blocks\.(\d{{1,4}})\.")) for level in levels),
         "mid_depth": len(_indices(pieces, r"mid\.attn\.\d+\.blocks\.(\d{1,4})\.")),
         "text_width": _side(pieces, cross[0], 1, "UNet"),
+        **({"added_width": pieces[ADDED].shape[-1]} if ADDED in pieces else {}),
     }
 
 
@@ -90,7 +94,9 @@ def vae_geometry(pieces: Mapping[str, Piece]) -> dict[str, object]:
 def text_geometry(pieces: Mapping[str, Piece]) -> dict[str, int]:
     """CLIPTextConfig's sizes from tensors in transformers' names. Raises WeightsError as unet_geometry."""
     embedding, first = "embeddings.token_embedding.weight", "encoder.layers.0.mlp.fc1.weight"
+    projection = pieces.get("text_projection.weight")
     return {
+        **({} if projection is None else {"projection_dim": projection.shape[0]}),
         "vocab_size": _side(pieces, embedding, 0, "text encoder"),
         "hidden_size": _side(pieces, embedding, 1, "text encoder"),
         "intermediate_size": _side(pieces, first, 0, "text encoder"),

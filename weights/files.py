@@ -10,8 +10,8 @@ from .configs import read_json
 from .errors import WeightsError
 from .header import CONVERT, PICKLE_SUFFIXES, Header, TensorInfo, read_header
 
-STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text": "model"}
-FOLDERS = {"unet": "unet", "vae": "vae", "text": "text_encoder"}
+STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text": "model", "text_2": "model"}
+FOLDERS = {"unet": "unet", "vae": "vae", "text": "text_encoder", "text_2": "text_encoder_2"}  # the last: SDXL alone
 
 
 @dataclass(frozen=True)

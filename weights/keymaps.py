@@ -184,9 +184,13 @@ def vae_ldm(names: Iterable[str]) -> dict[str, list[Target]]:
     return {name: [] if name.startswith("loss.") else [Target(rename(turned(name), VAE_LDM))] for name in names}
 
 
-def text_clip(names: Iterable[str], layers: int | None = None) -> dict[str, list[Target]]:
-    """transformers' CLIPTextModel names (from `embeddings`, `encoder`, ...) -> the same; layers: how many are kept, None: all."""
-    return {name: [] if _unused(name, layers) else [Target(name)] for name in names}
+def text_clip(names: Iterable[str], layers: int | None = None, projection: bool = False) -> dict[str, list[Target]]:
+    """transformers' CLIPTextModel names (from `embeddings`, `encoder`, ...) -> the same.
+
+    layers: how many are kept, None: all. projection: keep text_projection, as SDXL's second encoder needs it.
+    """
+    kept = {"text_projection.weight"} if projection else set()
+    return {name: [Target(name)] if name in kept or not _unused(name, layers) else [] for name in names}
 
 
 def text_openclip(names: Iterable[str], layers: int | None = None) -> dict[str, list[Target]]:

@@ -16,7 +16,7 @@ from .errors import WeightsError
 from .families import Family
 from .files import Found
 from .parts import Split
-from .tokens import padding_id
+from .tokens import padding_id, second_padding_id
 
 __all__ = ["Checkpoint", "LoadReport", "WeightsError", "open_checkpoint"]
 
@@ -54,7 +54,7 @@ def _single(found: Found, vae: Found | None, ema: bool) -> tuple[dict[str, Sourc
         )
     with _about(found.label):
         family = families.unet_family(sources["unet"].mapped.pieces, next(iter(split.of("text")), None))
-    _supported(family, found.label)
+    _supported(family, found.label, single=True)
     if vae is not None:
         sources["vae"] = _vae(vae)
         if split.of("vae"):
@@ -83,13 +83,24 @@ def _vae_files(path: Path, variant: str | None) -> tuple[Found, configs.Settings
     return files.in_folder(folder, files.STEMS["vae"], variant), configs.from_folder(folder)
 
 
-def _supported(family: Family, label: str) -> None:
-    if family.base == families.SDXL:
-        raise WeightsError(
-            f"{label}: {family.text}; it is recognised, but loading Stable Diffusion XL is not built yet: use SD 1.5 or SD 2 inpainting"
-        )
+def _second_text(found: Found) -> Source:
+    """SDXL's second text encoder: a tower with its projection, which stands outside the tower's prefix."""
+    source = _source("text", found)
+    beside = {name: info for name, info in found.tensors.items() if name == "text_projection.weight"}
+    if not beside:
+        raise WeightsError(f"{found.label}: no text_projection.weight in it, which SDXL's second text encoder must have")
+    group = replace(source.group, tensors={**source.group.tensors, **beside})
+    return replace(source, group=group, mapped=parts.to_ours(group, projection=True))
+
+
+def _supported(family: Family, label: str, *, single: bool = False) -> None:
     if not family.name.endswith("-inpainting"):
-        raise WeightsError(f"{label}: {family.text}; an inpainting checkpoint is needed (sd15-inpainting or sd2-inpainting)")
+        raise WeightsError(f"{label}: {family.text}; an inpainting checkpoint is needed (sd15-, sd2- or sdxl-inpainting)")
+    if family.base == families.SDXL and single:
+        raise WeightsError(
+            f"{label}: {family.text} in a single file; SDXL is read in diffusers' folder layout alone: give such a folder "
+            "(diffusers writes one with StableDiffusionXLInpaintPipeline.from_single_file(file).save_pretrained(folder))"
+        )
 
 
 def open_checkpoint(
@@ -106,7 +117,7 @@ def open_checkpoint(
     norm groups, activation, scaling factor ...); None: what lies beside the weights, else the family's published values.
     vae: a file or folder whose VAE is used instead. ema: take an LDM file's moving averages. variant: of the files in a folder
     ("fp16"); None: the full ones, else fp16.
-    Raises WeightsError, naming what the path holds, where it is not a complete SD 1.x or SD 2.x inpainting checkpoint.
+    Raises WeightsError, naming what the path holds, where it is not a complete SD 1.x, SD 2.x or SDXL inpainting checkpoint.
     """
     path = Path(path)
     if not path.exists():
@@ -120,9 +131,17 @@ def open_checkpoint(
         sources = {part: _source(part, found) for part, found in held.items()}
         if given_vae is not None:
             sources["vae"] = _vae(given_vae)
+        second = path / files.FOLDERS["text_2"]
+        with _about(str(path)):
+            family = families.unet_family(sources["unet"].mapped.pieces, sources["text"].group)
+        if family.base == families.SDXL:
+            if not second.is_dir():
+                raise WeightsError(f"{path}: {family.text}, without its second text encoder: {second.name}/ is missing")
+            held["text_2"] = files.in_folder(second, files.STEMS["text_2"], variant)
+            sources["text_2"] = _second_text(held["text_2"])
         notes = [note for found in held.values() for note in found.notes]
-        if (path / "text_encoder_2").is_dir():
-            notes.append("text_encoder_2/ ignored")
+        if second.is_dir() and "text_2" not in sources:
+            notes.append(f"{second.name}/ ignored")
     else:
         layout, beside = "single file", configs.beside(path)
         if variant is not None:
@@ -130,7 +149,7 @@ def open_checkpoint(
         sources, notes = _single(files.single(path), given_vae, ema)
     with _about(str(path)):
         family = families.unet_family(sources["unet"].mapped.pieces, sources["text"].group)
-    _supported(family, str(path))
+    _supported(family, str(path), single=layout == "single file")
     if beside.where != "nothing" and layout == "single file":
         notes.append(f"configs beside the file were read: {beside.where}")
     notes += [*beside.notes, *vae_settings.notes]
@@ -156,17 +175,31 @@ def _describe(
     path: Path, layout: str, family: Family, sources: dict[str, Source], settings: configs.Settings, notes: list[str]
 ) -> Checkpoint:
     unet, unet_notes = configs.unet(families.unet_geometry(sources["unet"].mapped.pieces), family.base, settings.part("unet"))
-    vae, vae_notes = configs.vae(families.vae_geometry(sources["vae"].mapped.pieces), settings.part("vae"))
+    vae, vae_notes = configs.vae(families.vae_geometry(sources["vae"].mapped.pieces), family.base, settings.part("vae"))
     text, text_notes = configs.text(families.text_geometry(sources["text"].mapped.pieces), family.base, settings.part("text"))
     scheduler, scheduler_notes = configs.scheduler(settings.part("scheduler"))
     notes = [*notes, *unet_notes, *vae_notes, *text_notes, *scheduler_notes]
-    layers, text_layer = _layers(sources["text"], text, settings)
+    text_2, width = None, text["hidden_size"]
+    if "text_2" in sources:
+        text_2, text_notes = configs.text(
+            families.text_geometry(sources["text_2"].mapped.pieces), family.base, settings.part("text_2")
+        )
+        notes += text_notes
+        width += text_2["hidden_size"]
+        if text_2["projection_dim"] != unet["pooled_width"]:
+            raise WeightsError(
+                f"the second text encoder projects to {text_2['projection_dim']} channels, the UNet adds {unet['pooled_width']}: "
+                "parts of two models"
+            )
+    # SDXL reads the output of the last layer but one, without the final norm, and the second tower whole for its pooled vector.
+    layers, text_layer = _layers(sources["text"], text, settings) if text_2 is None else (text["num_hidden_layers"], "penultimate output")
     if layers < text["num_hidden_layers"]:
         notes.append(f"text encoder: {layers} of its {text['num_hidden_layers']} layers run")
         text["num_hidden_layers"] = layers
         sources["text"] = replace(sources["text"], mapped=parts.to_ours(sources["text"].group, layers))
-    if text["hidden_size"] != unet["text_width"]:
-        raise WeightsError(f"the text encoder is {text['hidden_size']} wide, the UNet expects {unet['text_width']}: parts of two models")
+    if width != unet["text_width"]:
+        which = "text encoder is" if text_2 is None else "text encoders together are"
+        raise WeightsError(f"the {which} {width} wide, the UNet expects {unet['text_width']}: parts of two models")
     if vae["latent_channels"] != unet["out_channels"]:
         raise WeightsError(f"the VAE has {vae['latent_channels']} latent channels, the UNet {unet['out_channels']}: parts of two models")
     for part, source in sources.items():
@@ -192,7 +225,19 @@ def _describe(
         default_size=configs.side(settings.part("unet"), 2 ** (len(vae["channels"]) - 1)),
         notes=notes,
         sources=sources,
+        **({} if text_2 is None else _second_fields(text_2, settings)),
     )
+
+
+def _second_fields(text_2: dict[str, object], settings: configs.Settings) -> dict[str, object]:
+    """What a Checkpoint says of SDXL alone."""
+    upcast = settings.part("vae").get("force_upcast")
+    return {
+        "text_2": text_2,
+        "pad_token_id_2": second_padding_id(settings),
+        "tokenizer_2": settings.tokenizer_2,
+        "vae_float32": True if upcast is None else bool(upcast),
+    }
 
 
 def _layers(source: Source, text: dict[str, object], settings: configs.Settings) -> tuple[int, str]:

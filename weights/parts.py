@@ -171,8 +171,8 @@ def is_lora(names: Iterable[str]) -> bool:
     return bool(marks) and 2 * sum(marks) > len(marks)
 
 
-def to_ours(group: Group, layers: int | None = None) -> Mapped:
-    """A group in our names. layers: how many layers of a text encoder are kept; None: all."""
+def to_ours(group: Group, layers: int | None = None, *, projection: bool = False) -> Mapped:
+    """A group in our names. layers: how many layers of a text encoder are kept; None: all. projection: its text_projection too."""
     names = list(group.tensors)
     match group.kind, group.layout:
         case "unet", "ldm":
@@ -186,7 +186,7 @@ def to_ours(group: Group, layers: int | None = None) -> Mapped:
         case "text", "openclip":
             targets = keymaps.text_openclip(names, layers)
         case _:
-            targets = keymaps.text_clip(names, layers)
+            targets = keymaps.text_clip(names, layers, projection)
     pieces: dict[str, Piece] = {}
     claims: dict[str, list[str]] = {}
     for name, goals in targets.items():

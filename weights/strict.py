@@ -84,7 +84,10 @@ def demand(comparison: Comparison, part: str, label: str, guess: str) -> None:
 
 
 def prefixed(mapped: Mapped, module: nn.Module) -> Mapped:
-    """Text names with `text_model.` before them where the module (transformers before 5.6) has it."""
+    """Text names with `text_model.` before them where the module has it (CLIPTextModel of transformers before 5.6, and
+    CLIPTextModelWithProjection, whose projection stands outside).
+    """
     if not any(name.startswith("text_model.") for name in module.state_dict()):
         return mapped
-    return replace(mapped, pieces={"text_model." + name: piece for name, piece in mapped.pieces.items()})
+    inside = {name: name if name.startswith("text_projection.") else f"text_model.{name}" for name in mapped.pieces}
+    return replace(mapped, pieces={inside[name]: piece for name, piece in mapped.pieces.items()})

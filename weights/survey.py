@@ -5,7 +5,7 @@ Place in the flow: `analogist weights inspect`. load.open_checkpoint is the stri
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import configs, families, files, parts
@@ -66,13 +66,15 @@ def survey(path: Path | str, *, config: "Path | str | Mapping[str, object] | Non
         held, notes = _folder(path, variant)
         beside, layout = configs.from_folder(path), "folder"
     else:
-        held, beside, layout = [files.single(path)], configs.beside(path), "single file"
+        held, beside, layout = [("", files.single(path))], configs.beside(path), "single file"
     settings = configs.given(config).over(beside)
-    splits = [(found, parts.split(found.tensors)) for found in held]
+    split_up = [(part, found, parts.split(found.tensors)) for part, found in held]
+    splits = [(found, split) for _, found, split in split_up]
     groups = [(found, split, group) for found, split in splits for group in split.groups]
     family = _family(splits, groups)
-    groups.sort(key=lambda entry: tuple(files.FOLDERS).index(entry[2].kind))
-    surveyed = [_part(found, split.other, group, family, settings) for found, split, group in groups]
+    named = [(_kind(part, group), found, split, group) for part, found, split in split_up for group in split.groups]
+    named.sort(key=lambda entry: tuple(files.FOLDERS).index(entry[0]))
+    surveyed = [_part(kind, found, split.other, group, family, settings) for kind, found, split, group in named]
     leftovers: Counter[str] = Counter()
     for _, split in splits:
         leftovers.update({why: len(names) for why, names in split.ignored.items()})
@@ -88,20 +90,25 @@ def survey(path: Path | str, *, config: "Path | str | Mapping[str, object] | Non
     return Survey(path, layout, family, surveyed, dict(leftovers), other, notes, problem)
 
 
-def _folder(path: Path, variant: str | None) -> tuple[list[Found], list[str]]:
-    """The weights of every part's folder that has any, or of the folder itself; what could not be found, in words."""
+def _kind(part: str, group: Group) -> str:
+    """What a group is; of two text encoders the folder says which."""
+    return "text_2" if part == "text_2" and group.kind == "text" else group.kind
+
+
+def _folder(path: Path, variant: str | None) -> tuple[list[tuple[str, Found]], list[str]]:
+    """The weights of every part's folder that has any (part, files), or of the folder itself; what could not be found, in words."""
     held, notes = [], []
     for part, name in files.FOLDERS.items():
         if (path / name).is_dir():
             try:
-                held.append(files.in_folder(path / name, files.STEMS[part], variant))
+                held.append((part, files.in_folder(path / name, files.STEMS[part], variant)))
             except WeightsError as error:
                 notes.append(str(error))
     if not held and not notes:
         stem = next((stem for stem in sorted(set(files.STEMS.values())) if list(path.glob(f"{stem}*.safetensors*"))), None)
         if stem is None:
             files.in_checkpoint(path, variant)  # says what is missing
-        held.append(files.in_folder(path, stem, variant))
+        held.append(("", files.in_folder(path, stem, variant)))
     if not held:
         raise WeightsError("; ".join(notes))
     return held, notes
@@ -120,8 +127,11 @@ def _family(splits: list[tuple[Found, parts.Split]], groups: list[tuple[Found, p
     return families.guess(split, [name for found, _ in splits for name in found.tensors])
 
 
-def _part(found: Found, other: list[str], group: Group, family: Family, settings: configs.Settings) -> PartSurvey:
-    mapped = parts.to_ours(group)
+def _part(kind: str, found: Found, other: list[str], group: Group, family: Family, settings: configs.Settings) -> PartSurvey:
+    if kind == "text_2":
+        beside = {name: info for name, info in found.tensors.items() if name == "text_projection.weight"}
+        group = replace(group, tensors={**group.tensors, **beside})
+    mapped = parts.to_ours(group, projection=kind == "text_2")
     base = family.base or families.SD15
     fields, problem = None, None
     try:
@@ -133,19 +143,19 @@ def _part(found: Found, other: list[str], group: Group, family: Family, settings
             case "vae":
                 fields = families.vae_geometry(mapped.pieces)
                 ones = {"norm_groups": 1}
-                complete, _ = configs.vae(fields, settings.part("vae"))
+                complete, _ = configs.vae(fields, base, settings.part("vae"))
             case _:
                 fields = families.text_geometry(mapped.pieces)
                 ones = {"num_attention_heads": 1}
-                complete, _ = configs.text(fields, base, settings.part("text"))
+                complete, _ = configs.text(fields, base, settings.part(kind))
         fields = complete
     except WeightsError as error:
         problem = str(error)
-        fields = None if fields is None else {**fields, **ones}
+        fields = None if fields is None else {**{k: v for k, v in fields.items() if k != "added_width"}, **ones}
     infos = list(group.tensors.values())
     floats = [info for info in infos if info.dtype in FLOATS]
     return PartSurvey(
-        kind=group.kind,
+        kind=kind,
         layout=group.layout,
         prefix=group.prefix,
         label=found.label,

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from .configs import Settings, read_json
 from .errors import WeightsError
-from .families import END_TOKEN, SD15, Family
+from .families import END_TOKEN, SD15, SDXL, Family
 
 
 def padding_id(settings: Settings, family: Family) -> int:
-    """The padding token's id: said, else the tokenizer folder's, else the family's (SD 1: the end token, SD 2: 0).
+    """The padding token's id: said, else the tokenizer folder's, else the family's (SD 1 and SDXL: the end token, SD 2: 0).
 
     Raises WeightsError for a value that is no token id, or a padding token outside the folder's vocabulary.
     """
@@ -21,7 +21,13 @@ def padding_id(settings: Settings, family: Family) -> int:
         found = _of_folder(settings.tokenizer)
         if found is not None:
             return found
-    return END_TOKEN if family.base == SD15 else 0
+    return END_TOKEN if family.base in (SD15, SDXL) else 0
+
+
+def second_padding_id(settings: Settings) -> int:
+    """The padding token's id of SDXL's second encoder: its tokenizer folder's, else 0 (published)."""
+    found = _of_folder(settings.tokenizer_2) if settings.tokenizer_2 is not None else None
+    return 0 if found is None else found
 
 
 def _of_folder(folder: Path) -> int | None:

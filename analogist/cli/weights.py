@@ -78,12 +78,11 @@ def describe(found: "Survey") -> list[str]:
             continue
         if part.problem is None:
             lines.append("            " + ", ".join(f"{name} {_short(value)}" for name, value in part.fields.items()))
-        if found.family.base == "sdxl":
-            continue
         result = compare_part(part)
         lines += [f"            {line}" for line in result.lines()] or ["            0 missing, 0 extra"]
         whole = whole and result.fits
-    absent = [kind for kind in ("unet", "vae", "text") if kind not in {part.kind for part in found.parts}]
+    wanted = ("unet", "vae", "text", "text_2") if found.family.base == "sdxl" else ("unet", "vae", "text")
+    absent = [kind for kind in wanted if kind not in {part.kind for part in found.parts}]
     lines += [f"{kind:<12}not there" for kind in absent]
     lines += [f"ignored     {count} {why}" for why, count in found.leftovers.items()]
     if found.other and not found.parts:
@@ -98,10 +97,11 @@ def describe(found: "Survey") -> list[str]:
 def compare_part(part: "PartSurvey") -> "Comparison":
     """What a surveyed part lacks or has too much for the network it is loaded into, built without memory."""
     import torch
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     from analogist.models.unet import UNet, UNetConfig
     from analogist.models.vae import VAE, VAEConfig
+    from analogist.weights.checkpoint import TEXTS
     from analogist.weights.strict import compare, prefixed
 
     with torch.device("meta"):
@@ -110,9 +110,11 @@ def compare_part(part: "PartSurvey") -> "Comparison":
                 module = UNet(UNetConfig(**part.fields))
             case "vae":
                 module = VAE(VAEConfig(**part.fields))
+            case "text_2":
+                module = CLIPTextModelWithProjection(CLIPTextConfig(**part.fields))
             case _:
                 module = CLIPTextModel(CLIPTextConfig(**part.fields))
-    return compare(prefixed(part.mapped, module) if part.kind == "text" else part.mapped, part.outside, module)
+    return compare(prefixed(part.mapped, module) if part.kind in TEXTS else part.mapped, part.outside, module)
 
 
 def _short(value: object) -> str:

@@ -44,7 +44,7 @@ def expect(plan: Plan, model: Analogist, *, out: str | Path | None = None, shard
     started = time.perf_counter()
     sampled = engine.sample(one)
     sampling = time.perf_counter() - started
-    decode(model.vae, sampled.latents, model.dtype)
+    decode(model.vae, sampled.latents)
     rest = time.perf_counter() - started - sampling
     seconds = sampling / sampled.images * images + rest * todo
     lines.append(

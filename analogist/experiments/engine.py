@@ -12,7 +12,7 @@ from analogist.experiments.jobs import Group, Job
 from analogist.models.control import CAM, SAC
 from analogist.models.ddim import add_noise, ddim_step, ddim_times
 from analogist.models.placement import Site
-from analogist.models.unet import PreparedText
+from analogist.models.text import PreparedText
 from analogist.pipeline import Analogist
 from analogist.sampling import GridPosteriors, Start, exact, grid_posteriors
 from analogist.seeds import Randomness
@@ -47,14 +47,14 @@ class Engine:
         p = job.prompts
         prompt = p["prompt"] + p["prompt_suffix"] if p["prompt"] else ""  # as the pipeline appends it
         return _remember(
-            self._texts, (prompt, p["negative_prompt"]),
-            lambda: self.model.unet.prepare_text(self.model.encode_text(prompt, p["negative_prompt"])),
+            self._texts, (prompt, p["negative_prompt"], job.grid.size),
+            lambda: self.model.unet.prepare_text(self.model.encode_text(prompt, p["negative_prompt"], size=job.grid.size)),
         )  # fmt: skip
 
     def _start(self, job: Job) -> tuple[Start, Randomness]:
         key = job.content["grid"]["sha256"], job.grid.size, job.grid.rows
         model = self.model
-        posteriors = _remember(self._pictures, key, lambda: grid_posteriors(model.vae, job.grid, model.device, model.dtype))
+        posteriors = _remember(self._pictures, key, lambda: grid_posteriors(model.vae, job.grid))
         randomness = Randomness([job.seed])
         h, w = (side // model.vae.config.factor for side in job.grid.size)
         return posteriors.start(randomness.draw(model.vae.config.latent_channels, h, w)), randomness
@@ -212,6 +212,7 @@ class _GroupRun:
         stacked = PreparedText(
             rows(lambda text: text.text),
             {name: tuple(rows(lambda text, n=name, w=which: text.keys_values[n][w]) for which in range(2)) for name in names},
+            None if self.texts[part[0]].added is None else rows(lambda text: text.added),
         )
         self._stacked = (key, stacked)
         return stacked

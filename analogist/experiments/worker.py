@@ -29,7 +29,7 @@ class Worker:
             cell = None
             if failed is None:
                 try:
-                    pixels = decode(self.model.vae, sampled.latents[j : j + 1], self.model.dtype)
+                    pixels = decode(self.model.vae, sampled.latents[j : j + 1])
                     cell = job.grid.crop(to_image(pixels[0]))
                 except SamplingError as error:
                     failed = str(error)

@@ -117,12 +117,12 @@ def unet_calls(
     grid, config, times, seeds = model.check(grid, seed=seed, config=config)
     if text is None:
         prompts = shape.prompts if shape.branches == 2 else ("", shape.prompts[0])
-        text = model.encode_text(prompts[1], prompts[0])
+        text = model.encode_text(prompts[1], prompts[0], size=grid.size)
     h, w = shape.latent
     randomness = Randomness(seeds)
     source = grid if b_prime is None else Filled(grid, fill(grid, b_prime))
     draws = randomness.draw(model.vae.config.latent_channels, h, w)
-    start: Start = encode_grid(model.vae, source, draws, model.device, model.dtype)
+    start: Start = encode_grid(model.vae, source, draws)
     run = Run(
         unet=model.unet, start=start, text=text.to(model.device, model.dtype), times=times, alpha_bars=model.alpha_bars,
         alpha_bar_end=model.alpha_bar_end, config=config, randomness=randomness, rows=grid.rows,
@@ -245,5 +245,5 @@ def invert(
         t, t_prev = times[i]
         z, _ = ddim_step(z, eps(z, i), bar(t), bar(t_prev))
     error = float((z - calls.z0).norm() / calls.z0.norm())
-    picture = to_image(decode(model.vae, z[:1], model.dtype))
+    picture = to_image(decode(model.vae, z[:1]))
     return Inversion((-1, *(times[i][0] for i in order)), tuple(latents), z, picture, error)
