@@ -16,7 +16,8 @@ from analogist.weights.known import HubSource
 # Besides weights, of a diffusers folder; nothing else is fetched (no safety checker, no pickles, no other formats).
 SMALL = (
     "model_index.json", "analogist.json", "unet/config.json", "vae/config.json", "text_encoder/config.json",
-    "text_encoder_2/config.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt", "tokenizer/special_tokens_map.json",
+    "text_encoder_2/config.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt",
+    "tokenizer/special_tokens_map.json",
     "tokenizer/tokenizer_config.json", "tokenizer/tokenizer.json", "tokenizer_2/vocab.json", "tokenizer_2/merges.txt",
     "tokenizer_2/special_tokens_map.json", "tokenizer_2/tokenizer_config.json", "tokenizer_2/tokenizer.json",
 )  # fmt: skip

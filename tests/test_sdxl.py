@@ -48,6 +48,7 @@ def small_pipeline():
             parameter.data.add_(0.2 * torch.randn_like(parameter))
     one, two = load_tokenizer(None), load_tokenizer(None)
     one.pad_token, two.pad_token = "<|endoftext|>", "!"
+    one.model_max_length = two.model_max_length = 77
     scheduler = EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading",
     )  # fmt: skip

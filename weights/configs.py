@@ -257,7 +257,8 @@ def vae(sizes: dict[str, object], base: str | None, config: Mapping[str, object]
     groups = _whole(_first(config, "norm_groups", "norm_num_groups") or families.NORM_GROUPS, "the VAE config's norm_num_groups")
     _divides(groups, sizes["channels"], "VAE", "vae")
     factor = _first(config, "scaling_factor")
-    factor = families.SCALING_FACTORS.get(base, families.SCALING_FACTOR) if factor is None else float(_number(factor, "the VAE config's scaling_factor"))
+    published = families.SCALING_FACTORS.get(base, families.SCALING_FACTOR)
+    factor = published if factor is None else float(_number(factor, "the VAE config's scaling_factor"))
     keys = {"latent_channels": "latent_channels", "block_out_channels": "channels"}
     return {**sizes, "norm_groups": groups, "scaling_factor": factor}, _contradictions(config, sizes, "VAE", keys)
 
