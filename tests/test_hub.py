@@ -258,7 +258,7 @@ def test_a_known_name_tries_its_mirrors_in_turn_and_checks_the_published_hash(se
 def test_the_list_of_known_checkpoints_is_well_formed(capsys):
     for name, entry in known().items():
         assert (
-            entry.family in ("sd15-inpainting", "sd2-inpainting")
+            entry.family in ("sd15-inpainting", "sd2-inpainting", "sdxl-inpainting")
             and entry.licence
             and entry.sources
             and hub.HUB_ID.match(name) is None
