@@ -11,25 +11,25 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from analogist import hub, weights
+from analogist.arguments import DEFAULT, Default, check_form, prepare, resolve_prompts
 from analogist.config import NEGATIVE_PROMPT, PROMPT_SUFFIX, AnalogistConfig
 from analogist.devices import pick_device, pick_dtype
 from analogist.grid import PromptGrid, check_size, to_image
 from analogist.loras import Lora, as_list, described
-from analogist.memory import images_at_once
-from analogist.models.control import CAM, FORMS, SAC
+from analogist.models.control import CAM, SAC
 from analogist.models.ddim import alpha_bars, ddim_times
 from analogist.models.placement import Placement
 from analogist.models.text import EncodedText, PooledText
 from analogist.models.unet import UNet, UNetConfig
 from analogist.models.vae import VAE, VAEConfig
 from analogist.pictures import Picture
-from analogist.record import make_record, tensor_key
+from analogist.record import make_record
 from analogist.result import Result, Step
-from analogist.sampling import Run, decode, encode_grid
-from analogist.seeds import Randomness, check_seeds
+from analogist.sampling import Run, decode
+from analogist.seeds import check_seeds
 from analogist.study.capture import Capture
 from analogist.study.edits import Edits
-from analogist.study.tap import RunShape, StudyTap
+from analogist.study.tap import StudyTap
 from analogist.text import TextEncoder
 from analogist.text_xl import TwoTextEncoders, text_encoder_of
 from analogist.weights.load import Checkpoint, open_checkpoint
@@ -37,16 +37,6 @@ from analogist.weights.lora import LoraReport, merge_lora
 
 if TYPE_CHECKING:
     from analogist.study.known import Inversion, Known
-
-
-class _Default:
-    """Stands for "the checkpoint's own, else the published one" in arguments."""
-
-    def __repr__(self) -> str:
-        return "DEFAULT"
-
-
-DEFAULT = _Default()
 
 
 class UntrainedWarning(UserWarning):
@@ -73,7 +63,7 @@ class Analogist:
         schedule = checkpoint.scheduler
         self.checkpoint, self.unet, self.vae, self.text = checkpoint, unet, vae, text
         self.device, self.dtype = device, dtype
-        self.attention = _form(attention)
+        self.attention = check_form(attention)
         self.config = AnalogistConfig.from_json(defaults["config"]) if "config" in defaults else published_for(unet)
         self.size: int = defaults.get("size", checkpoint.default_size)
         self.negative_prompt: str = defaults.get("negative_prompt", NEGATIVE_PROMPT)
@@ -104,7 +94,7 @@ class Analogist:
         """
         device = pick_device(device)
         dtype = pick_dtype(dtype, device)
-        _form(attention)
+        check_form(attention)
         loras = as_list(lora)
         found = lab_checkpoint() if path is None else hub.find(path, dtype="fp32" if dtype == torch.float32 else "fp16")
         checkpoint = open_checkpoint(found, config=config, vae=vae, ema=ema)
@@ -128,8 +118,8 @@ class Analogist:
         return model
 
     def __call__(
-        self, grid: PromptGrid, prompt: str = "", *, negative_prompt: str | _Default = DEFAULT,
-        prompt_suffix: str | _Default = DEFAULT, text: EncodedText | None = None, images: int = 1, seed: int = 42,
+        self, grid: PromptGrid, prompt: str = "", *, negative_prompt: str | Default = DEFAULT,
+        prompt_suffix: str | Default = DEFAULT, text: EncodedText | None = None, images: int = 1, seed: int = 42,
         generator: Generator | None = None, config: AnalogistConfig | None = None,
         capture: Capture | str | list | None = None, edit: Edits | None = None, attention: str | Mapping | None = None,
         progress: bool = True, batch: int | None = None,
@@ -143,8 +133,8 @@ class Analogist:
         how many).
         Raises ValueError on bad arguments, before any network runs; SamplingError on NaN, naming the step.
         """
-        prompts = self._prompts(prompt, negative_prompt, prompt_suffix, text)
-        run, tap, grid = self._prepare(grid, prompts, text, images, seed, generator, config, capture, edit, attention, batch)
+        prompts = resolve_prompts(self, prompt, negative_prompt, prompt_suffix, text)
+        run, tap, grid = prepare(self, grid, prompts, text, images, seed, generator, config, capture, edit, attention, batch)
         missing = [name for name, value in (("edit", edit), ("text", text), ("generator", generator)) if value is not None]
         record = make_record(
             run, checkpoint=self.describe(), grid=grid, prompts=prompts, device=self.device, dtype=self.dtype,
@@ -159,15 +149,15 @@ class Analogist:
         return Result([grid.b_prime(picture) for picture in grids], grids, latents, pixels, maps, record)
 
     def steps(
-        self, grid: PromptGrid, prompt: str = "", *, negative_prompt: str | _Default = DEFAULT,
-        prompt_suffix: str | _Default = DEFAULT, text: EncodedText | None = None, images: int = 1, seed: int = 42,
+        self, grid: PromptGrid, prompt: str = "", *, negative_prompt: str | Default = DEFAULT,
+        prompt_suffix: str | Default = DEFAULT, text: EncodedText | None = None, images: int = 1, seed: int = 42,
         generator: Generator | None = None, config: AnalogistConfig | None = None,
         capture: Capture | str | list | None = None, edit: Edits | None = None, attention: str | Mapping | None = None,
         progress: bool = False, batch: int | None = None,
     ) -> Iterator[Step]:  # fmt: skip
         """The same run as a generator: yields a Step after each executed step; stop whenever you like. Arguments as in the call."""
-        prompts = self._prompts(prompt, negative_prompt, prompt_suffix, text)
-        run, tap, _ = self._prepare(grid, prompts, text, images, seed, generator, config, capture, edit, attention, batch)
+        prompts = resolve_prompts(self, prompt, negative_prompt, prompt_suffix, text)
+        run, tap, _ = prepare(self, grid, prompts, text, images, seed, generator, config, capture, edit, attention, batch)
         return _walk(run, tap, progress)
 
     def preview(self, latents: Tensor) -> Image.Image:
@@ -237,74 +227,6 @@ class Analogist:
         lowest = self.vae.config.factor * max(site.stride for site in self.unet.sites)
         return lowest * rows, lowest * 2
 
-    def _prompts(self, prompt: str, negative: str | _Default, suffix: str | _Default, text: EncodedText | None) -> dict:
-        if text is not None:
-            if prompt or not isinstance(negative, _Default) or not isinstance(suffix, _Default):
-                raise ValueError("text= stands instead of prompt, negative_prompt and prompt_suffix; give one or the others")
-            return {"prompt": None, "negative_prompt": None, "prompt_suffix": None, "text_sha256": _key_of(text)}
-        negative = self.negative_prompt if isinstance(negative, _Default) else negative
-        suffix = self.prompt_suffix if isinstance(suffix, _Default) else suffix
-        for name, value in (("prompt", prompt), ("negative_prompt", negative), ("prompt_suffix", suffix)):
-            if not isinstance(value, str):
-                raise ValueError(f"{name} {value!r}: give one text")
-        return {"prompt": prompt, "negative_prompt": negative, "prompt_suffix": suffix}
-
-    def _encode(self, prompts: dict, text: EncodedText | None, size: tuple[int, int]) -> EncodedText:
-        if text is None:
-            # As in the authors' code the suffix follows whatever the prompt is; nothing alone stays nothing.
-            prompt = prompts["prompt"] + prompts["prompt_suffix"] if prompts["prompt"] else ""
-            return self.encode_text(prompt, prompts["negative_prompt"], size=size)
-        width = self.unet.config.text_width
-        kind = PooledText if self.unet.config.pooled_width else Tensor
-        if not isinstance(text, kind) or text.ndim != 3 or text.shape[0] != 2 or text.shape[2] != width:
-            given = f"{type(text).__name__} {tuple(getattr(text, 'shape', ()))}"
-            raise ValueError(
-                f"text {given}: give [branch token channel] = [2 n {width}] as a {kind.__name__}, branch 0 negative and 1 prompt"
-            )
-        if isinstance(text, PooledText) and text.sizes is None:
-            text = text.of_size(*size)
-        return text.to(self.device, self.dtype)
-
-    def _prepare(
-        self, grid: PromptGrid, prompts: dict, text: EncodedText | None, images: int, seed: int, generator: Generator | None,
-        config: AnalogistConfig | None, capture, edit, attention: str | None, batch: int | None,
-    ) -> tuple[Run, StudyTap | None, PromptGrid]:  # fmt: skip
-        """Checks every argument, then encodes text and pictures; the grid comes back with its size resolved."""
-        attention = self.attention if attention is None else _form(attention)
-        grid, config, times, seeds = self.check(grid, images=images, seed=seed, config=config)
-        sampling, randomness = config.sampling, Randomness(seeds, generator)
-        h, w = (side // self.vae.config.factor for side in grid.size)
-        branches = 1 if sampling.guidance == 1 else 2
-        if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
-            raise ValueError(f"batch {batch!r}: a whole number from 1 up is allowed")
-        if batch is not None and batch < images and (capture is not None or edit is not None):
-            raise ValueError(f"batch {batch} with capture= or edit=: they see all {images} images together; leave batch out")
-        tap = None
-        if capture is not None or edit is not None:
-            shape = RunShape(
-                steps=len(times), times=tuple(t for t, _ in times), branches=branches, images=images, latent=(h, w), rows=grid.rows,
-                tokens=self.text.length if text is None else text.shape[1], dtype=self.dtype, size=grid.size,
-                words=self.text, prompts=prompts,
-            )  # fmt: skip
-            tap = StudyTap(capture, edit, self.unet, shape)
-            batch = images  # maps of all images are looked at together
-        fit = images_at_once(
-            self.unet.config, images=images, branches=branches, h=h, w=w, device=self.device, dtype=self.dtype,
-            maps=attention == "explicit" or tap is not None,
-        )  # fmt: skip
-        encoded = self._encode(prompts, text, grid.size)
-        start = encode_grid(self.vae, grid, randomness.draw(self.vae.config.latent_channels, h, w))
-        run = Run(
-            unet=self.unet, start=start, text=encoded, times=times, alpha_bars=self.alpha_bars, alpha_bar_end=self.alpha_bar_end,
-            config=config, randomness=randomness, rows=grid.rows, attention=attention,
-            images_at_once=min(batch or fit, images), tap=tap,
-        )  # fmt: skip
-        for control in run.controls():  # "fused" where a map is wanted is an error before the first UNet call
-            for site in self.unet.sites:
-                control.form_at(site)
-        return run, tap, grid
-
-
 def _walk(run: Run, tap: StudyTap | None, progress: bool) -> Iterator[Step]:
     """The steps of a run with a progress bar; what is captured is complete when they end, however they end."""
     try:
@@ -318,16 +240,3 @@ def published_for(unet: UNet) -> AnalogistConfig:
     """The published settings, with SAC and CAM at the layers that stand in this UNet for SD's 3..10 (SDXL: 2..65)."""
     placement = Placement.layers(*unet.config.published_layers)
     return AnalogistConfig(sac=SAC(placement), cam=CAM(placement))
-
-
-def _key_of(text: object) -> str | None:
-    """A content key of given text; None for what `_encode` refuses."""
-    if isinstance(text, PooledText):
-        return tensor_key(*(part for part in (text.tokens, text.pooled, text.sizes) if part is not None))
-    return tensor_key(text) if isinstance(text, Tensor) else None
-
-
-def _form(attention: str | Mapping) -> str | Mapping:
-    if not isinstance(attention, Mapping) and attention not in FORMS:
-        raise ValueError(f"attention {attention!r}: allowed are {', '.join(FORMS)}")
-    return attention

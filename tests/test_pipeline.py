@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from analogist.arguments import prepare, resolve_prompts
 from analogist.config import AnalogistConfig, SamplingConfig
 from analogist.devices import pick_device, pick_dtype
 from analogist.grid import PromptGrid
@@ -70,14 +71,14 @@ def test_image_k_of_a_batch_is_image_0_of_seed_s_plus_k(model, grid, result):
 
 
 def test_start_latents_of_a_batch_are_those_of_each_image_alone_bit_for_bit(model, grid):
-    batch, _, _ = model._prepare(grid, model._prompts("", "", "", None), None, 3, 5, None, SHORT, None, None, None, None)
-    alone, _, _ = model._prepare(grid, model._prompts("", "", "", None), None, 1, 7, None, SHORT, None, None, None, None)
+    batch, _, _ = prepare(model, grid, resolve_prompts(model, "", "", "", None), None, 3, 5, None, SHORT, None, None, None, None)
+    alone, _, _ = prepare(model, grid, resolve_prompts(model, "", "", "", None), None, 1, 7, None, SHORT, None, None, None, None)
     assert torch.equal(batch.start_latents()[2:], alone.start_latents())
     assert torch.equal(batch.start.fixed[2:], alone.start.fixed)
 
 
 def test_start_latents_follow_the_published_order_of_draws(model, grid):
-    run, _, _ = model._prepare(grid, model._prompts("", "", "", None), None, 1, 9, None, SHORT, None, None, None, None)
+    run, _, _ = prepare(model, grid, resolve_prompts(model, "", "", "", None), None, 1, 9, None, SHORT, None, None, None, None)
     generator = torch.Generator().manual_seed(9)
     noise, eps_image, eps_masked = (torch.randn((1, 4, 16, 16), generator=generator) for _ in range(3))
     with torch.no_grad():
