@@ -252,6 +252,17 @@ def test_sac_and_cam_as_edits_equal_the_built_in_ones(tiny_unet, plain):
     torch.testing.assert_close(sample(tiny_unet, run, edit=edit, sac=None, cam=None, stop=1)[0], built_in, rtol=1e-5, atol=1e-6)
 
 
+def test_blocks_that_are_both_read_and_written_are_read_first(tiny_unet):
+    swapped = SAC(Placement("*"), scale=1.0, clone=(("A", "B'"), ("B'", "A")))  # with its mirror: the two blocks change places
+    built_in = sample(tiny_unet, shape(), sac=swapped, cam=None, stop=1, attention="explicit")[0]
+    as_edit = sample(tiny_unet, shape(), edit={"*.self:logits": E.sac(swapped)}, sac=None, cam=None, stop=1, attention="explicit")[0]
+    torch.testing.assert_close(as_edit, built_in, rtol=1e-5, atol=1e-6)
+    first, second = before_and_after(tiny_unet, f"{SELF}:logits", E.sac(swapped))
+    a, b_prime = quadrant("A"), quadrant("B'")
+    assert torch.equal(second[..., a[:, None], b_prime[None]], first[..., b_prime[:, None], a[None]])
+    assert torch.equal(second[..., b_prime[:, None], a[None]], first[..., a[:, None], b_prime[None]])
+
+
 def quadrant(region: str) -> torch.Tensor:
     """Tokens of a region on a 16 x 16 map."""
     tokens = torch.arange(256).reshape(16, 16)
@@ -390,8 +401,8 @@ def test_a_part_that_was_selected_is_all_that_is_patched(tiny_unet):
     rows, columns = quadrant("B'")[:, None], quadrant("A'")[None]
     expected[1, 1, 1][rows, columns] = source.tensor[1, 1, 1, 1][rows, columns]
     assert torch.equal(second, expected) and not torch.equal(second, first)
-    first, second = before_and_after(tiny_unet, name, E.patch(source.sel(step=1).mean("head"), steps=[0], weight=0.5))
-    torch.testing.assert_close(second, 0.5 * first + 0.5 * source.tensor[1].mean(2, keepdim=True))
+    first, second = before_and_after(tiny_unet, name, E.patch(source.sel(step=1).mean("head"), steps=[0], weight=0.25))
+    torch.testing.assert_close(second, 0.75 * first + 0.25 * source.tensor[1].mean(2, keepdim=True))
     name = "down.0.res.0.block:out"
     box = sample(tiny_unet, shape(), Capture(name, query="A'"), stop=2)[1].maps[name]
     first, second = before_and_after(tiny_unet, name, E.patch(box.sel(step=1), steps=[0]))

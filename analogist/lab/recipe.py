@@ -59,8 +59,11 @@ class Recipe:
     kl: float = 1e-4  # weight of the posterior's divergence in the VAE's loss
 
     def to_json(self) -> dict:
-        """A dict for json.dump."""
-        return json.loads(json.dumps(asdict(self)))
+        """A dict for json.dump. What only SDXL's UNet has is left out where it is not there."""
+        data = json.loads(json.dumps(asdict(self)))
+        if not self.unet.pooled_width:
+            del data["unet"]["pooled_width"], data["unet"]["size_width"]
+        return data
 
     def identity(self, part: str) -> dict:
         """What must agree for a training of `part` ("vae" or "unet") to be resumed: all but the number of steps."""
