@@ -24,8 +24,8 @@ from .files import FOLDERS, STEMS
 from .load import open_checkpoint
 from .outconfigs import folder_configs
 from .parts import Piece
-from .reader import TORCH_TYPES
-from .writer import OTHER_TYPES, Planned, write
+from .reader import OTHER_TYPES, TORCH_TYPES
+from .writer import Planned, write
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 UNTOUCHED = ("unet", "vae", "text", "scheduler", "pad_token_id", "family")  # what both ends must say of themselves

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 from einops import einsum
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from . import outmaps
 from .errors import WeightsError
-from .header import FLOATS, read_header
+from .header import FLOATS, Header, read_header
+from .reader import open_unchanged, read_tensor
 
 SHOWN = 8
 ENDINGS = (  # what stands behind a module's name -> which factor it is
@@ -106,21 +106,21 @@ def merge_lora(path: Path | str, unet: nn.Module, text: nn.Module, *, scale: flo
     _demand(path, problems, header.tensors)
     if not planned:
         raise WeightsError(f"{path}: no LoRA factors in it")
-    _merge(path, planned, scale)
+    _merge(header, planned, scale)
     counts = {network: sum(module.network == network for module in modules) for network in targets}
     return LoraReport(path, float(scale), {name: count for name, count in counts.items() if count}, tuple(sorted(ranks)), _sha256(path))
 
 
 @torch.no_grad()
-def _merge(path: Path, planned: list[tuple[nn.Parameter, _Module, float]], scale: float) -> None:
+def _merge(header: Header, planned: list[tuple[nn.Parameter, _Module, float]], scale: float) -> None:
     """Two passes, so that a number that is not finite is found before the first parameter changes."""
-    with safe_open(path, "pt") as file:
+    with open_unchanged(header) as file:
         for _, module, _ in planned:
             for name in module.factors.values():
-                if not file.get_tensor(name).float().isfinite().all():
-                    raise WeightsError(f"{path}: {name} holds NaN or infinity")
+                if not read_tensor(file, header.tensors[name]).isfinite().all():
+                    raise WeightsError(f"{header.path}: {name} holds NaN or infinity")
         for parameter, module, strength in planned:
-            factors = {factor: file.get_tensor(name).float() for factor, name in module.factors.items()}
+            factors = {factor: read_tensor(file, header.tensors[name]) for factor, name in module.factors.items()}
             if "alpha" in factors:
                 strength = factors["alpha"].item() / factors["down"].shape[0]
             delta = _product(factors).reshape(parameter.shape).to(parameter.device)

@@ -1,12 +1,20 @@
-"""Bytes from file to parameter: each tensor copied or cast once, out of a mapping of the file into memory of its own.
+"""Bytes from file to parameter: read (never mapped) into memory of the model's own, cast on the way where another type is asked for.
 
-The mapping is gone when the load is done, so that a file that is cut off, overwritten or replaced during a run cannot change or crash it.
+Why no mapping: what is read from a mapped file after somebody cut that file off ends the whole process (SIGBUS), during the load and, where
+parameters stay in the mapping, during every later run. A read that comes back short is an error like any other, and once a part is loaded its
+file may be cut off, overwritten or replaced: nothing looks at it again.
+
+Why it is quick all the same: a few threads read at once (the kernel copies without Python's lock), into memory that the kernel gives out in huge
+pages, which costs one page fault where 512 small pages would cost 512; numbers are cast in slices that still lie in the processor's cache.
 """
 
+import contextlib
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
@@ -14,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .errors import WeightsError
-from .header import Header, identity
+from .header import Header, TensorInfo, identity
 from .parts import Piece
 
 TORCH_TYPES = {
@@ -25,7 +33,48 @@ TORCH_TYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-CHUNK = 2**22  # elements cast at a time, so that a copy to an aligned place stays small
+# No weights, but a single file written anew keeps its counters and positions, and LoRA files have whole alphas.
+OTHER_TYPES = {
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+THREADS = 4  # two already read as fast as most memory writes
+AREA = 2**26  # bytes given out at a time: small enough that parameters which are replaced later give their memory back
+HUGE = 2**21  # bytes of a huge page on most machines
+READ = 2**24  # bytes of one read into place
+CAST = 2**20  # bytes of one read that is cast
+GRAIN = 2**15  # numbers that torch casts without threads of its own, which would get in the way of those here
+ALIGNED = 64  # bytes; vector instructions like it
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Bytes from `start` of a file that become the numbers of `into` (flat, on the CPU), which are stored as `stored`."""
+
+    file: FileIO
+    start: int
+    stored: torch.dtype
+    into: Tensor
+
+    def run(self) -> None:
+        """Read, and cast where the types differ. Raises WeightsError where the file ends too early or cannot be read."""
+        if self.stored == self.into.dtype:
+            fill(self.file, self.start, self.into)
+            return
+        numbers = torch.empty(self.into.numel(), dtype=self.stored)
+        fill(self.file, self.start, numbers)
+        for source, target in zip(numbers.split(GRAIN), self.into.split(GRAIN), strict=True):
+            target.copy_(source)
+
+    def slices(self) -> "Iterator[_Read]":
+        """The same in pieces that several threads can share."""
+        count = READ // self.stored.itemsize if self.stored == self.into.dtype else CAST // self.stored.itemsize
+        for i, into in enumerate(self.into.split(count)):
+            yield _Read(self.file, self.start + i * count * self.stored.itemsize, self.stored, into)
 
 
 def read_all(
@@ -37,50 +86,114 @@ def read_all(
 ) -> dict[str, Tensor]:
     """All parameters, in the dtype and on the device asked for.
 
-    Raises WeightsError where a file is no longer the one whose header was read, or stops being it meanwhile.
+    Raises WeightsError where a file is no longer the one whose header was read, stops being it meanwhile, or cannot be read.
     """
     with ExitStack() as stack:
-        mappings: dict[Path, mmap.mmap] = {}
-        for header in headers:
-            file = stack.enter_context(open_unchanged(header))
-            # Copy-on-write, since torch wants writable memory; nothing is ever written.
-            mappings[header.path] = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-        result = {name: _parameter(mappings[piece.info.path], piece, shapes[name], dtype, device) for name, piece in pieces.items()}
+        files: dict[Path, FileIO] = {header.path: stack.enter_context(open_unchanged(header)) for header in headers}
+        ordered = sorted(pieces, key=lambda name: (str(pieces[name].info.path), _start(pieces[name])))
+        if device.type == "cpu":
+            result = dict(zip(ordered, allocate([shapes[name] for name in ordered], dtype), strict=True))
+            _run([_reading(files, pieces[name], result[name]) for name in ordered])
+        else:
+            result = {name: _travel(files, pieces[name], shapes[name], dtype, device) for name in ordered}
     for header in headers:
         open_unchanged(header).close()
+    return {name: result[name] for name in pieces}
+
+
+def _start(piece: Piece) -> int:
+    """Where a piece begins in its file."""
+    return piece.info.start + (piece.part[0] * (piece.info.stop - piece.info.start) // piece.part[1] if piece.part else 0)
+
+
+def _reading(files: Mapping[Path, FileIO], piece: Piece, into: Tensor) -> _Read:
+    return _Read(files[piece.info.path], _start(piece), TORCH_TYPES[piece.info.dtype], into.view(-1))
+
+
+def _travel(files: Mapping[Path, FileIO], piece: Piece, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One parameter on another device; the smaller of the two types travels."""
+    stored = TORCH_TYPES[piece.info.dtype]
+    here = torch.empty(shape, dtype=dtype if dtype.itemsize < stored.itemsize else stored)
+    _run([_reading(files, piece, here)])
+    return here.to(device).to(dtype)
+
+
+def read_tensor(file: FileIO, info: TensorInfo) -> Tensor:
+    """One tensor by itself, as float32. Raises WeightsError where the file ends too early, cannot be read, or torch lacks the type."""
+    stored = (TORCH_TYPES | OTHER_TYPES).get(info.dtype)
+    if stored is None:
+        raise WeightsError(f"{info.path}: {info.name} has the type {info.dtype}, which is not read")
+    result = torch.empty(info.shape, dtype=torch.float32)
+    _Read(file, info.start, stored, result.view(-1)).run()
     return result
 
 
-def _parameter(mapping: mmap.mmap, piece: Piece, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """One parameter in its own memory. The copies run on torch's threads."""
-    count = shape.numel()
-    if not count:
-        return torch.empty(shape, dtype=dtype, device=device)
-    stored = TORCH_TYPES[piece.info.dtype]
-    start = piece.info.start + (piece.part[0] * count * stored.itemsize if piece.part else 0)
-    if device.type != "cpu":
-        # The smaller of the two types travels.
-        source = _aligned(mapping, stored, count, start)
-        return (source.to(dtype) if dtype.itemsize < stored.itemsize else source).to(device).to(dtype).view(shape)
-    result = torch.empty(count, dtype=dtype)
-    if stored == dtype:
-        result.view(torch.uint8).copy_(_view(mapping, torch.uint8, count * stored.itemsize, start))
-    else:
-        for first in range(0, count, CHUNK):
-            length = min(CHUNK, count - first)
-            result[first : first + length].copy_(_aligned(mapping, stored, length, start + first * stored.itemsize))
-    return result.view(shape)
+def _run(reads: list[_Read]) -> None:
+    """All reads, on as many threads as torch may use, THREADS at most; the first error ends them."""
+    slices = [part for read in reads if read.into.numel() for part in read.slices()]
+    count = min(THREADS, torch.get_num_threads(), len(slices)) if hasattr(os, "preadv") else 1
+    if count <= 1:
+        for part in slices:
+            part.run()
+        return
+    with ThreadPoolExecutor(count, "read-weights") as pool:
+        try:
+            for done in [pool.submit(part.run) for part in slices]:
+                done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _aligned(mapping: mmap.mmap, dtype: torch.dtype, count: int, start: int) -> Tensor:
-    """Numbers of the mapping, or a copy where they lie at odd places: files written before safetensors 0.3 have headers of any length."""
-    if start % dtype.itemsize == 0:
-        return _view(mapping, dtype, count, start)
-    return _view(mapping, torch.uint8, count * dtype.itemsize, start).clone().view(dtype)
+def fill(file: FileIO, start: int, numbers: Tensor) -> None:
+    """Fills a contiguous tensor on the CPU with the bytes that begin at `start`.
+
+    Raises WeightsError where the file ends before the tensor is full, or cannot be read.
+    """
+    left = memoryview(numbers.view(-1).view(torch.uint8).numpy()) if numbers.numel() else memoryview(b"")
+    try:
+        while left:
+            got = _pread(file, left, start)
+            if got == 0:
+                raise WeightsError(f"{file.name}: the file became shorter while it was read; fetch it again, then open the checkpoint again")
+            left, start = left[got:], start + got
+    except OSError as error:
+        raise WeightsError(f"{file.name}: cannot be read ({error.strerror})") from None
 
 
-def _view(mapping: mmap.mmap, dtype: torch.dtype, count: int, start: int) -> Tensor:
-    return torch.frombuffer(mapping, dtype=dtype, count=count, offset=start)
+def _pread(file: FileIO, into: memoryview, start: int) -> int:
+    """Bytes read at a place, possibly fewer than asked for; 0: the file ends there."""
+    if hasattr(os, "preadv"):
+        return os.preadv(file.fileno(), [into], start)
+    file.seek(start)
+    return file.readinto(into)
+
+
+def allocate(shapes: list[torch.Size], dtype: torch.dtype) -> list[Tensor]:
+    """Tensors of unset numbers on the CPU, neighbours in areas of AREA bytes (larger ones in an area each) that are given back together."""
+    sizes = [-(-shape.numel() * dtype.itemsize // ALIGNED) * ALIGNED for shape in shapes]
+    result: list[Tensor] = []
+    while len(result) < len(shapes):
+        last = len(result) + 1
+        while last < len(shapes) and sum(sizes[len(result) : last + 1]) <= AREA:
+            last += 1
+        area, offset = _area(sum(sizes[len(result) : last])), 0
+        for shape, size in zip(shapes[len(result) : last], sizes[len(result) : last], strict=True):
+            empty = torch.empty(shape, dtype=dtype)
+            result.append(torch.frombuffer(area, dtype=dtype, count=shape.numel(), offset=offset).view(shape) if size else empty)
+            offset += size
+    return result
+
+
+def _area(size: int) -> "mmap.mmap | bytearray":
+    """Memory of this process alone, in huge pages where the system has them."""
+    if size == 0 or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return bytearray(size)
+    if size >= HUGE:
+        size = -(-size // HUGE) * HUGE  # only what is a multiple of huge pages is laid where huge pages fit
+    area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without huge pages: slower, nothing else
+        area.madvise(mmap.MADV_HUGEPAGE)
+    return area
 
 
 def open_unchanged(header: Header) -> FileIO:

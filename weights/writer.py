@@ -18,17 +18,8 @@ from torch import Tensor
 
 from .errors import WeightsError
 from .header import ITEM_SIZE
-from .reader import TORCH_TYPES
+from .reader import OTHER_TYPES, TORCH_TYPES
 
-# Whole numbers too: a single file written anew keeps its schedule counters and positions.
-OTHER_TYPES = {
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 CODES = {dtype: code for code, dtype in {**TORCH_TYPES, **OTHER_TYPES}.items()}
 
 

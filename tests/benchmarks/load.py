@@ -1,18 +1,27 @@
 """Time and memory from a full-size checkpoint on disk to parameters that have been read once, against diffusers.
 
-    python -m tests.benchmarks.load [--rounds 3] [--folder DIR]
+    python -m tests.benchmarks.load [--rounds 5] [--threads N] [--folder DIR] [--memory-as-given]
 
 Writes a random SD 1.5 inpainting checkpoint in float16 as a single file and as a folder (4.3 GB together, deleted afterwards), then loads
-UNet, VAE and text encoder in a process of its own each time, taking turns, the files in the page cache. Imports are not counted.
-`model` is the size of all parameters in the type asked for; `anonymous` the most anonymous memory (RssAnon) above that before the load.
-CPU seconds count all threads, and say more than the clock where other processes run.
+UNet, VAE and text encoder in a process of its own each time, taking turns, the files in the page cache. Imports are not counted. Both
+loaders get the same number of torch threads (default: every core); ours reads with as many threads, four at most, diffusers and
+transformers with what they start themselves.
+`model` is the size of all parameters in the type asked for; `anonymous` the most anonymous memory (RssAnon) above that before the load,
+looked at in a round of its own, which is not timed. CPU seconds count all threads.
+
+Memory is touched before the clock starts, until touching it is quick (RATE). A virtual machine may give freed memory back to its host,
+which then bills every first touch at up to forty times the kernel's own cost: more than everything else in a load, to whichever loader
+happens to get such memory. --memory-as-given measures without that.
 
 What there is to gain: diffusers leaves weights of the type asked for in the mapping of the file, so that a later change of the file reaches
-the model, or ends the process; here every parameter gets memory of its own, which costs the copy. Both cast alike.
+the model, or ends the process; here every parameter is read into memory of its own, which costs the copy. Both cast alike.
 """
 
 import argparse
+import contextlib
 import json
+import mmap
+import os
 import statistics
 import subprocess
 import sys
@@ -22,7 +31,7 @@ import time
 from pathlib import Path
 
 LAYOUTS, TYPES, LOADERS = ("single", "folder"), ("float16", "float32"), ("ours", "diffusers")
-PARTS = ("unet", "vae", "text")
+RATE = 0.2  # seconds a GiB: memory that the machine holds already is cleared in a quarter of that
 
 
 def anonymous() -> int:
@@ -115,13 +124,29 @@ def read(modules) -> int:
     return total
 
 
-def measure(loader: str, path: str, dtype: str, configs: str) -> dict[str, float]:
-    """One load in this process."""
+def warm_memory(size: int) -> bool:
+    """Touch and free memory until the machine has it at hand; False where it has not after ten times."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return False
+    for _ in range(10):
+        with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+            area.madvise(mmap.MADV_HUGEPAGE)
+            start = time.perf_counter()
+            for place in range(0, size, mmap.PAGESIZE):
+                area[place] = 1
+            if time.perf_counter() - start < RATE * size / 2**30:
+                return True
+    return False
+
+
+def measure(loader: str, path: str, dtype: str, configs: str, how: str) -> dict[str, float]:
+    """One load in this process. how: "warm" (memory first), "as given", or "peak" (memory is watched, the clock is worth nothing)."""
     import torch
 
     load = ours(path, dtype) if loader == "ours" else diffusers(path, dtype, configs)
+    warm = how == "warm" and warm_memory(5 * 2**30)
     before = anonymous()
-    with Peak() as peak:
+    with Peak() if how == "peak" else contextlib.nullcontext() as peak:
         start, cpu = time.perf_counter(), time.process_time()
         modules = load()
         loaded = time.perf_counter() - start
@@ -131,60 +156,82 @@ def measure(loader: str, path: str, dtype: str, configs: str) -> dict[str, float
         if parameter.dtype != getattr(torch, dtype) or parameter.is_meta:
             raise SystemExit(f"{loader} left a parameter as {parameter.dtype} on {parameter.device}")
     model = sum(parameter.numel() * parameter.element_size() for module in modules for parameter in module.parameters())
-    return {"seconds": seconds, "loaded": loaded, "cpu": cpu, "anonymous": peak.bytes - before, "model": model}
+    result = {"seconds": seconds, "loaded": loaded, "cpu": cpu, "warm": warm, "threads": torch.get_num_threads(), "model": model}
+    return result if peak is None else {**result, "anonymous": peak.bytes - before}
 
 
-def child(arguments: list[str]) -> dict[str, float]:
+def child(arguments: list[str], threads: int) -> dict[str, float]:
     """One load in a process of its own."""
-    done = subprocess.run([sys.executable, "-m", __spec__.name, "--one", *arguments], capture_output=True, text=True)
+    line = [sys.executable, "-m", __spec__.name, "--threads", str(threads), "--one", *arguments]
+    done = subprocess.run(line, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(results: dict[tuple[str, str], dict[str, list[dict[str, float]]]]) -> str:
-    """The results in Markdown; medians of the rounds."""
-    lines = [
-        "| layout | type | ours s | diffusers s | ratio | ours CPU s | diffusers CPU s | ratio | ours anonymous / model | diffusers |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for (layout, dtype), runs in results.items():
-        seconds = {loader: statistics.median(run["seconds"] for run in runs[loader]) for loader in LOADERS}
-        work = {loader: statistics.median(run["cpu"] for run in runs[loader]) for loader in LOADERS}
-        memory = {loader: max(run["anonymous"] / run["model"] for run in runs[loader]) for loader in LOADERS}
-        cells = [layout, dtype]
-        for measure in (seconds, work):
-            cells += [f"{measure[loader]:.2f}" for loader in LOADERS] + [f"{measure['ours'] / measure['diffusers']:.2f}"]
-        lines.append("| " + " | ".join(cells + [f"{memory[loader]:.3f}" for loader in LOADERS]) + " |")
-    return "\n".join(lines)
+def row(layout: str, dtype: str, runs: dict[str, list[dict[str, float]]], peaks: dict[str, dict[str, float]]) -> str:
+    """One case in Markdown; medians of the rounds."""
+    cells = [layout, dtype]
+    for kind in ("seconds", "cpu"):
+        middle = {loader: statistics.median(run[kind] for run in runs[loader]) for loader in LOADERS}
+        cells += [f"{middle[loader]:.2f}" for loader in LOADERS] + [f"{middle['ours'] / middle['diffusers']:.2f}"]
+    cells += [f"{peaks[loader]['anonymous'] / peaks[loader]['model']:.3f}" for loader in LOADERS]
+    cells += [" ".join(f"{run['seconds']:.2f}" for run in runs[loader]) for loader in LOADERS]
+    return "| " + " | ".join(cells) + " |"
+
+
+HEAD = """| layout | type | ours s | diffusers s | ratio | ours CPU s | diffusers CPU s | ratio | ours anonymous / model | diffusers | ours, all | diffusers, all |
+|---|---|---|---|---|---|---|---|---|---|---|---|"""  # noqa: E501 - one row
 
 
 def main() -> None:
     """Write the checkpoints, take turns, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads of both loaders")
     parser.add_argument("--folder", help="where to write the checkpoints, 4.3 GB (default: a temporary folder)")
-    parser.add_argument("--one", nargs=4, metavar=("LOADER", "PATH", "TYPE", "CONFIGS"), help=argparse.SUPPRESS)
+    parser.add_argument("--use", metavar="DIR", help="take DIR/single/model.safetensors and DIR/folder as an earlier run wrote them")
+    parser.add_argument("--types", nargs="+", choices=TYPES, default=TYPES)
+    parser.add_argument("--memory-as-given", action="store_true", help="do not touch memory before the clock starts")
+    parser.add_argument("--one", nargs=5, metavar=("LOADER", "PATH", "TYPE", "CONFIGS", "HOW"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
+        import torch
+
+        torch.set_num_threads(args.threads)
         print(json.dumps(measure(*args.one)))
         return
-    from tests.checkpoints import write_full_size
+    with contextlib.ExitStack() as stack:
+        if args.use:
+            paths = {"single": f"{args.use}/single/model.safetensors", "folder": f"{args.use}/folder"}
+        else:
+            from tests.checkpoints import write_full_size
 
-    with tempfile.TemporaryDirectory(dir=args.folder) as name:
-        folder = Path(name)
-        paths = {layout: str(write_full_size(folder / layout, "sd15", layout)) for layout in LAYOUTS}
-        results = {(layout, dtype): {loader: [] for loader in LOADERS} for layout in LAYOUTS for dtype in TYPES}
-        for (layout, dtype), runs in results.items():
-            for file in folder.rglob("*.safetensors"):  # into the page cache
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=args.folder)))
+            paths = {layout: str(write_full_size(folder / layout, "sd15", layout)) for layout in LAYOUTS}
+        compare(paths, args.types, args.rounds, args.threads, "as given" if args.memory_as_given else "warm")
+
+
+def compare(paths: dict[str, str], types: list[str], rounds: int, threads: int, how: str) -> None:
+    """Every layout and type, the loaders in turn."""
+    cold = 0
+    print(HEAD)
+    for layout in LAYOUTS:
+        for dtype in types:
+            path = Path(paths[layout])
+            for file in path.rglob("*.safetensors") if path.is_dir() else [path]:  # into the page cache
                 with file.open("rb") as stream:
                     while stream.read(2**24):
                         pass
-            for turn in range(args.rounds):
+            arguments = {loader: [loader, paths[layout], dtype, paths["folder"]] for loader in LOADERS}
+            peaks = {loader: child([*arguments[loader], "peak"], threads) for loader in LOADERS}
+            runs: dict[str, list[dict[str, float]]] = {loader: [] for loader in LOADERS}
+            for turn in range(rounds):
                 for loader in LOADERS if turn % 2 == 0 else LOADERS[::-1]:
-                    runs[loader].append(child([loader, paths[layout], dtype, paths["folder"]]))
-    print(table(results))
-    print(f"\nMedian of {args.rounds} rounds; memory: the largest.")
+                    runs[loader].append(child([*arguments[loader], how], threads))
+                    cold += how == "warm" and not runs[loader][-1]["warm"]
+            print(row(layout, dtype, runs, peaks), flush=True)
+    print(f"\nMedian of {rounds} rounds, {threads} torch threads each. Memory: {how}", f"({cold} runs began with memory that stayed slow)")
 
 
 if __name__ == "__main__":
