@@ -1,11 +1,11 @@
 """Bytes from file to parameter: read (never mapped) into memory of the model's own, cast on the way where another type is asked for.
 
-Why no mapping: what is read from a mapped file after somebody cut that file off ends the whole process (SIGBUS), during the load and, where
-parameters stay in the mapping, during every later run. A read that comes back short is an error like any other, and once a part is loaded its
-file may be cut off, overwritten or replaced: nothing looks at it again.
+Why no mapping: a mapped file that somebody cuts off ends the process at the next touch of its pages (SIGBUS), during the load, and during
+every later run where parameters stay in the mapping. A read that comes back short is an error like any other, and once a part is loaded
+nothing looks at its file again: it may be cut off, overwritten or replaced.
 
-Why it is quick all the same: a few threads read at once (the kernel copies without Python's lock), into memory that the kernel gives out in huge
-pages, which costs one page fault where 512 small pages would cost 512; numbers are cast in slices that still lie in the processor's cache.
+Why it is quick all the same: a few threads read at once (the kernel copies without Python's lock), into memory that the kernel gives out
+in huge pages (one page fault instead of 512); numbers are cast in slices that still lie in the processor's cache.
 """
 
 import contextlib
@@ -154,7 +154,7 @@ def fill(file: FileIO, start: int, numbers: Tensor) -> None:
         while left:
             got = _pread(file, left, start)
             if got == 0:
-                raise WeightsError(f"{file.name}: the file became shorter while it was read; fetch it again, then open the checkpoint again")
+                raise WeightsError(f"{file.name}: the file became shorter while it was read; open the checkpoint again once it is whole")
             left, start = left[got:], start + got
     except OSError as error:
         raise WeightsError(f"{file.name}: cannot be read ({error.strerror})") from None
