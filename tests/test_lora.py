@@ -1,6 +1,7 @@
 """LoRA files in every naming that is met, merged as the formula says, and refused whole where anything does not fit."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from analogist import Analogist
 from analogist.cli.main import main
-from analogist.weights import WeightsError
+from analogist.weights import WeightsError, reader
 from analogist.weights.lora import merge_lora
 from tests.checkpoints import PARITY
 from tests.test_cli import fails
@@ -180,6 +181,32 @@ def test_nan_other_files_and_pickles_are_refused(tmp_path, plain, model):
     with pytest.raises(WeightsError, match="not there|unknown"):
         merge_lora(CHECKPOINT / "vae" / "diffusion_pytorch_model.safetensors", model.unet, model.text.model)
     assert torch.equal(parameter(model, Q), parameter(plain, Q))
+
+
+def test_a_file_that_is_cut_off_while_it_is_merged_changes_nothing(tmp_path, plain, model, monkeypatch):
+    path = tmp_path / "l.safetensors"
+    save_file(good(plain), path)
+    whole, starts = reader._pread, []
+
+    def pread(file, into, start):
+        starts.append(start)
+        if len(starts) == 2:
+            os.truncate(path, start)
+        return whole(file, into, start)
+
+    monkeypatch.setattr(reader, "_pread", pread)
+    with pytest.raises(WeightsError, match="became shorter while it was read"):
+        merge_lora(path, model.unet, model.text.model)
+    assert all(torch.equal(p, plain.unet.get_parameter(name)) for name, p in model.unet.named_parameters())
+    assert all(torch.equal(p, plain.text.model.get_parameter(name)) for name, p in model.text.model.named_parameters())
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32, torch.float16], ids=str)
+def test_an_alpha_may_be_of_any_type(tmp_path, plain, model, kind):
+    down, up = factors(parameter(plain, Q).shape)
+    save_file({**good(plain), f"unet.{Q}.alpha": torch.tensor(3, dtype=kind)}, tmp_path / "l.safetensors")
+    merge_lora(tmp_path / "l.safetensors", model.unet, model.text.model)
+    torch.testing.assert_close(parameter(model, Q), parameter(plain, Q) + 3 / 2 * up @ down)
 
 
 def test_a_run_with_loras_says_so_and_is_repeated_byte_for_byte(tmp_path, plain, capsys):

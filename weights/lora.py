@@ -113,18 +113,19 @@ def merge_lora(path: Path | str, unet: nn.Module, text: nn.Module, *, scale: flo
 
 @torch.no_grad()
 def _merge(header: Header, planned: list[tuple[nn.Parameter, _Module, float]], scale: float) -> None:
-    """Two passes, so that a number that is not finite is found before the first parameter changes."""
+    """Reads all factors before the first parameter changes: a number that is not finite, or a file that is cut off meanwhile, changes none."""
+    read: dict[str, Tensor] = {}
     with open_unchanged(header) as file:
-        for _, module, _ in planned:
-            for name in module.factors.values():
-                if not read_tensor(file, header.tensors[name]).isfinite().all():
-                    raise WeightsError(f"{header.path}: {name} holds NaN or infinity")
-        for parameter, module, strength in planned:
-            factors = {factor: read_tensor(file, header.tensors[name]) for factor, name in module.factors.items()}
-            if "alpha" in factors:
-                strength = factors["alpha"].item() / factors["down"].shape[0]
-            delta = _product(factors).reshape(parameter.shape).to(parameter.device)
-            parameter.copy_((parameter.float() + scale * strength * delta).to(parameter.dtype))
+        for name in (name for _, module, _ in planned for name in module.factors.values()):
+            read[name] = read_tensor(file, header.tensors[name])
+            if not read[name].isfinite().all():
+                raise WeightsError(f"{header.path}: {name} holds NaN or infinity")
+    for parameter, module, strength in planned:
+        factors = {factor: read[name] for factor, name in module.factors.items()}
+        if "alpha" in factors:
+            strength = factors["alpha"].item() / factors["down"].shape[0]
+        delta = _product(factors).reshape(parameter.shape).to(parameter.device)
+        parameter.copy_((parameter.float() + scale * strength * delta).to(parameter.dtype))
 
 
 def _product(factors: Mapping[str, Tensor]) -> Tensor:
