@@ -113,7 +113,7 @@ def merge_lora(path: Path | str, unet: nn.Module, text: nn.Module, *, scale: flo
 
 @torch.no_grad()
 def _merge(header: Header, planned: list[tuple[nn.Parameter, _Module, float]], scale: float) -> None:
-    """Reads all factors before the first parameter changes: a number that is not finite, or a file that is cut off meanwhile, changes none."""
+    """Reads all factors before the first parameter changes: a number that is not finite, or a file cut off meanwhile, changes none."""
     read: dict[str, Tensor] = {}
     with open_unchanged(header) as file:
         for name in (name for _, module, _ in planned for name in module.factors.values()):
