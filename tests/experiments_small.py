@@ -39,12 +39,13 @@ def load_parity() -> Analogist:
 
 
 def one_input(
-    name: str = "x", prompt: str = "a red boat", *, wrong: str | None = "a blue car", shift: int = 0, truth: bool = True
+    name: str = "x", prompt: str = "a red boat", *, wrong: str | None = "a blue car", shift: int = 0, truth: bool = True,
+    size: int | tuple[int, int] = SIZE,
 ) -> Input:  # fmt: skip
     """The parity grid, its colours turned by `shift`, with a made-up truth (its B)."""
-    grid = PromptGrid.from_image(PARITY / "grid.png", SIZE)
+    grid = PromptGrid.from_image(PARITY / "grid.png", size)
     if shift:
-        grid = PromptGrid.from_image(grid.image.point(lambda level: (level + shift) % 256), SIZE)
+        grid = PromptGrid.from_image(grid.image.point(lambda level: (level + shift) % 256), size)
     return Input(name, grid, prompt, wrong, grid.cells(without_border=True)["B"] if truth else None, "made up")
 
 

@@ -156,6 +156,21 @@ def test_content_keys_differ_in_everything_that_decides_a_picture_and_in_nothing
     assert key(inputs=(one_input("other name", truth=False),), batch=3, group=5, name="renamed", metrics=("psnr",)) == keys[0]
 
 
+def test_another_checkpoint_or_precision_is_another_job(model, monkeypatch) -> None:
+    keys = [plan_of(model).jobs[0].key]
+    monkeypatch.setitem(vars(model.checkpoint), "fingerprint", "0" * 64)
+    keys.append(plan_of(model).jobs[0].key)
+    monkeypatch.setattr(model, "dtype", torch.bfloat16)
+    keys.append(plan_of(model).jobs[0].key)
+    assert len(set(keys)) == 3
+
+
+def test_inputs_of_other_sizes_go_into_groups_of_their_own(model) -> None:
+    inputs = (one_input("x"), one_input("y", size=(SIZE, 2 * SIZE)), one_input("z", shift=1))
+    plan = plan_of(model, inputs=inputs, group=8, batch=8, size=None)
+    assert sorted(tuple(sorted(job.input for job in group.jobs)) for group in plan.groups) == [(0, 2), (1,)]
+
+
 def test_groups_are_fixed_by_the_study_and_hold_one_mould_each(model) -> None:
     fields = {"factors": {"guidance": [3.0, 1, 5.0], "steps": [4, 5]}, "design": "full", "group": 2}
     first, again = plan_of(model, **fields), plan_of(model, **fields)
@@ -181,6 +196,15 @@ def test_jobs_in_a_batch_equal_the_same_jobs_alone(model) -> None:
         assert relative(latents[None], alone(model, job)) < TOLERANCE
     # and they are different pictures, so that the comparison means something
     assert min(relative(a[None], b[None]) for i, a in enumerate(sampled.latents) for b in sampled.latents[:i]) > 10 * TOLERANCE
+
+
+def test_seeds_and_inputs_in_a_batch_keep_their_own_start(model) -> None:
+    inputs = (one_input("x"), one_input("y", shift=90))
+    plan = plan_of(model, inputs=inputs, seeds=(1, 2), group=8, batch=4)
+    (group,) = plan.groups
+    assert len(group.jobs) == 4
+    for job, latents in zip(group.jobs, Engine(model).sample(group).latents, strict=True):
+        assert relative(latents[None], alone(model, job)) < TOLERANCE
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
