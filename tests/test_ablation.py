@@ -100,6 +100,16 @@ def test_metrics_in_the_table_are_those_of_the_pictures(whole) -> None:
             assert row["value"] == pytest.approx(((cell[top:bottom, left:right] - b) ** 2).mean(), rel=1e-4)
 
 
+def test_a_change_is_measured_against_the_reference_of_the_same_seed(model, tmp_path) -> None:
+    done = ablate(study(factors={"sac": ["on", "off"]}, seeds=(1, 2)), tmp_path, model=model, progress=False)
+    rows = [row for row in read_table(done.folder) if row["metric"] == CHANGE]
+    pictures = {(row["seed"], row["sac"]): np.asarray(read_picture(tmp_path / row["picture"]), float) / 255 for row in rows}
+    for row in rows:
+        expected = np.abs(pictures[row["seed"], row["sac"]] - pictures[row["seed"], "on"]).mean()
+        assert row["value"] == pytest.approx(expected, abs=1e-12), (row["seed"], row["sac"])
+    assert len(rows) == 4
+
+
 def test_sheet_plots_effects_and_report_are_there(whole) -> None:
     assert whole.sheet.size[0] > 0 and "paired" in whole.report and "NOT TRAINED" not in whole.report
     effects = list(csv.DictReader(open(whole.folder / "effects.csv", newline="")))
