@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from . import configs, families, files, parts
+from . import configs, families, files, network_configs, parts
 from .checkpoint import NAMES, Checkpoint, LoadReport, Source
 from .errors import WeightsError
 from .families import Family
@@ -174,14 +174,14 @@ def _about(label: str) -> Iterator[None]:
 def _describe(
     path: Path, layout: str, family: Family, sources: dict[str, Source], settings: configs.Settings, notes: list[str]
 ) -> Checkpoint:
-    unet, unet_notes = configs.unet(families.unet_geometry(sources["unet"].mapped.pieces), family.base, settings.part("unet"))
-    vae, vae_notes = configs.vae(families.vae_geometry(sources["vae"].mapped.pieces), family.base, settings.part("vae"))
-    text, text_notes = configs.text(families.text_geometry(sources["text"].mapped.pieces), family.base, settings.part("text"))
-    scheduler, scheduler_notes = configs.scheduler(settings.part("scheduler"))
+    unet, unet_notes = network_configs.unet(families.unet_geometry(sources["unet"].mapped.pieces), family.base, settings.part("unet"))
+    vae, vae_notes = network_configs.vae(families.vae_geometry(sources["vae"].mapped.pieces), family.base, settings.part("vae"))
+    text, text_notes = network_configs.text(families.text_geometry(sources["text"].mapped.pieces), family.base, settings.part("text"))
+    scheduler, scheduler_notes = network_configs.scheduler(settings.part("scheduler"))
     notes = [*notes, *unet_notes, *vae_notes, *text_notes, *scheduler_notes]
     text_2, width = None, text["hidden_size"]
     if "text_2" in sources:
-        text_2, text_notes = configs.text(
+        text_2, text_notes = network_configs.text(
             families.text_geometry(sources["text_2"].mapped.pieces), family.base, settings.part("text_2")
         )
         notes += text_notes
@@ -222,7 +222,7 @@ def _describe(
         pad_token_id=padding_id(settings, family),
         tokenizer=settings.tokenizer,
         defaults=settings.defaults,
-        default_size=configs.side(settings.part("unet"), 2 ** (len(vae["channels"]) - 1)),
+        default_size=network_configs.side(settings.part("unet"), 2 ** (len(vae["channels"]) - 1)),
         notes=notes,
         sources=sources,
         **({} if text_2 is None else _second_fields(text_2, settings)),

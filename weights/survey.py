@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import configs, families, files, parts
+from . import configs, families, files, network_configs, parts
 from .errors import WeightsError
 from .families import Family
 from .files import Found
@@ -139,15 +139,15 @@ def _part(kind: str, found: Found, other: list[str], group: Group, family: Famil
             case "unet":
                 fields = families.unet_geometry(mapped.pieces)
                 ones = {"heads": tuple(1 for _ in fields["channels"]), "norm_groups": 1}
-                complete, _ = configs.unet(fields, base, settings.part("unet"))
+                complete, _ = network_configs.unet(fields, base, settings.part("unet"))
             case "vae":
                 fields = families.vae_geometry(mapped.pieces)
                 ones = {"norm_groups": 1}
-                complete, _ = configs.vae(fields, base, settings.part("vae"))
+                complete, _ = network_configs.vae(fields, base, settings.part("vae"))
             case _:
                 fields = families.text_geometry(mapped.pieces)
                 ones = {"num_attention_heads": 1}
-                complete, _ = configs.text(fields, base, settings.part(kind))
+                complete, _ = network_configs.text(fields, base, settings.part(kind))
         fields = complete
     except WeightsError as error:
         problem = str(error)
