@@ -11,7 +11,7 @@ from analogist.study import draw, viz
 from analogist.study.capture import Capture
 from analogist.study.colours import DIVERGING, SEQUENTIAL, colourise
 from analogist.study.correspond import best_keys, correspondence
-from analogist.study.flow import flow_table
+from analogist.study.flow import FlowTable, flow_table
 from analogist.study.heat import word_heat
 from tests.study_runs import sample, shape
 
@@ -117,6 +117,13 @@ def test_all_pictures_are_legible_sizes(maps, image):
     for picture in pictures:
         assert isinstance(picture, Image.Image) and 100 < picture.width < 1400 and 100 < picture.height < 1400
         assert len(np.unique(np.array(picture).reshape(-1, 3), axis=0)) > 10
+
+
+def test_flow_tables_that_are_compared_share_one_scale():
+    tables = [FlowTable(torch.full((4, 4), share)) for share in (0.25, 0.5)]
+    same = [np.array(viz.flow_picture(table, title="", high=0.5)) for table in tables]
+    for picture, colour in zip(same, (SEQUENTIAL[128], SEQUENTIAL[255]), strict=True):
+        assert (picture == colour).all(-1).sum() > 16 * 56 * 44 / 2  # most of the 16 cells, but for the numbers in them
 
 
 def test_captions_are_broken_where_they_can_and_never_cut():

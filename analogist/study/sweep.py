@@ -75,7 +75,7 @@ def patch_sweep(
         target = good.latents
 
         def measure(result: object) -> float:
-            return -float(((result.latents - target) ** 2).mean())
+            return 0.0 - float(((result.latents - target) ** 2).mean())  # not -float(...): the clean run measures 0, not -0
 
     first, last = measure(good), measure(bad)
     if first == last:

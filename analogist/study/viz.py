@@ -173,11 +173,14 @@ def cell_text(value: float) -> str:
     return f"{value:.{3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0}f}"
 
 
-def flow_picture(table: FlowTable, *, title: str | None = None) -> Image.Image:
-    """The 4 x 4 flow table: row the region that looks, column the region looked at."""
+def flow_picture(table: FlowTable, *, title: str | None = None, high: float | None = None) -> Image.Image:
+    """The 4 x 4 flow table: row the region that looks, column the region looked at.
+
+    high: upper end of the colour scale, the same for tables that are compared; None: the table's greatest share.
+    """
     return matrix(
         table.values, [f"{name} looks at" for name in REGIONS], list(REGIONS), title=table.title if title is None else title,
-        unit="share", low=0.0, cell=(56, 44),
+        unit="share", low=0.0, high=high, cell=(56, 44),
     )  # fmt: skip
 
 
