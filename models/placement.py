@@ -104,7 +104,7 @@ class Placement:
         elif stop is not None:
             raise ValueError("layers: give either a range (start, stop) or one list of numbers")
         else:
-            numbers = start
+            numbers = _some(_listed(start, "layers"), "layers")
         placement = cls.__new__(cls)
         placement._fill(numbers=numbers, steps=steps, heads=heads, branches=branches)
         return placement

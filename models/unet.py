@@ -19,6 +19,9 @@ from .text import SIZES, EncodedText, PooledText, PreparedText
 from .transformer import Transformer
 
 
+TIMES = 1000  # of the noise schedule that every Stable Diffusion was trained on
+
+
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
     """Geometry of the UNet; the defaults are Stable Diffusion 1.5 inpainting's."""
@@ -233,6 +236,8 @@ class UNet(nn.Module):
             raise ValueError(f"text for a batch of {text.text.shape[0]}, but x has {x.shape[0]}")
 
         times = torch.as_tensor(t, device=x.device)
+        if not times.is_meta and times.numel() and not 0 <= int(times.min()) <= int(times.max()) < TIMES:
+            raise ValueError(f"t {t}: training time indices run from 0 to {TIMES - 1}")
         if times.numel() not in (1, x.shape[0]):
             raise ValueError(f"t of shape {tuple(times.shape)}: give one time, or one for each of the {x.shape[0]} rows of the batch")
         times = times.reshape(-1).expand(x.shape[0])

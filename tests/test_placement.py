@@ -180,3 +180,8 @@ def test_placements_that_fit_pass_the_check(sites) -> None:
     Placement.layers(0, 16, heads=[3], steps=[48]).check(sites, "self", 49)
     (Placement("up.*.self") | Placement.layers([0]) - Placement("mid.*")).check(sites, "self")
     Placement.nowhere().check(sites, "cross", 1)
+
+
+def test_an_empty_list_of_layers_is_an_error_that_says_what_off_is():
+    with pytest.raises(ValueError, match="Placement.nowhere"):
+        Placement.layers([])

@@ -144,3 +144,11 @@ def test_an_impossible_geometry_is_an_error(changes: dict, message: str) -> None
     fields = {name: getattr(TINY_UNET, name) for name in ("channels", "heads", "depth", "norm_groups")}
     with pytest.raises(ValueError, match=message):
         UNetConfig(**{**fields, **changes})
+
+
+@pytest.mark.parametrize("t", [-1, 1000, torch.tensor([3, 1000])])
+def test_times_outside_the_schedule_are_an_error_that_names_it(tiny_unet, t):
+    x, text = torch.zeros(2, 9, 16, 16), torch.zeros(2, 7, tiny_unet.config.text_width)
+    with pytest.raises(ValueError, match="run from 0 to 999"):
+        tiny_unet(x, t, text)
+    tiny_unet(x, 999, text)

@@ -18,6 +18,7 @@ FILES = {
     "text_2": "text_encoder_2/config.json",
     "scheduler": "scheduler/scheduler_config.json",
 }
+OWN_SETTINGS = {"size", "config", "negative_prompt", "prompt_suffix", "trained"}
 CLASSES = {"UNet2DConditionModel": "unet", "AutoencoderKL": "vae"}
 
 
@@ -84,11 +85,20 @@ def from_folder(folder: Path) -> Settings:
     return Settings(
         found or root.parts,
         tokenizer if tokenizer.is_dir() else None,
-        read_json(defaults) if defaults.is_file() else None,
+        _own_settings(defaults) if defaults.is_file() else None,
         where=str(folder),
         notes=root.notes,
         tokenizer_2=second if second.is_dir() else None,
     )
+
+
+def _own_settings(path: Path) -> dict[str, object]:
+    """The settings that travel with a checkpoint (analogist.json). Raises WeightsError for a key that nothing reads."""
+    settings = read_json(path)
+    unknown = sorted(settings.keys() - OWN_SETTINGS)
+    if unknown:
+        raise WeightsError(f"{path}: unknown keys {', '.join(unknown)}; allowed are {', '.join(sorted(OWN_SETTINGS))}")
+    return settings
 
 
 def _if_config(path: Path) -> Settings:
