@@ -34,5 +34,6 @@ def images_at_once(
     itemsize = torch.empty((), dtype=dtype).element_size()
     one = ACTIVATIONS * branches * h * w * config.channels[0] * itemsize
     if maps:  # scores, and their softmax in float32
-        one += branches * (h * w) ** 2 * (itemsize + 4)
+        stride = 2 ** next((level for level, depth in enumerate(config.depth) if depth), 0)  # of the finest attention
+        one += branches * (h * w // stride**2) ** 2 * (itemsize + 4)
     return max(1, min(images, free_bytes(device) // 2 // one))

@@ -106,8 +106,8 @@ class Analogist:
         if in_float32:
             checkpoint.notes.append("VAE: computes in float32, since float16 overflows in it (force_upcast)")
         text = text_encoder_of(checkpoint, dtype=dtype, device=device)
-        merged = [merge_lora(file, unet, text.model, scale=scale) for file, scale in loras]
-        for network in (unet, autoencoder, text.model):
+        merged = [merge_lora(file, unet, *text.models, scale=scale) for file, scale in loras]
+        for network in (unet, autoencoder, *text.models):
             network.eval().requires_grad_(False)
         model = cls(checkpoint, unet, autoencoder, text, device=device, dtype=dtype, attention=attention)
         checkpoint.fingerprint  # noqa: B018 - read now: the file may be replaced later

@@ -95,6 +95,11 @@ class TextEncoder:
         return cls(model, tokenizer, checkpoint.pad_token_id, report)
 
     @property
+    def models(self) -> tuple[torch.nn.Module, ...]:
+        """The networks in it."""
+        return (self.model,)
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.model.device

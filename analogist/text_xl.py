@@ -26,8 +26,7 @@ class TwoTextEncoders:
         self.first, self.second = first, second
         self.length = first.length
         self.width = first.width + second.width
-        self.model = first.model  # what a LoRA for the text encoder is merged into
-        self.tokenizer = first.tokenizer
+        self.models = (first.model, second.model)
 
     @classmethod
     def from_checkpoint(

@@ -18,7 +18,6 @@ from .placement import Site
 from .text import SIZES, EncodedText, PooledText, PreparedText
 from .transformer import Transformer
 
-
 TIMES = 1000  # of the noise schedule that every Stable Diffusion was trained on
 
 

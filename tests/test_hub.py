@@ -255,6 +255,19 @@ def test_a_known_name_tries_its_mirrors_in_turn_and_checks_the_published_hash(se
         hub.find("tiny", progress=False)
 
 
+def test_of_an_sdxl_folder_both_text_encoders_are_fetched_with_their_configs():
+    wanted = [
+        "unet/config.json", "vae/config.json", "text_encoder/config.json", "text_encoder_2/config.json", "tokenizer_2/vocab.json",
+        "unet/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors",
+        "text_encoder/model.fp16.safetensors", "text_encoder_2/model.fp16.safetensors",
+    ]  # fmt: skip
+    listing = [*wanted, "text_encoder_2/model.onnx", "unet/diffusion_pytorch_model.bin", "README.md"]
+    files, single = choose_files(HubSource("me/sdxl"), listing, "fp16")
+    assert single is None and sorted(files) == sorted(wanted)
+    with pytest.raises(HubError, match="text_encoder_2/"):
+        choose_files(HubSource("me/sdxl"), [name for name in wanted if name != "text_encoder_2/model.fp16.safetensors"], "fp16")
+
+
 def test_the_list_of_known_checkpoints_is_well_formed(capsys):
     for name, entry in known().items():
         assert (

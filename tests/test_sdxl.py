@@ -1,12 +1,14 @@
 """SDXL inpainting: two text encoders, size conditioning and its own layer table, beside diffusers' own pipeline on random weights."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from analogist import CAM, SAC, Analogist, AnalogistConfig, Capture, Placement, PromptGrid
+from analogist.arguments import prepare, resolve_prompts
 from analogist.config import SamplingConfig
 from analogist.models.control import AttentionControl
 from analogist.models.text import PooledText
@@ -150,6 +152,28 @@ def test_layers_are_numbered_through_every_transformer_block():
     assert {site.stride for site in sites if 4 <= site.layer < 64} == {4}
 
 
+def test_every_site_stands_for_the_published_tensor_of_its_place():
+    """Site down.2.attn.13 is transformer block 3 of attention 1 of level 2, in the published folder's names, and so on."""
+    from analogist.weights.outmaps import unet_to_diffusers
+    from tests.checkpoints import golden
+
+    with torch.device("meta"):
+        unet = UNet(FULL)
+    published, seen = golden()["sdxl"]["folder"]["unet"], set()
+    for name, module in unet.named_modules():
+        if not hasattr(module, "to_q"):
+            continue
+        theirs = unet_to_diffusers(f"{name}.to_q.weight")
+        place, level, _, index, kind = module.site.name.split(".")
+        depth = {"mid": 10}.get(place, FULL.depth[int(level) if place == "down" else 2 - int(level)])
+        block = "mid_block" if place == "mid" else f"{place}_blocks.{level}"
+        attention, transformer = divmod(int(index), depth)
+        attn = {"self": "attn1", "cross": "attn2"}[kind]
+        assert theirs == f"{block}.attentions.{attention}.transformer_blocks.{transformer}.{attn}.to_q.weight" and theirs in published
+        seen.add(theirs)
+    assert len(seen) == 140
+
+
 def test_the_default_placement_is_the_same_place_as_sds():
     assert UNetConfig().published_layers == (3, 11)
     assert FULL.published_layers == (2, 66)
@@ -194,6 +218,129 @@ def test_one_unet_call_on_a_known_b_prime(model, grid):
     assert known.eps.shape == (1, 4, 16, 16) and known.eps.isfinite().all()
 
 
+def test_the_size_told_to_the_unet_is_the_grids_own(model, theirs, monkeypatch):
+    """A grid of another size than the checkpoint's: in the call, in a study and in a single UNet call."""
+    from analogist.experiments.engine import Engine
+    from analogist.experiments.inputs import Input
+    from tests.experiments_small import plan_of
+
+    picture = torch.randint(0, 256, (96, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(9)).numpy()
+    other = PromptGrid(picture, picture[::-1].copy(), picture, size=(192, 128))
+    assert other.size != (model.size, model.size)
+    told = []
+    prepare = model.unet.prepare_text
+    monkeypatch.setattr(model.unet, "prepare_text", lambda text: told.append(text.sizes[0].tolist()) or prepare(text))
+    called = model(other, "a red boat", seed=1, config=SHORT, progress=False)
+    model.at(other, "a red boat", b_prime=picture, config=SHORT)
+    plan = plan_of(model, base=SHORT, inputs=(Input("x", other, "a red boat"),), seeds=(1,))
+    studied = Engine(model).sample(plan.groups[0])
+    assert told and all(sizes == [192, 128, 0, 0, 192, 128] for sizes in told)
+    assert relative(studied.latents, called.latents) < 1e-5
+
+
+def test_jobs_of_an_sdxl_study_keep_their_own_text(model):
+    """Pooled text reaches the noise in a batch of a study too: other prompts beside each other equal each alone."""
+    from analogist.experiments.engine import Engine
+    from analogist.experiments.inputs import Input
+    from tests.experiments_small import alone, plan_of
+
+    picture = torch.randint(0, 256, (80, 80, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)).numpy()
+    grid = PromptGrid(picture, picture[::-1].copy(), picture, size=128)
+    inputs = (Input("x", grid, "a red boat"), Input("y", grid, "snow"))
+    (group,) = plan_of(model, base=SHORT, inputs=inputs, batch=2, group=4).groups
+    results = Engine(model).sample(group).latents
+    for job, latents in zip(group.jobs, results, strict=True):
+        assert relative(latents[None], alone(model, job)) < 1e-5
+    assert relative(results[:1], results[1:]) > 1e-4
+
+
+def test_a_whole_run_equals_diffusers_unet_and_ddim(model, theirs, grid):
+    """Without SAC and CAM: our run against diffusers' UNet and DDIMScheduler from the same start and text."""
+    from diffusers import DDIMScheduler
+
+    plain = SHORT.replace(sac=None, cam=None)
+    prompts = resolve_prompts(model, "a red boat", "blue", "", None)
+    run, _, _ = prepare(model, grid, prompts, None, 1, 5, None, plain, None, None, None, None)
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1,
+    )  # fmt: skip
+    scheduler.set_timesteps(3)
+    text, z = run.text, run.start_latents()
+    for t in scheduler.timesteps[-len(run.times) :]:
+        x = torch.cat([z, run.start.fixed], dim=1)
+        added = {"text_embeds": text.pooled, "time_ids": text.sizes}
+        with torch.no_grad():
+            eps = theirs.unet(torch.cat([x, x]), t, text.tokens, added_cond_kwargs=added, return_dict=False)[0]
+        negative, prompted = eps.chunk(2)
+        z = scheduler.step(negative + plain.sampling.guidance * (prompted - negative), t, z, return_dict=False)[0]
+    ours = list(run.steps())[-1].z_t
+    assert relative(ours, z) < 1e-5
+
+
+def test_shards_half_precision_and_folders_without_tokenizers_load(theirs, folder, tmp_path):
+    sharded = tmp_path / "sharded"
+    small_pipeline().to(torch.float16).save_pretrained(sharded, variant="fp16", max_shard_size="60KB")
+    assert list((sharded / "unet").glob("*index*")) and list((sharded / "text_encoder_2").glob("*fp16*"))
+    for name in ("tokenizer", "tokenizer_2"):
+        shutil.rmtree(sharded / name)
+    half = Analogist.from_checkpoint(sharded, device="cpu", dtype="float32")
+    whole = Analogist.from_checkpoint(folder, device="cpu", dtype="float32")
+    ours, theirs_ = half.encode_text("a red boat"), whole.encode_text("a red boat")
+    assert relative(ours.tokens, theirs_.tokens) < 2e-2 and relative(ours.pooled, theirs_.pooled) < 2e-2  # float16 on disk
+    assert torch.equal(half.text.ids(["a red boat"]), whole.text.ids(["a red boat"]))
+
+
+def test_the_fingerprint_covers_the_second_tokenizer_and_the_vaes_precision(folder, tmp_path):
+    keys = [open_checkpoint(folder).fingerprint]
+    other = shutil.copytree(folder, tmp_path / "tokens")
+    (other / "tokenizer_2/added.txt").write_text("x")
+    keys.append(open_checkpoint(other).fingerprint)
+    other = shutil.copytree(folder, tmp_path / "precision")
+    config = json.loads((other / "vae/config.json").read_text())
+    (other / "vae/config.json").write_text(json.dumps({**config, "force_upcast": False}))
+    keys.append(open_checkpoint(other).fingerprint)
+    assert len(set(keys)) == 3 and open_checkpoint(shutil.copytree(folder, tmp_path / "same")).fingerprint == keys[0]
+
+
+def test_every_network_is_frozen(model):
+    networks = (model.unet, model.vae, *model.text.models)
+    assert len(networks) == 4
+    assert not any(parameter.requires_grad for network in networks for parameter in network.parameters())
+    assert not any(network.training for network in networks)
+
+
+def test_a_scheduler_of_another_kind_is_noted(model):
+    assert any("EulerDiscreteScheduler" in note and "DDIM" in note for note in model.describe()["notes"])
+
+
+def test_a_lora_reaches_both_text_encoders(folder, tmp_path):
+    from safetensors.torch import save_file
+
+    base = Analogist.from_checkpoint(folder, device="cpu", dtype="float32")
+    torch.manual_seed(3)
+    module = "text_model_encoder_layers_0_self_attn_q_proj"
+    widths = {"lora_te1_": 16, "lora_te2_": 24}
+    factors = {}
+    for prefix, width in widths.items():
+        factors |= {f"{prefix}{module}.lora_down.weight": torch.randn(2, width), f"{prefix}{module}.lora_up.weight": torch.randn(width, 2)}
+    save_file(factors, tmp_path / "lora.safetensors")
+    merged = Analogist.from_checkpoint(folder, device="cpu", dtype="float32", lora=tmp_path / "lora.safetensors")
+    for prefix, before, after in zip(widths, base.text.models, merged.text.models, strict=True):
+        name = next(name for name in after.state_dict() if name.endswith("encoder.layers.0.self_attn.q_proj.weight"))
+        delta = factors[f"{prefix}{module}.lora_up.weight"] @ factors[f"{prefix}{module}.lora_down.weight"]
+        torch.testing.assert_close(after.state_dict()[name], before.state_dict()[name] + delta)
+
+
+def test_the_command_runs_it_and_repeats_its_record(folder, grid, tmp_path):
+    from analogist.cli.main import main
+
+    grid.image.save(tmp_path / "grid.png")
+    arguments = ["run", "--grid", str(tmp_path / "grid.png"), "--prompt", "a red boat", "--steps", "3", "--device", "cpu"]
+    assert main([*arguments, "--checkpoint", str(folder), "--quiet", "--out", str(tmp_path / "once")]) == 0
+    assert main(["run", "--config", str(tmp_path / "once/run.json"), "--quiet", "--out", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "once/b_prime_42.png").read_bytes() == (tmp_path / "again/b_prime_42.png").read_bytes()
+
+
 def test_the_vae_computes_in_float32_where_its_config_says_so(folder):
     half = Analogist.from_checkpoint(folder, device="cpu", dtype="float16")
     assert half.unet.conv_in.weight.dtype == torch.float16 and half.vae.dtype == torch.float32
@@ -219,8 +366,6 @@ def test_text_of_the_wrong_kind_is_an_error_that_says_what_is_read(model, grid):
 
 
 def test_parts_of_two_models_are_an_error(theirs, folder, tmp_path):
-    import shutil
-
     from safetensors.torch import load_file, save_file
 
     other = shutil.copytree(folder, tmp_path / "other")

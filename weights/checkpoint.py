@@ -109,8 +109,9 @@ class Checkpoint:
             "text_layer": self.text_layer, "pad_token_id": self.pad_token_id,
         }  # fmt: skip
         if self.text_2 is not None:
-            settings |= {"text_2": self.text_2, "pad_token_id_2": self.pad_token_id_2}
-        return fingerprint(tensors, self._headers(*self.sources), settings, self.tokenizer)
+            settings |= {"text_2": self.text_2, "pad_token_id_2": self.pad_token_id_2, "vae_float32": self.vae_float32}
+        tokenizers = [folder for folder in (self.tokenizer, self.tokenizer_2) if folder is not None]
+        return fingerprint(tensors, self._headers(*self.sources), settings, tokenizers)
 
     def _headers(self, *names: str) -> list[Header]:
         return list({header.path: header for name in names for header in self.sources[name].found.headers}.values())

@@ -9,7 +9,7 @@ change to a few single numbers that no block meets is the one thing it does not 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from io import FileIO
 from pathlib import Path
@@ -37,7 +37,7 @@ def _samples(file: FileIO, info: TensorInfo) -> bytes:
 
 
 def fingerprint(
-    parts: Mapping[str, list[TensorInfo]], headers: list[Header], settings: Mapping[str, object], tokenizer: Path | None
+    parts: Mapping[str, list[TensorInfo]], headers: list[Header], settings: Mapping[str, object], tokenizers: Sequence[Path]
 ) -> str:
     """The key, 64 hexadecimal digits. parts: part -> its tensors on disk; settings: JSON-ready.
 
@@ -52,7 +52,7 @@ def fingerprint(
                     key.update(json.dumps([part, info.name, info.dtype, info.shape]).encode())
                     key.update(_samples(files[info.path], info))
         key.update(json.dumps(settings, sort_keys=True).encode())
-        for file in sorted(tokenizer.iterdir()) if tokenizer is not None else []:
+        for file in (file for folder in tokenizers for file in sorted(folder.iterdir())):
             if file.is_file():
                 key.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     except OSError as error:

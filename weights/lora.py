@@ -36,8 +36,10 @@ OTHER_KINDS = {"hada_": "LoHa", "lokr_": "LoKr", "dora_scale": "DoRA", "lora_mag
 NETWORKS = (  # what stands before a module's name -> which network it is in
     (r"^lora_unet_", "unet"),
     (r"^lora_te1?_", "text"),
+    (r"^lora_te2_", "text_2"),  # SDXL's second text encoder
     (r"^unet\.", "unet"),
     (r"^text_encoder\.", "text"),
+    (r"^text_encoder_2\.", "text_2"),
     (r"^base_model\.model\.", "unet"),
     (r"", "unet"),
 )
@@ -64,8 +66,8 @@ class _Module:
     factors: dict[str, str] = field(default_factory=dict)  # factor -> tensor name
 
 
-def merge_lora(path: Path | str, unet: nn.Module, text: nn.Module, *, scale: float = 1.0) -> LoraReport:
-    """Adds a LoRA file to a loaded UNet and text encoder, in float32 and rounded once to each parameter's own dtype.
+def merge_lora(path: Path | str, unet: nn.Module, *texts: nn.Module, scale: float = 1.0) -> LoraReport:
+    """Adds a LoRA file to a loaded UNet and its text encoder (SDXL: both), in float32 and rounded once to each parameter's own dtype.
 
     Everything is checked first: nothing is changed where one tensor does not fit. Raises WeightsError that lists what is unknown,
     incomplete or misshapen, and says for which family the file looks made.
@@ -75,7 +77,8 @@ def merge_lora(path: Path | str, unet: nn.Module, text: nn.Module, *, scale: flo
         raise WeightsError(f"{path}: scale {scale!r}; a finite number is allowed")
     header = read_header(path)
     modules, strange = _modules(path, list(header.tensors))
-    targets = {"unet": _unet_targets(unet), "text": _text_targets(text)}
+    targets = {"unet": _unet_targets(unet), "text": {}, "text_2": {}}
+    targets |= {name: _text_targets(text) for name, text in zip(("text", "text_2"), texts, strict=False)}
     alphas = _alphas(header.metadata)
     problems: dict[str, list[str]] = {"unknown": strange}
     planned: list[tuple[nn.Parameter, _Module, float]] = []
@@ -199,7 +202,7 @@ def _alphas(metadata: Mapping[str, str]) -> dict[str, dict[str, float]]:
     except ValueError:
         raise WeightsError("its lora_adapter_metadata is not JSON") from None
     out: dict[str, dict[str, float]] = {}
-    for network, prefix in (("unet", "unet."), ("text", "text_encoder.")):
+    for network, prefix in (("unet", "unet."), ("text", "text_encoder."), ("text_2", "text_encoder_2.")):
         alphas = dict(said.get(f"{prefix}alpha_pattern") or {})
         if isinstance(said.get(f"{prefix}lora_alpha"), int | float):
             alphas = {"": said[f"{prefix}lora_alpha"], **alphas}

@@ -177,6 +177,12 @@ def scheduler(config: Mapping[str, object]) -> tuple[dict[str, object], list[str
     if not isinstance(result["set_alpha_to_one"], bool):
         raise WeightsError(f"the scheduler config's set_alpha_to_one is {result['set_alpha_to_one']!r}; true or false is expected")
     notes = []
+    name = config.get("_class_name")
+    if name not in (None, "DDIMScheduler", "PNDMScheduler"):
+        end = "taken from it" if "set_alpha_to_one" in config else "not in it, so off as in Stable Diffusion 1 and 2"
+        notes.append(
+            f"the scheduler config is {name}'s: the method samples with DDIM on its betas and steps_offset; set_alpha_to_one is {end}"
+        )
     if config.get("timestep_spacing", "leading") != "leading":
         notes.append(f"the scheduler config asks for {config['timestep_spacing']!r} timestep spacing; the method's own, 'leading', is used")
     return result, notes
