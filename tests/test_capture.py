@@ -174,6 +174,11 @@ def test_pixels_and_boxes_pick_the_tokens_they_touch(everything):
     assert m.sel(query="B'").grid("query").shape[-2:] == (8, 8)
 
 
+def test_every_nth_step_counts_from_the_first_or_from_start(tiny_unet):
+    for steps, expected in ((every(2), (0, 2)), (every(2, start=1), (1,)), (every(5), (0,)), (-1, (2,)), (range(1, 3), (1, 2))):
+        assert make_plan(Capture(FINE, steps=steps), tiny_unet, shape()).items[0].steps == expected
+
+
 def test_layers_and_layer_numbers_name_blocks(tiny_unet):
     plan = make_plan(Capture("9.self:probs"), tiny_unet, shape())
     assert [item.name for item in plan.items] == ["up.1.attn.2.self:probs"]

@@ -119,6 +119,29 @@ def test_all_pictures_are_legible_sizes(maps, image):
         assert len(np.unique(np.array(picture).reshape(-1, 3), axis=0)) > 10
 
 
+def test_a_sheet_has_one_scale_or_one_a_row(monkeypatch):
+    written = []
+    monkeypatch.setattr(draw, "put_text", lambda image, place, text, *a, **k: written.append(text))
+    rows = [[torch.tensor([[0.0, 0.5]])], [torch.tensor([[0.0, 0.002]])]]
+    together = np.array(viz.sheet(rows, ["few tokens", "many"], ["step 0"], side=96))
+    assert "0.5" in written and "0.002" not in written
+    apart = np.array(viz.sheet(rows, ["few tokens", "many"], ["step 0"], side=96, by_row=True))
+    assert "0.5" in written and "0.002" in written
+
+    def full(picture):  # pixels of the greatest colour, in squares of 48 x 48
+        return (picture == SEQUENTIAL[255]).all(-1).sum() // (48 * 48)
+
+    assert full(together) == 1 and full(apart) == 2
+
+
+def test_a_heat_map_of_a_captured_map_says_its_name_and_axes(maps, monkeypatch):
+    said = []
+    monkeypatch.setattr(viz, "titled", lambda image, title: said.append(title) or image)
+    viz.heatmap(maps[NAME].sel(step=0, branch="text", image=0, head=0))
+    viz.heatmap(torch.zeros(2, 2))
+    assert said == [f"{NAME}: query down, key across", ""]
+
+
 def test_flow_tables_that_are_compared_share_one_scale():
     tables = [FlowTable(torch.full((4, 4), share)) for share in (0.25, 0.5)]
     same = [np.array(viz.flow_picture(table, title="", high=0.5)) for table in tables]

@@ -54,14 +54,17 @@ def limits(values: np.ndarray, low: float | None, high: float | None) -> tuple[f
 
 
 def heatmap(
-    values: Values, *, title: str = "", unit: str = "share of attention", low: float | None = None, high: float | None = None,
+    values: Values, *, title: str | None = None, unit: str = "share of attention", low: float | None = None, high: float | None = None,
     diverging: bool = False, side: int = 320,
 ) -> Image.Image:  # fmt: skip
     """A heat map with its colour scale. values: [row column]. low, high: ends of the scale; None: the values' own.
 
-    diverging: zero in the middle, for differences. side: about its longer side in pixels.
+    title: None: of an AttentionMap its name and axes, else none. diverging: zero in the middle, for differences. side: about
+    its longer side in pixels.
     """
     data = array(values)
+    if title is None:
+        title = f"{values.name}: {values.axes[0]} down, {values.axes[1]} across" if isinstance(values, AttentionMap) else ""
     low, high = limits(data, low, high)
     if diverging:
         high = max(abs(low), abs(high))
@@ -116,24 +119,32 @@ def head_grid(m: AttentionMap, *, axis: str = "key", unit: str = "share of atten
     part_axes = part.axis("head")
     maps = part.grid(axis).movedim(part_axes, 0) if part_axes else part.grid(axis)
     captions = [f"head {head}" for head in m.coords["head"]]
-    return sheet([maps.float().numpy()], [m.name], captions, unit=unit, side=side)
+    return sheet([maps.float().numpy()], [m.name], captions, unit=unit, low=0.0 if m.point == "probs" else None, side=side)
 
 
 def sheet(
     values: Sequence[Sequence[Values]], row_names: Sequence[str], column_names: Sequence[str], *, title: str = "",
     unit: str = "share of attention", low: float | None = None, high: float | None = None, diverging: bool = False, side: int = 96,
+    by_row: bool = False,
 ) -> Image.Image:  # fmt: skip
-    """Heat maps in rows and columns on one colour scale, such as layer by step. values: one list a row."""
+    """Heat maps in rows and columns on one colour scale, such as layer by step. values: one list a row.
+
+    by_row: a scale for each row, drawn behind it: shares at a site of 4 tokens and at one of 256 have little of a scale in common.
+    """
     data = [[array(torch.as_tensor(v) if isinstance(v, np.ndarray) else v) for v in row] for row in values]
     if len(data) != len(row_names) or any(len(row) != len(column_names) for row in data):
         raise ValueError(f"sheet: {len(data)} rows for {len(row_names)} names, columns for {len(column_names)} names: one name each")
-    low, high = limits(np.concatenate([v.ravel() for row in data for v in row]), low, high)
+    groups = data if by_row else [[v for row in data for v in row]] * len(data)
+    scales = [limits(np.concatenate([v.ravel() for v in group]), low, high) for group in groups]
     if diverging:
-        high = max(abs(low), abs(high))
-        low = -high
-    pictures = [[enlarge(colourise(v, low, high, diverging=diverging), side) for v in row] for row in data]
+        scales = [(-max(abs(a), abs(b)), max(abs(a), abs(b))) for a, b in scales]
+    pictures = [[enlarge(colourise(v, *ends, diverging=diverging), side) for v in row] for row, ends in zip(data, scales, strict=True)]
+    if by_row:
+        for row, ends in zip(pictures, scales, strict=True):
+            row.append(colour_bar(max(p.height for p in row), *ends, "", diverging=diverging))
+        return margin(titled(_table(pictures, row_names, [*column_names, unit]), title))
     table = _table(pictures, row_names, column_names)
-    return margin(titled(beside([table, colour_bar(min(table.height, 240), low, high, unit, diverging=diverging)]), title))
+    return margin(titled(beside([table, colour_bar(table.height, *scales[0], unit, diverging=diverging)]), title))
 
 
 def matrix(
@@ -208,7 +219,7 @@ def arrows(
     for i in np.argsort(shares):
         (x0, y0), (x1, y1), _ = lines[i]
         _arrow(drawing, (x0 * scale, y0 * scale), (x1 * scale, y1 * scale), tuple(int(c) for c in colours[i]))
-    return margin(titled(beside([base, colour_bar(min(base.height, 240), low, high, "share of attention")]), title))
+    return margin(titled(beside([base, colour_bar(base.height, low, high, "share of attention")]), title))
 
 
 def contact_sheet(
