@@ -14,6 +14,7 @@ from .cells import REGIONS, Cell, cells_of, cross_cells, self_cells
 from .placement import MAP_POINTS, TEXT, Placement, Site
 
 Where = tuple  # an index into [batch head ...]: which rows of the batch and which heads
+EVERYTHING: Where = (slice(None),)  # the index of a group that covers all rows and heads
 
 FORMS = ("auto", "explicit", "fused")
 
@@ -48,6 +49,11 @@ class SAC:
         (query, key), (from_query, from_key) = blocks
         if self.mirror and query == key and from_query != from_key:
             raise ValueError(f"SAC clone {self.clone!r}: its mirror writes the same block from another; use mirror=False")
+
+    @property
+    def effect(self) -> tuple:
+        """What it does where it acts: rows of a batch with equal effects are computed together."""
+        return self.scale, self.mirror, self.stage, self.clone
 
     def blocks(self, rows: int) -> list[tuple[Cell, Cell, Cell, Cell, float]]:
         """(query, key) cells written, (query, key) cells read, scale: for every example pair of a grid of `rows` rows."""
@@ -100,6 +106,11 @@ class CAM:
         if not names or not all(isinstance(name, str) and name in REGIONS for name in names):
             raise ValueError(f"CAM silence {self.silence!r}: one or more of {', '.join(REGIONS)}")
         object.__setattr__(self, "silence", tuple(sorted(set(self.silence), key=REGIONS.index)))
+
+    @property
+    def effect(self) -> tuple:
+        """What it does where it acts: rows of a batch with equal effects are computed together."""
+        return (self.silence,)
 
     def cells(self, rows: int) -> list[Cell]:
         """The silenced cells of a grid of `rows` rows."""
@@ -206,19 +217,22 @@ class AttentionControl:
         return self.tap(tensor, self.at(site, point, hw, heads))
 
     def sac_at(self, site: Site, heads: range | None = None) -> list[tuple[Where, SAC]]:
-        """The SAC settings that act at a site now, each with its index into [batch head ...] (heads: those at hand)."""
+        """What SAC does at a site now: a setting for each effect, with its index into [batch head ...] (heads: those at hand).
+
+        Images whose settings differ only in where they act are of one effect: the setting is the first such image's.
+        """
         return self._groups(self.sac, site, heads)
 
     def cam_at(self, site: Site, heads: range | None = None) -> list[tuple[Where, CAM]]:
-        """The CAM settings that act at a site now, each with its index into [batch head ...]."""
+        """What CAM does at a site now: as `sac_at`."""
         return self._groups(self.cam, site, heads)
 
     def _groups(self, settings, site: Site, heads: range | None) -> list[tuple[Where, SAC | CAM]]:
-        """Groups batch rows that share a setting and its heads; a group of everything is indexed without a copy."""
+        """Groups batch rows that share an effect and its heads; a group of everything is indexed without a copy."""
         if not any(settings):
             return []
         heads = range(site.heads) if heads is None else heads
-        groups: dict[tuple[int, tuple[int, ...]], tuple[list[int], SAC | CAM]] = {}
+        groups: dict[tuple[tuple, tuple[int, ...]], tuple[list[int], SAC | CAM]] = {}
         for position in range(self.branches):
             branch = position if self.branches == 2 else TEXT
             for image, setting in enumerate(settings):
@@ -226,13 +240,13 @@ class AttentionControl:
                     continue
                 active = tuple(h - heads.start for h in sorted(setting.placement.heads_at(site, self.step, branch)) if h in heads)
                 if active:
-                    group = groups.setdefault((settings.index(setting), active), ([], setting))
-                    group[0].append(position * self.images + image)
+                    rows, _ = groups.setdefault((setting.effect, active), ([], setting))
+                    rows.append(position * self.images + image)
         batch = self.branches * self.images
         out: list[tuple[Where, SAC | CAM]] = []
         for (_, active), (rows, setting) in groups.items():
             if len(active) == len(heads) and len(rows) == batch:
-                where: Where = (slice(None),)
+                where: Where = EVERYTHING
             elif len(active) == len(heads):
                 where = (torch.tensor(rows),)
             else:
@@ -240,7 +254,5 @@ class AttentionControl:
             out.append((where, setting))
         return out
 
-
-EVERYTHING: Where = (slice(None),)  # the index of a group that covers all rows and heads
 
 Edit = Callable[[Tensor, At], Tensor]

@@ -179,8 +179,7 @@ def test_three_shards_merged_give_the_table_of_one_run(model, small, whole, tmp_
     with pytest.raises(ValueError, match="runs are missing"):
         merge(folders[:2], tmp_path / "part", model=model, study=small)
     merge(folders, tmp_path / "merged", model=model, study=small)
-    for name in ("table.csv", "report.md"):
-        assert (tmp_path / "merged" / name).read_text() == (tmp_path / "merged" / name).read_text()
+    assert (tmp_path / "merged" / "report.md").read_text() == (whole.folder / "report.md").read_text()
     assert without_times(tmp_path / "merged" / "table.csv") == without_times(whole.folder / "table.csv")
     assert (tmp_path / "merged" / "sheet.png").read_bytes() == (whole.folder / "sheet.png").read_bytes()
 

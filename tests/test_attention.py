@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from analogist.models.attention import SelfAttention
-from analogist.models.control import CAM, SAC, AttentionControl
-from analogist.models.placement import MAP_POINTS, POINTS
+from analogist.models.control import CAM, EVERYTHING, SAC, AttentionControl
+from analogist.models.placement import MAP_POINTS, POINTS, Placement, Site
 from tests.small import Looking, cross_module, randomise, relative, self_module, tokens, unet_inputs
 
 HW = (4, 6)
@@ -200,6 +200,26 @@ def test_asking_for_fused_where_a_map_is_wanted_is_an_error_that_names_the_site(
     look = Looking(points=(point,), sites=("up.1.attn.2.self",))
     with pytest.raises(ValueError, match=r"up\.1\.attn\.2\.self: attention='fused' holds no map"):
         tiny_unet(x, t, text, AttentionControl(t=t, attention="fused", tap=look))
+
+
+@pytest.mark.parametrize("method", [SAC, CAM])
+def test_images_of_equal_effect_are_one_group_wherever_else_they_act(method: type) -> None:
+    everywhere, here, later = (method(Placement.layers(*where)) for where in ((0, 16), ([5, 9],), ([6],)))
+    some = method(Placement.layers([5], heads=[1], branches=["text"]))
+    other = SAC(scale=2.0) if method is SAC else CAM(silence=("A",))
+    name = method.__name__.lower()
+
+    def groups(*settings) -> list[tuple]:
+        control = AttentionControl(images=len(settings), **{name: settings})
+        kind = "self" if method is SAC else "cross"
+        found = (control.sac_at if method is SAC else control.cam_at)(Site(f"down.2.attn.1.{kind}", kind, 5, 4, 2))
+        return [([part if isinstance(part, slice) else part.tolist() for part in where], one.effect) for where, one in found]
+
+    effect = everywhere.effect
+    assert groups(everywhere, here) == [(list(EVERYTHING), effect)]  # no index, so no copy
+    assert groups(everywhere, here, later, None) == [([[0, 1, 4, 5]], effect)]  # the batch is (branch image)
+    assert groups(everywhere, other, here) == [([[0, 2, 3, 5]], effect), ([[1, 4]], other.effect)]
+    assert groups(some, here) == [([[1, 3]], effect), ([[[2]], [1]], effect)]  # the same effect on other heads
 
 
 def test_channels_that_do_not_divide_into_heads_are_an_error() -> None:

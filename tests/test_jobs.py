@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from analogist.config import AnalogistConfig, SamplingConfig
-from analogist.experiments.batched import Actions, effect
-from analogist.experiments.engine import Engine, Histories
+from analogist.experiments.engine import Engine
 from analogist.experiments.factors import Setting, apply, expand
+from analogist.experiments.histories import Actions, Histories
 from analogist.experiments.inputs import lab_inputs
 from analogist.experiments.jobs import make_groups
 from analogist.experiments.levels import StudyError, steps_level
 from analogist.experiments.space import Space
 from analogist.experiments.study import Study
-from analogist.models.control import CAM, SAC
+from analogist.models.control import SAC
 from analogist.models.placement import NEGATIVE, TEXT, Placement
 from tests.experiments_small import BASE, SIZE, alone, load_model, one_input, plan_of, study
 from tests.small import relative
@@ -251,9 +251,8 @@ def test_a_job_whose_numbers_are_not_finite_fails_alone(model) -> None:
     assert torch.isfinite(sampled.latents[0]).all()
 
 
-def test_actions_are_grouped_by_effect_and_ask_the_placement(model) -> None:
+def test_actions_ask_the_placement_and_are_equal_where_they_do_the_same(model) -> None:
     one, other = SAC(Placement.layers(3, 5)), SAC(Placement.layers([4], heads=[1], steps=[2]))
-    assert effect(one) == effect(other) != effect(SAC(scale=2.0)) != effect(CAM())
     sites = [site for site in model.unet.sites if site.kind == "self"]
     for setting in (one, other):
         actions = Actions(setting)
@@ -262,6 +261,9 @@ def test_actions_are_grouped_by_effect_and_ask_the_placement(model) -> None:
                 expected = tuple(setting.placement.heads_at(site, step, branch) for branch in (NEGATIVE, TEXT))
                 assert actions.heads(site, step) == expected
     assert Actions(other).signature(sites, 0) == () != Actions(other).signature(sites, 2)
+    same = SAC(Placement.layers([3]) | Placement("down.2.attn.0.self"))
+    assert Actions(one).signature(sites, 0) == Actions(same).signature(sites, 0)
+    assert Actions(one).signature(sites, 0) != Actions(dataclasses.replace(one, scale=2.0)).signature(sites, 0)
 
 
 def test_groups_of_any_size_hold_all_jobs_in_order(model) -> None:

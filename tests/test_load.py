@@ -428,3 +428,14 @@ def test_own_settings_and_tokenizer_of_a_folder_are_found(tmp_path):
     assert (own.defaults, own.tokenizer, own.pad_token_id) == ({"size": 64}, folder / "tokenizer", 5)
     write_configs(folder, "sd15", {"unet": {**small_configs("sd15")["unet"], "sample_size": [8, 16]}})
     assert open_checkpoint(folder).default_size == (64, 128)
+
+
+def test_unknown_keys_in_a_checkpoints_own_settings_are_an_error_that_names_them(tmp_path):
+    folder = write_folder(tmp_path, "sd15")
+    own = folder / "analogist.json"
+    own.write_text('{"size": 64, "sizes": 64, "negative": "grey"}')
+    with pytest.raises(WeightsError, match=r"analogist\.json: unknown keys negative, sizes; allowed are config, negative_prompt, .*size"):
+        open_checkpoint(folder)
+    allowed = {"size": 64, "config": {}, "negative_prompt": "", "prompt_suffix": "", "trained": False}
+    own.write_text(json.dumps(allowed))
+    assert open_checkpoint(folder).defaults == allowed

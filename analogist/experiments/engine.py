@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from analogist.experiments.batched import Actions, BatchedControl
+from analogist.experiments.histories import Histories
 from analogist.experiments.jobs import Group, Job
-from analogist.models.control import CAM, SAC
+from analogist.models.control import AttentionControl
 from analogist.models.ddim import add_noise, ddim_step, ddim_times
-from analogist.models.placement import Site
 from analogist.models.text import PreparedText
 from analogist.pipeline import Analogist
 from analogist.sampling import GridPosteriors, Start, exact, grid_posteriors
@@ -80,31 +79,6 @@ class Engine:
         return sum(len(histories.advance(i)) for i in range(group.jobs[0].config.sampling.executed))
 
 
-class Histories:
-    """Which jobs of a group still share everything that was done to them, step by step."""
-
-    def __init__(self, jobs: Sequence[Job], sites: Sequence[Site]) -> None:
-        known: dict[SAC | CAM, Actions] = {}
-        self.actions = [tuple(_actions(setting, known) for setting in (job.config.sac, job.config.cam)) for job in jobs]
-        self._sites = tuple([site for site in sites if site.kind == kind] for kind in ("self", "cross"))
-        self._past: list[Hashable] = [
-            (job.content["grid"]["sha256"], job.seed, tuple(job.prompts.values()), job.config.sampling.guidance) for job in jobs
-        ]
-
-    def advance(self, i: int) -> list[list[int]]:
-        """The jobs of each distinct history after step i, in order of their first job."""
-        numbered: dict[Hashable, int] = {}
-        now = [self._signature(pair, i) for pair in self.actions]
-        self._past = [numbered.setdefault(both, len(numbered)) for both in zip(self._past, now, strict=True)]
-        nodes: list[list[int]] = [[] for _ in numbered]
-        for j, node in enumerate(self._past):
-            nodes[node].append(j)
-        return nodes
-
-    def _signature(self, pair: tuple[Actions | None, ...], i: int) -> tuple:
-        return tuple(() if one is None else one.signature(sites, i) for one, sites in zip(pair, self._sites, strict=True))
-
-
 def _remember(kept: OrderedDict, key: Hashable, make: Callable[[], object]):
     if key not in kept:
         kept[key] = make()
@@ -135,7 +109,6 @@ class _GroupRun:
         begun = [self._begin(start) for start, _ in starts]
         self.latents = [begun[number] for number in self.source]  # replaced, never written into
         self.histories = Histories(jobs, model.unet.sites)
-        self.actions = self.histories.actions
         self.failed: dict[int, str] = {}
         self.calls = self.images = 0
         self._stacked: tuple[tuple[int, ...], PreparedText] | None = None
@@ -185,10 +158,9 @@ class _GroupRun:
         model, n = self.model, len(part)
         # channel order of the checkpoints: noisy latents 4, mask 1, masked-image latents 4
         x = torch.cat([torch.cat([self.latents[j], self.fixed[j]], dim=1) for j in part]).to(model.dtype)
-        control = BatchedControl(
+        control = AttentionControl(
             step=i, t=self.times[i][0], branches=self.branches, images=n, sac=[self.jobs[j].config.sac for j in part],
             cam=[self.jobs[j].config.cam for j in part], rows=self.jobs[0].grid.rows, attention=self.jobs[0].content["attention"],
-            actions=tuple(self.actions[j] for j in part),
         )  # fmt: skip
         with exact(x.device):
             eps = model.unet(torch.cat([x] * self.branches), self.times[i][0], self._stack(part), control).float()
@@ -224,11 +196,3 @@ class _GroupRun:
                     f"NaN or infinite latents at step {i} (t = {self.times[i][0]}) in {self.model.dtype}; "
                     "try dtype float32 or bfloat16, or a smaller guidance or SAC scale"
                 )
-
-
-def _actions(setting: SAC | CAM | None, known: dict[SAC | CAM, Actions]) -> Actions | None:
-    if setting is None:
-        return None
-    if setting not in known:
-        known[setting] = Actions(setting)
-    return known[setting]
