@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from PIL import Image
 
 from analogist.cli.main import main
 from analogist.experiments.ablation import Local, ablate, prepare
+from analogist.experiments.jobs import Group
 from analogist.experiments.merge import merge
 from analogist.experiments.metrics import METRICS, Measurer
 from analogist.experiments.ready import READY
 from analogist.experiments.sheet import contact_sheet
-from analogist.experiments.store import Store
+from analogist.experiments.store import Done, Store, read_entries
 from analogist.experiments.study import Hypothesis
 from analogist.experiments.table import CHANGE, read_table
 from analogist.experiments.worker import Worker
@@ -169,6 +171,39 @@ def test_a_damaged_picture_is_noticed(model, small, whole, tmp_path) -> None:
     Image.new("RGB", (32, 32)).save(picture)
     with pytest.raises(ValueError, match="not the picture that was written"):
         ablate(small, tmp_path, model=model, changes={"inputs": small.inputs[:1]}, progress=False)
+
+
+def test_one_run_with_two_pictures_is_not_merged(model, small, whole, tmp_path) -> None:
+    for name in ("one", "other"):
+        shutil.copytree(whole.folder, tmp_path / name)
+    picture = tmp_path / "other" / whole.rows[0]["picture"]
+    painted = read_picture(picture)
+    painted.putpixel((0, 0), tuple(255 - level for level in painted.getpixel((0, 0))))
+    painted.save(picture)
+    with pytest.raises(ValueError, match="are one run with two pictures; were threads and machines the same"):
+        merge([tmp_path / "one", tmp_path / "other"], tmp_path / "merged", model=model, study=small)
+
+
+def test_a_run_counts_as_finished_only_after_its_picture_is_there(tmp_path, monkeypatch) -> None:
+    group = Group("g", (), 1)
+    done = Done("k" * 64, Image.new("RGB", (8, 8)), {})
+    with Store(tmp_path) as store:
+        with monkeypatch.context() as full_disk:
+            full_disk.setattr("analogist.experiments.store.save_png", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+            with pytest.raises(OSError, match="disk full"):
+                store.commit(group, [done], {done.key: "x"}, 1.0)
+        assert store.entries == {} == read_entries(tmp_path)
+        store.commit(group, [done], {done.key: "x"}, 1.0)
+        assert read_entries(tmp_path) == store.entries and store.picture(store.entries[done.key]).size == (8, 8)
+
+
+def test_a_folder_of_another_version_is_refused(tmp_path) -> None:
+    (tmp_path / "groups").mkdir()
+    (tmp_path / "groups" / "x.json").write_text('{"format": 99, "jobs": []}')
+    with pytest.raises(ValueError, match="format 99; this version reads 1"), Store(tmp_path):
+        pass
+    with pytest.raises(ValueError, match="format 99"), Store(tmp_path):  # and the folder is free again
+        pass
 
 
 def test_three_shards_merged_give_the_table_of_one_run(model, small, whole, tmp_path) -> None:

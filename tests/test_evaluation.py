@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -90,6 +91,24 @@ def test_published_settings_of_each_task_are_the_default(model, data, tmp_path, 
         "colorization": (0.98, 15.0), "deblur": (0.7, 15.0), "denoise": (0.7, 15.0), "enhancement": (0.98, 15.0),
     }  # fmt: skip
     assert all(config.sampling.steps == 50 and config.sac.scale == 1.3 for config in seen.values())
+
+
+def test_settings_given_go_before_a_tasks_own(whole) -> None:
+    found = {row["group"]: AnalogistConfig.from_json(json.loads(row["config"])) for row in read_table(whole.folder)}
+    assert found == dict.fromkeys(TASKS, QUICK)  # deblur's own strength would be 0.7
+
+
+def test_distances_of_a_category_take_every_painting_and_every_truth_once(model, data, clip, whole, tmp_path, monkeypatch) -> None:
+    shutil.copytree(whole.folder, tmp_path / "again")
+    counted = []
+
+    def counting(painted, truths, networks):
+        counted.append((len({one.tobytes() for one in painted}), len(painted), len(truths)))
+        return {}, {}
+
+    monkeypatch.setattr("analogist.experiments.evaluation.distances", counting)
+    evaluate(data, tmp_path / "again", model=model, config=QUICK, tasks=TASKS, images=2, clip=clip, progress=False)
+    assert counted == [(8, 8, 4)]  # two tasks of two files and two images, in one category
 
 
 def test_an_evaluation_goes_on_and_takes_finished_shards(model, data, clip, whole, tmp_path) -> None:

@@ -15,7 +15,7 @@ from analogist.experiments.inputs import lab_inputs
 from analogist.experiments.jobs import make_groups
 from analogist.experiments.levels import StudyError, steps_level
 from analogist.experiments.space import Space
-from analogist.experiments.study import Study
+from analogist.experiments.study import Hypothesis, Study
 from analogist.models.control import SAC
 from analogist.models.placement import NEGATIVE, TEXT, Placement
 from tests.experiments_small import BASE, SIZE, alone, load_model, one_input, plan_of, study
@@ -143,6 +143,12 @@ def test_a_study_file_round_trips_and_refuses_unknown_fields() -> None:
         Study.from_json({"name": "x", "seed": 3})
 
 
+def test_a_hypothesis_about_a_factor_that_is_not_varied_is_an_error_before_the_run() -> None:
+    claim = Hypothesis("text helps", "mse", {"txt": "off"}, "higher")
+    with pytest.raises(StudyError, match=r"hypothesis 'text helps': factors \['txt'\] are not among the study's: sac, text"):
+        study(factors={"text": ["on", "off"], "sac": ["on", "off"]}, hypotheses=(claim,))
+
+
 def test_content_keys_differ_in_everything_that_decides_a_picture_and_in_nothing_else(model) -> None:
     def key(**fields) -> str:
         return plan_of(model, **fields).jobs[0].key
@@ -179,6 +185,14 @@ def test_groups_are_fixed_by_the_study_and_hold_one_mould_each(model) -> None:
     assert sorted(job.key for job in first.jobs) == sorted({row.key for row in first.rows})
 
 
+@pytest.mark.parametrize(("factor", "levels"), [("steps", [4, 5]), ("strength", [0.8, 0.6]), ("guidance", [3.0, 1])])
+def test_runs_of_other_schedules_or_without_guidance_never_share_a_batch(factor, levels, model) -> None:
+    plan = plan_of(model, factors={factor: levels}, seeds=(1, 2), group=8)
+    (one, other) = ({getattr(job.config.sampling, factor) for job in group.jobs} for group in plan.groups)
+    assert [one, other] == [{levels[0]}, {levels[1]}]
+    assert len(plan_of(model, factors={"guidance": [3.0, 5.0]}, group=8).groups) == 1
+
+
 # One of everything that can differ within a batch.
 MIXED = [
     {"sac.layers": "none"}, {"sac.layers": "encoder"}, {"sac.steps": "1-2"}, {"sac.steps": "2"}, {"cam.steps": "0"},
@@ -198,9 +212,10 @@ def test_jobs_in_a_batch_equal_the_same_jobs_alone(model) -> None:
     assert min(relative(a[None], b[None]) for i, a in enumerate(sampled.latents) for b in sampled.latents[:i]) > 10 * TOLERANCE
 
 
-def test_seeds_and_inputs_in_a_batch_keep_their_own_start(model) -> None:
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_seeds_and_inputs_in_a_batch_keep_their_own_start_and_noise(model, eta) -> None:
     inputs = (one_input("x"), one_input("y", shift=90))
-    plan = plan_of(model, inputs=inputs, seeds=(1, 2), group=8, batch=4)
+    plan = plan_of(model, inputs=inputs, seeds=(1, 2), group=8, batch=4, base=BASE.replace(eta=eta))
     (group,) = plan.groups
     assert len(group.jobs) == 4
     for job, latents in zip(group.jobs, Engine(model).sample(group).latents, strict=True):

@@ -94,6 +94,11 @@ class Study:
                 raise StudyError(f"{name} {value!r}: a whole number from 1 up is allowed")
         for name in (*self.factors, *itertools.chain.from_iterable(self.runs)):
             factors.check_factor(name)
+        varied = {*self.factors, *itertools.chain.from_iterable(self.runs)}
+        for one in self.hypotheses:
+            unknown = sorted({*one.variant, *one.against} - varied)
+            if unknown:
+                raise StudyError(f"hypothesis {one.claim!r}: factors {unknown} are not among the study's: {', '.join(sorted(varied))}")
         self.effective_seeds()
 
     def effective_seeds(self) -> list[int]:
