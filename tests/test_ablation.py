@@ -8,15 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from analogist.cli.main import main
 from analogist.experiments.ablation import Local, ablate, prepare
 from analogist.experiments.jobs import Group
 from analogist.experiments.merge import merge
 from analogist.experiments.metrics import METRICS, Measurer
+from analogist.experiments.outputs import effect_lines, write_sheet
+from analogist.experiments.plots import plot_effects
 from analogist.experiments.ready import READY
-from analogist.experiments.sheet import contact_sheet
+from analogist.experiments.sheet import broken_lines, contact_sheet
+from analogist.experiments.statistics import Effect
 from analogist.experiments.store import Done, Store, read_entries
 from analogist.experiments.study import Hypothesis
 from analogist.experiments.table import CHANGE, read_table
@@ -249,6 +252,67 @@ def test_the_sheet_shrinks_then_drops_rows_and_says_so() -> None:
     assert note == "" and sheet.getpixel((sheet.width - 10, sheet.height - 10)) == (255, 0, 0)
     sheet, note = contact_sheet([str(i) for i in range(50)], ["c"] * 20, picture, side=64, max_pixels=400_000)
     assert sheet.width * sheet.height <= 400_000 and "pictures shown at 32 px of 64" in note and "rows left out" in note
+
+
+def test_captions_break_between_words_and_within_one_only_where_it_is_too_long() -> None:
+    font = ImageFont.load_default(13)
+    assert broken_lines("sketch-0 seed 42", 64, font) == ["sketch-0", "seed 42"]
+    lines = broken_lines("averyverylongnameofaninput seed 42", 64, font, most=9)
+    assert "".join(lines[:-1]) == "averyverylongnameofaninput" and lines[-1] == "seed 42"
+    assert all(font.getlength(line) <= 64 for line in lines)
+    assert broken_lines("one two three four five six", 40, font, most=2)[-1].endswith("…")
+    assert broken_lines("", 40, font) == [""]
+
+
+def test_the_sheet_shows_what_was_given_and_the_truth_above_what_was_painted(whole, tmp_path, monkeypatch) -> None:
+    shutil.copytree(whole.folder, tmp_path / "copy")
+    drawn = {}
+
+    def drawing(rows, columns, picture, *, side):
+        drawn.update(rows=rows, columns=columns, pictures=[[picture(r, c) for c in range(len(columns))] for r in range(len(rows))])
+        return contact_sheet(rows, columns, picture, side=side)
+
+    monkeypatch.setattr("analogist.experiments.outputs.contact_sheet", drawing)
+    with Store(tmp_path / "copy") as store:
+        write_sheet(whole.plan, store)
+    assert drawn["rows"] == ["A", "A'", "B", "true B'", "reference: sac on, text on", "text off", "sac off", "sac off, text off"]
+    assert drawn["columns"] == ["x seed 1", "y seed 1"]
+    for c, one in enumerate(whole.plan.study.inputs):
+        cells = one.grid.cells(without_border=True)
+        for r, expected in enumerate([cells["A"], cells["A'"], cells["B"], one.truth]):
+            assert drawn["pictures"][r][c].tobytes() == expected.tobytes()
+        by_levels = {(row["input"], row["sac"], row["text"]): row["picture"] for row in whole.rows}
+        painted = read_picture(whole.folder / by_levels[one.name, "off", "on"])
+        assert drawn["pictures"][6][c].tobytes() == painted.tobytes()
+
+
+def test_plots_have_numbers_in_their_order_and_name_what_each_level_is_compared_with(tmp_path, monkeypatch) -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    shown = []
+
+    def saved(drawn, *_, **__):
+        (axes,) = drawn.axes
+        shown.append(([label.get_text() for label in axes.get_yticklabels()], axes.get_title()))
+
+    monkeypatch.setattr(figure, "savefig", saved)
+    found = [
+        Effect("mse", factor, level, against, mean, mean - 1, mean + 1, 0.5, 2, 2, 0.0)
+        for factor, level, against, mean in [("sac.scale", "2.5", "1.0", 9.0), ("cam", "off", "on", 5.0), ("sac.scale", "0.5", "1.0", 1.0)]
+    ]
+    plot_effects(found, {"sac.scale": ["1.0", "2.5", "0.5"], "cam": ["on", "off"]}, tmp_path)
+    assert shown == [
+        (["sac.scale 0.5 (not 1.0)", "sac.scale 2.5 (not 1.0)", "cam off (not on)"],
+         "mean squared error to the truth, levels 0..1; lower is better")
+    ]  # fmt: skip
+
+
+def test_the_report_names_the_reference_and_says_where_no_difference_could_be_told_from_chance(whole) -> None:
+    assert "Levels: sac on, text on." in whole.report
+    # two inputs: the smallest p is 2 / 2**2, twice over two comparisons
+    assert whole.report.count("With 2 independent inputs or seeds and 2 comparisons no p can fall below 1:") == 5
+    many = [Effect("mse", "f", str(k), "0", 1.0, 0.5, 1.5, 0.1, 8, units, 0.0, 0.2) for k, units in enumerate([8, 7])]
+    assert "no p can fall below" not in "".join(effect_lines("mse", many))  # 2 * 2 / 2**8
+    assert "no p can fall below 0.062" in "".join(effect_lines("mse", many[1:] * 4))
 
 
 def study_file(folder: Path) -> Path:

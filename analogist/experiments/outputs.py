@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from analogist.experiments.effects import Verdict, effects, verdicts
+from analogist.experiments.effects import ALPHA, Verdict, effects, verdicts
 from analogist.experiments.jobs import Plan
-from analogist.experiments.metrics import METRICS, Measurer
+from analogist.experiments.metrics import METRICS, Measurer, Painted
 from analogist.experiments.sheet import contact_sheet
 from analogist.experiments.statistics import Effect
 from analogist.experiments.store import Store
+from analogist.experiments.study import Variant
 from analogist.experiments.table import CHANGE
 from analogist.files import atomic_write
 from analogist.pictures import save_png
@@ -36,7 +37,8 @@ def write_outputs(plan: Plan, store: Store, rows: Sequence[dict], measurer: Meas
     elif found:
         from analogist.experiments.plots import plot_effects
 
-        plot_effects(found, store.folder / "plots")
+        levels = {factor: list(dict.fromkeys(variant.levels[factor] for variant in plan.variants)) for factor in factors}
+        plot_effects(found, levels, store.folder / "plots")
     tested = verdicts(rows, factors, plan.study.hypotheses)
     text = report(plan, rows, found, tested, notes)
     atomic_write(store.folder / "report.md", text.encode())
@@ -44,32 +46,43 @@ def write_outputs(plan: Plan, store: Store, rows: Sequence[dict], measurer: Meas
 
 
 def write_sheet(plan: Plan, store: Store) -> str:
-    """Writes sheet.png, variants by (input, seed); returns a note on what is smaller or missing, "" if nothing is."""
+    """Writes sheet.png, A, A', B and the true B' above the variants, by (input, seed); returns a note on what is smaller or missing."""
     by_cell = {(row.variant.name, row.input, row.seed): row.key for row in plan.rows}
     columns = list(dict.fromkeys((row.input, row.seed) for row in plan.rows))
     variants = list(dict.fromkeys(row.variant.name for row in plan.rows))
     inputs = plan.study.inputs
-
-    def picture(r: int, c: int) -> Image.Image | None:
-        entry = store.entries.get(by_cell.get((variants[r], *columns[c]), ""))
-        return None if entry is None or entry.failed else store.picture(entry)
-
     first = next((entry for row in plan.rows if (entry := store.entries.get(row.key)) and not entry.failed), None)
     if first is None:
         return "no contact sheet: there is no picture"
-    captions = [f"{inputs[i].name} {seed}" for i, seed in columns]
-    rows = [_row_caption(name, plan) for name in variants]
-    sheet, note = contact_sheet(rows, captions, picture, side=store.picture(first).height)
+    painted = store.picture(first)
+    given = {job.input: Painted(painted, job.grid, job.truth) for job in plan.jobs}
+    heads = ["A", "A'", "B", *(["true B'"] if any(one.truth is not None for one in given.values()) else [])]
+
+    def picture(r: int, c: int) -> Image.Image | None:
+        if r < len(heads):
+            one = given[columns[c][0]]
+            return one.truth if heads[r] == "true B'" else one.cells()[heads[r]]
+        entry = store.entries.get(by_cell.get((variants[r - len(heads)], *columns[c]), ""))
+        return None if entry is None or entry.failed else store.picture(entry)
+
+    captions = [f"{inputs[i].name} seed {seed}" for i, seed in columns]
+    rows = [*heads, *(_row_caption(name, plan) for name in variants)]
+    sheet, note = contact_sheet(rows, captions, picture, side=painted.height)
     save_png(sheet, store.folder / "sheet.png")
     return f"contact sheet: {note}" if note else ""
 
 
 def _row_caption(name: str, plan: Plan) -> str:
-    """Only the levels that differ from the reference's, the reference itself marked."""
+    """Only the levels that differ from the reference's; of the reference itself all."""
     variant = next(one for one in plan.variants if one.name == name)
     reference = next((one for one in plan.variants if one.reference), variant)
     changed = [f"{factor} {level}" for factor, level in variant.levels.items() if level != reference.levels[factor]]
-    return ", ".join(changed) if changed else "reference"
+    return ", ".join(changed) if changed else f"reference: {named(reference)}"
+
+
+def named(variant: Variant) -> str:
+    """All levels of a variant in words."""
+    return ", ".join(f"{factor} {level}" for factor, level in variant.levels.items()) or "the base settings"
 
 
 def write_effects(found: Sequence[Effect], store: Store) -> None:
@@ -100,7 +113,7 @@ def report(plan: Plan, rows: Sequence[dict], found: Sequence[Effect], tested: Se
         "",
     ]
     lines += verdict_lines(tested)
-    lines += reference_lines(rows, found)
+    lines += reference_lines(rows, plan)
     for metric in dict.fromkeys(one.metric for one in found):
         lines += effect_lines(metric, [one for one in found if one.metric == metric])
     missing = [f"- {text}" for text in (*not_measured(rows), *notes)]
@@ -146,10 +159,11 @@ def verdict_lines(tested: Sequence[Verdict]) -> list[str]:
     return [*lines, ""]
 
 
-def reference_lines(rows: Sequence[dict], found: Sequence[Effect]) -> list[str]:
-    """Mean of each metric over the reference's runs."""
+def reference_lines(rows: Sequence[dict], plan: Plan) -> list[str]:
+    """The reference's levels, and the mean of each metric over its runs."""
+    levels = next((named(variant) for variant in plan.variants if variant.reference), "")
     chosen = [row for row in rows if row["reference"] and row["value"] is not None and row["metric"] != CHANGE]
-    lines = ["## The reference", "", "| metric | mean | runs | what it is |", "|---|---|---|---|"]
+    lines = ["## The reference", "", f"Levels: {levels}.", "", "| metric | mean | runs | what it is |", "|---|---|---|---|"]
     for metric in dict.fromkeys(row["metric"] for row in chosen):
         values = [row["value"] for row in chosen if row["metric"] == metric]
         lines.append(f"| {metric} | {np.mean(values):.4g} | {len(values)} | {METRICS[metric].text} |")
@@ -162,6 +176,7 @@ def effect_lines(metric: str, found: Sequence[Effect]) -> list[str]:
     meaning = f"{better} is better" if better else "neither direction is better"
     text = METRICS[metric].text if metric in METRICS else "mean absolute difference to the reference's picture, levels 0..1"
     lines = [f"## {metric}", "", f"{text}; {meaning}.", ""]
+    lines += _resolution(found)
     lines += ["| factor | level | against | difference | 95 % interval | p, corrected | pairs |", "|---|---|---|---|---|---|---|"]
     for one in found[:SHOWN]:
         numbers = f"{one.mean:+.4g} | {_interval(one)} | {_p(one.p_corrected)} | {one.pairs}"
@@ -169,6 +184,19 @@ def effect_lines(metric: str, found: Sequence[Effect]) -> list[str]:
     if len(found) > SHOWN:
         lines += ["", f"{len(found) - SHOWN} smaller effects are in effects.csv."]
     return [*lines, ""]
+
+
+def _resolution(found: Sequence[Effect]) -> list[str]:
+    """Says where so few units are compared that no difference could come out as sure after the correction."""
+    tested = [one for one in found if one.p is not None]
+    least = min((len(tested) * 2.0 ** (1 - one.units) for one in tested), default=0.0)
+    if least < ALPHA:
+        return []
+    units = max(one.units for one in tested)
+    return [
+        f"With {units} independent inputs or seeds and {len(tested)} comparisons no p can fall below {min(1.0, least):.2g}: "
+        "this table cannot tell a difference from chance; more inputs would.", "",
+    ]  # fmt: skip
 
 
 def _interval(one: Effect) -> str:

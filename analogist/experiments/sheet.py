@@ -1,11 +1,14 @@
 """A contact sheet: rows are variants, columns inputs and seeds, with captions on both axes and a cap on its size."""
 
+import math
+import re
 from collections.abc import Callable, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
 MAX_PIXELS = 40_000_000
 SMALLEST, GAP, TEXT = 32, 4, 13
+LINE, WIDEST = TEXT + 3, 230  # of row captions, in pixels
 INK, PAPER, EMPTY = (20, 20, 20), (255, 255, 255), (225, 225, 225)
 
 
@@ -19,7 +22,7 @@ def contact_sheet(
     Single pictures stay in their own files whatever the sheet shows.
     """
     font = ImageFont.load_default(TEXT)
-    left = GAP * 2 + max((int(font.getlength(text)) for text in map(_short, rows)), default=0)
+    left = GAP * 2 + max((math.ceil(font.getlength(line)) for text in rows for line in broken_lines(text, WIDEST, font)), default=0)
     shown, notes, asked = len(rows), [], side
 
     def size(side: int, shown: int) -> tuple[int, int]:
@@ -37,11 +40,13 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     top = _top(columns, side, font)
     for c, text in enumerate(columns):
-        for line, part in enumerate(_lines(text, side, font)):
-            draw.text((left + c * (side + GAP), GAP + line * (TEXT + 3)), part, fill=INK, font=font)
+        for line, part in enumerate(broken_lines(text, side, font)):
+            draw.text((left + c * (side + GAP), GAP + line * LINE), part, fill=INK, font=font)
     for r in range(shown):
         y = top + r * (side + GAP)
-        draw.text((GAP, y + side // 2 - TEXT // 2), _short(rows[r]), fill=INK, font=font)
+        lines = broken_lines(rows[r], WIDEST, font, most=max(1, side // LINE))
+        for line, part in enumerate(lines):
+            draw.text((GAP, y + (side - LINE * len(lines)) // 2 + line * LINE), part, fill=INK, font=font)
         for c in range(len(columns)):
             at, one = (left + c * (side + GAP), y), picture(r, c)
             if one is None:
@@ -55,20 +60,21 @@ def _area(size: tuple[int, int]) -> int:
     return size[0] * size[1]
 
 
-def _short(text: str, most: int = 48) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _lines(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
-    """The caption broken into lines of the picture's width."""
+def broken_lines(text: str, width: int, font: ImageFont.FreeTypeFont, most: int = 4) -> list[str]:
+    """The caption broken between words into lines of a width in pixels; within a word only where it is longer than a line."""
     lines, line = [], ""
-    for letter in text:
-        if font.getlength(line + letter) > width and line:
+    for word in re.findall(r"\S+", text):
+        if line and font.getlength(f"{line} {word}") > width:
             lines.append(line)
             line = ""
-        line += letter
-    return [*lines, line][:4]
+        line = f"{line} {word}" if line else word
+        while font.getlength(line) > width and len(line) > 1:
+            fits = max(1, next(n for n in range(len(line) - 1, -1, -1) if n == 0 or font.getlength(line[:n]) <= width))
+            lines.append(line[:fits])
+            line = line[fits:]
+    lines.append(line)
+    return lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1][:-1] + "…"]
 
 
 def _top(columns: Sequence[str], side: int, font: ImageFont.FreeTypeFont) -> int:
-    return GAP * 2 + max((len(_lines(text, side, font)) for text in columns), default=1) * (TEXT + 3)
+    return GAP * 2 + max((len(broken_lines(text, side, font)) for text in columns), default=1) * LINE

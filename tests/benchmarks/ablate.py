@@ -1,11 +1,11 @@
 """Jobs a minute: sixteen placements of SAC on one input, one by one from the command line, in a warm loop, and by `ablate`.
 
-    python -m tests.benchmarks.ablate [--checkpoint PATH] [--steps N] [--threads N] [--jobs N] [--batch N] [--full-size]
+    python -m tests.benchmarks.ablate [--checkpoint PATH] [--size N] [--steps N] [--threads N] [--jobs N] [--batch N] [--full-size]
 
-`command`: `analogist run` once a placement, a process each (three are measured). `loop`: one process, the model loaded and
+`command`: `analogist run` once a placement, a process each (--commands are measured). `loop`: one process, the model loaded and
 warm, `model(...)` a placement. `ablate`: the same placements as a study, the model loaded and warm; table and pictures are
-written, sheet and report not. To reach: 1.5 times the loop. --full-size: random weights of Stable Diffusion 1.5's geometry,
-in memory (4 GB), at 256 px; give few --steps; without the command line.
+written, sheet and report not. To reach: 1.5 times the loop. For a full-size checkpoint give --size 256 and few --steps.
+--full-size: random weights of Stable Diffusion 1.5's geometry, in memory (4 GB), at 256 px; without the command line.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def by_ablate(model: Analogist, study: Study) -> float:
         return 60 * len(outcome.plan.jobs) / seconds
 
 
-def by_command(one: Input, steps: int, checkpoint: str | None, measured: int = 3) -> float:
+def by_command(one: Input, steps: int, checkpoint: str | None, measured: int) -> float:
     """Jobs a minute of `analogist run`, a process a placement."""
     with tempfile.TemporaryDirectory() as folder:
         grid = Path(folder) / "grid.png"
@@ -81,7 +81,8 @@ def by_command(one: Input, steps: int, checkpoint: str | None, measured: int = 3
         started = time.perf_counter()
         for (layer,) in PLACEMENTS[:measured]:
             command = [sys.executable, "-m", "analogist", "run", "--grid", str(grid), "--prompt", one.prompt, "--quiet"]
-            command += ["--sac-layers", str(layer), "--steps", str(steps), "--device", "cpu", "--out", f"{folder}/out{layer}"]
+            command += ["--sac-layers", str(layer), "--steps", str(steps), "--device", "cpu", "--dtype", "float32"]
+            command += ["--size", str(one.grid.size[0]), "--out", f"{folder}/out{layer}"]
             command += ["--checkpoint", checkpoint] if checkpoint else []
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         return 60 * measured / (time.perf_counter() - started)
@@ -91,7 +92,9 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint")
+    parser.add_argument("--size", type=int, help="of the grid in pixels (default: the checkpoint's own)")
     parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--commands", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=16)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
@@ -102,18 +105,21 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UntrainedWarning)
         model = full_size() if args.full_size else Analogist.from_checkpoint(args.checkpoint, device="cpu", dtype="float32")
+    model.size = args.size or model.size
     one = lab_inputs(["recolour"], count=1, size=model.size)[0]
     study = study_of(model, one, args.jobs, args.steps, args.batch)
-    setup = f"{args.steps} steps, {model.size} px, {args.threads} threads, batch {args.batch}, torch {torch.__version__}"
-    print(f"{args.jobs} placements, {setup}")
+    steps = f"{args.steps} steps ({study.base.sampling.executed} executed)"
+    setup = f"{model.size} px, {args.threads} threads, batch {args.batch}, torch {torch.__version__}"
+    print(f"{args.jobs} placements, {steps}, {setup}")
     by_ablate(model, study_of(model, one, 2, 2, 2))  # warm, as the loop is: imports and kernels
     loops, ablates = [], []
     for _ in range(args.rounds):  # taking turns, since other work on the machine comes and goes
         loops.append(loop(model, study, one))
         ablates.append(by_ablate(model, study))
         print(f"loop {loops[-1]:.2f}, ablate {ablates[-1]:.2f} jobs a minute, {ablates[-1] / loops[-1]:.2f} times", flush=True)
-    if not args.full_size:
-        print(f"command {by_command(one, args.steps, args.checkpoint):.2f} jobs a minute")
+    if args.commands and not args.full_size:
+        del model  # so that a full-size checkpoint is in memory once
+        print(f"command {by_command(one, args.steps, args.checkpoint, args.commands):.2f} jobs a minute")
     print(f"best: loop {max(loops):.2f}, ablate {max(ablates):.2f} jobs a minute, {max(ablates) / max(loops):.2f} times")
 
 
