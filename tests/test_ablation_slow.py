@@ -48,16 +48,18 @@ def test_a_study_killed_ten_times_ends_with_the_table_of_the_uninterrupted_one(t
     study = study_file(tmp_path)
     whole = start(study, tmp_path / "whole")
     assert whole.wait(300) == 0, whole.stderr.read()
+    written = sorted(path.stat().st_mtime for path in (tmp_path / "whole" / "groups").glob("*.json"))
+    a_group = (written[-1] - written[0]) / (len(written) - 1)  # seconds, on this machine
     out, chance, kills, found = tmp_path / "killed", random.Random(7), 0, []
     for _ in range(10):
         process = start(study, out)
         before = committed(out)
-        # somewhere between loading and the first commit, or just after it: at most one group is finished each time
-        until = before + chance.choice((0, 1, 1))
+        # somewhere while it loads, or within a group after its first commit: so little each time that ten kills find work left
+        until = before + chance.choice((0, 0, 1))
         deadline = time.monotonic() + 120
         while process.poll() is None and committed(out) < until and time.monotonic() < deadline:
             time.sleep(0.02)
-        time.sleep(chance.uniform(0, 1.0))
+        time.sleep(chance.uniform(0, 2.0 if until == before else a_group))
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
