@@ -161,6 +161,12 @@ def test_seeds_of_one_input_are_no_independent_inputs() -> None:
     assert bootstrap({"x": [1.0]}) is None and sign_flip({"x": [1.0]}) is None
 
 
+def test_an_input_with_more_runs_weighs_more_but_no_mean_leaves_the_values() -> None:
+    """Two inputs, drawn with replacement: a a, a b, b a or b b, so the interval's ends are the inputs' own means."""
+    assert bootstrap({"a": [0.0], "b": [1.0, 1.0, 1.0]}) == (0.0, 1.0)
+    assert bootstrap({"a": [0.0], "b": [1.0, 1.0, 1.0]}, level=0.2) == (0.75, 0.75)  # half of the draws: one of each
+
+
 def test_sign_flip_counts_every_flip() -> None:
     values = [0.5, 1.0, -0.25, 2.0, 0.75]
     flips = [abs(sum(s * v for s, v in zip(signs, values, strict=True))) for signs in itertools.product((1, -1), repeat=5)]
