@@ -180,6 +180,24 @@ def test_muons_update_is_about_orthogonal(shape: tuple[int, int]) -> None:
     assert cosine > 0.97
 
 
+def test_steps_shared_out_over_threads_give_the_same_bits() -> None:
+    results = []
+    for workers in (1, 3):
+        torch.manual_seed(0)
+        sizes = (12, 12, 12, 12, 12, 12, 20, 20, 7)  # more layers of one shape than are turned together, and single ones
+        network = torch.nn.Sequential(*(torch.nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)))
+        team, optimiser = Workers(network, workers, torch.float32), Optimiser(dict(network.named_parameters()), "muon", 0.1)
+        before = [p.detach().clone() for p in network.parameters()]
+        for number in range(1, 4):
+            network.zero_grad()
+            network(torch.randn(5, 12)).square().mean().backward()
+            optimiser.step(0.1, number, team.each)
+        team.close()
+        assert not any(torch.equal(p, b) for p, b in zip(network.parameters(), before, strict=True))
+        results.append([p.detach() for p in network.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 def test_an_unknown_optimiser_is_an_error() -> None:
     with pytest.raises(ValueError, match="adamw, muon"):
         Optimiser({}, "sgd", 0.0)

@@ -109,7 +109,7 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
             norm = nn.utils.clip_grad_norm_(network.parameters(), o.clip)
             if not torch.isfinite(norm):
                 raise TrainingError(f"step {step}: the gradient is not finite; start from the last state with a lower learning rate")
-            optimiser.step(rate, step + 1)
+            optimiser.step(rate, step + 1, team.each)
             network.zero_grad(set_to_none=True)
             weight = 1 - min(o.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(list(ema.values()), [p.detach() for p in names.values()], weight)

@@ -4,11 +4,14 @@ Source: Loshchilov & Hutter 2019 (AdamW); Jordan et al. 2024 (Muon: momentum, ma
 with the scaling of Liu et al. 2025 (0.2 sqrt(longer side)), under which both take the same learning rate.
 """
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor, nn
 
 KINDS = ("adamw", "muon")
 _BETAS, _EPS, _MOMENTUM = (0.9, 0.99), 1e-8, 0.95
+_STACK = 4  # matrices of one shape that are turned together: enough to share the overhead, few enough to share out
 _EDGES = ("embedding", "conv_in", "conv_out")  # in and out of the network: not rotations of hidden features
 
 
@@ -42,7 +45,8 @@ class Optimiser:
         shapes: dict[tuple[int, int], list[str]] = {}
         for name in self.rotated:
             shapes.setdefault(tuple(parameters[name].flatten(1).shape), []).append(name)
-        self.shapes = shapes
+        stacks = [names[i : i + _STACK] for names in shapes.values() for i in range(0, len(names), _STACK)]
+        self.stacks = sorted(stacks, key=lambda names: -sum(parameters[n].numel() for n in names))  # the long ones first
 
     def restore(self, first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
         """Take over saved state, on the parameters' device."""
@@ -51,13 +55,16 @@ class Optimiser:
                 mine[name].copy_(saved[name])
 
     @torch.no_grad()
-    def step(self, rate: float, number: int) -> None:
-        """One step with the parameters' gradients. rate: learning rate; number: of this step, from 1."""
+    def step(self, rate: float, number: int, each: Callable[[Callable, Iterable], Iterable] = map) -> None:
+        """One step with the parameters' gradients. rate: learning rate; number: of this step, from 1.
+
+        each: map, or one that shares its items out over threads; the result is the same.
+        """
         decayed = [p for p in self.parameters.values() if p.ndim > 1]
         torch._foreach_mul_(decayed, 1 - rate * self.weight_decay)
         self._adam(rate, number)
-        for names in self.shapes.values():
-            self._muon(names, rate)
+        for _ in each(lambda names: self._muon(names, rate), self.stacks):
+            pass
 
     def _adam(self, rate: float, number: int) -> None:
         parameters = [self.parameters[n] for n in self.plain]
@@ -71,6 +78,7 @@ class Optimiser:
         torch._foreach_add_(spread, _EPS)
         torch._foreach_addcdiv_(parameters, first, spread, -rate / (1 - _BETAS[0] ** number))
 
+    @torch.no_grad()  # which a thread does not take over from its caller
     def _muon(self, names: list[str], rate: float) -> None:
         gradients = torch.stack([self.parameters[n].grad.flatten(1) for n in names])
         momentum = torch.stack([self.first[n].flatten(1) for n in names])

@@ -5,7 +5,7 @@ measured), two halves of the batch side by side do not. Parts are joined in a fi
 gives the same bits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
@@ -31,6 +31,10 @@ class Workers:
         """Ends the threads."""
         if self._pool is not None:
             self._pool.shutdown()
+
+    def each(self, function: Callable, items: Iterable) -> list:
+        """function of every item, in order, shared out over the threads."""
+        return list((self._pool.map if self._pool is not None else map)(function, items))
 
     def gradient(self, loss: Callable[..., Loss], batch: tuple[Tensor, ...]) -> Loss:
         """Puts the gradient of the batch's mean loss into the network's parameters; returns the loss and figures for the log.
