@@ -22,7 +22,8 @@ from analogist.experiments.sheet import broken_lines, contact_sheet
 from analogist.experiments.statistics import Effect
 from analogist.experiments.store import Done, Store, read_entries
 from analogist.experiments.study import Hypothesis
-from analogist.experiments.table import CHANGE, read_table
+from analogist.experiments.study import CHANGE
+from analogist.experiments.table import read_table
 from analogist.experiments.worker import Worker
 from analogist.pictures import read_picture, read_record
 from tests.experiments_small import BASE, CHECKPOINT, PARITY, load_model, one_input, study, without_times
@@ -225,9 +226,9 @@ def test_three_shards_merged_give_the_table_of_one_run(model, small, whole, tmp_
 def test_hypotheses_get_a_verdict_from_paired_differences(model, small, tmp_path) -> None:
     hypotheses = (
         Hypothesis("text changes the picture", CHANGE, {"text": "off"}, "higher"),
-        Hypothesis("never run", "mse", {"text": "wrong"}, "lower"),
+        Hypothesis("never measured", "mse", {"text": "off"}, "lower"),  # these inputs have no truth
     )
-    inputs = tuple(one_input(f"i{k}", shift=k * 3) for k in range(7))
+    inputs = tuple(one_input(f"i{k}", shift=k * 3, truth=False) for k in range(7))
     changes = {"hypotheses": hypotheses, "inputs": inputs, "factors": {"text": ["on", "off"]}, "base": BASE.replace(steps=2)}
     outcome = ablate(small, tmp_path, model=model, changes=changes, progress=False)
     claims = [line for line in outcome.report.splitlines() if line.startswith(("| text changes", "| never"))]

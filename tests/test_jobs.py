@@ -15,7 +15,7 @@ from analogist.experiments.inputs import lab_inputs
 from analogist.experiments.jobs import make_groups
 from analogist.experiments.levels import StudyError, steps_level
 from analogist.experiments.space import Space
-from analogist.experiments.study import Hypothesis, Study
+from analogist.experiments.study import CHANGE, Hypothesis, Study
 from analogist.models.control import SAC
 from analogist.models.placement import NEGATIVE, TEXT, Placement
 from tests.experiments_small import BASE, SIZE, alone, load_model, one_input, plan_of, study
@@ -147,6 +147,25 @@ def test_a_hypothesis_about_a_factor_that_is_not_varied_is_an_error_before_the_r
     claim = Hypothesis("text helps", "mse", {"txt": "off"}, "higher")
     with pytest.raises(StudyError, match=r"hypothesis 'text helps': factors \['txt'\] are not among the study's: sac, text"):
         study(factors={"text": ["on", "off"], "sac": ["on", "off"]}, hypotheses=(claim,))
+
+
+def test_a_hypothesis_about_a_run_that_is_not_made_is_an_error_before_the_run(space) -> None:
+    varied = {"factors": {"text": ["on", "off"], "sac": ["on", "off"]}}
+
+    def variants(*given, **fields) -> int:
+        return len(study(**varied, **fields, hypotheses=(Hypothesis("it helps", *given),)).variants(space))
+
+    assert variants("mse", {"text": "off"}, "higher", {"sac": "off"}) == 3 and variants(CHANGE, {"text": "off"}, "higher") == 3
+    with pytest.raises(StudyError, match=r"hypothesis 'it helps': text has no level 'of'; there are on, off"):
+        variants("mse", {"text": "of"}, "higher")
+    with pytest.raises(StudyError, match=r"hypothesis 'it helps': sac has no level 'no'; there are on, off"):
+        variants("mse", {"text": "off"}, "higher", {"sac": "no"})
+    both = {"text": "off", "sac": "off"}
+    with pytest.raises(StudyError, match=r"'it helps': no run has .* and all else as the reference"):
+        variants("mse", both, "higher")
+    assert variants("mse", both, "higher", design="full") == 4
+    with pytest.raises(StudyError, match=r"'it helps': metric 'mes' is not among the study's: mse, psnr, ssim, mse_to_b, change"):
+        variants("mes", both, "higher")
 
 
 def test_content_keys_differ_in_everything_that_decides_a_picture_and_in_nothing_else(model) -> None:

@@ -439,3 +439,21 @@ def test_unknown_keys_in_a_checkpoints_own_settings_are_an_error_that_names_them
     allowed = {"size": 64, "config": {}, "negative_prompt": "", "prompt_suffix": "", "trained": False}
     own.write_text(json.dumps(allowed))
     assert open_checkpoint(folder).defaults == allowed
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("size", "128", '"128"; a whole number of pixels'),
+        ("size", True, "true; a whole number of pixels"),
+        ("config", [], r"\[\]; an object"),
+        ("negative_prompt", None, "null; a string"),
+        ("prompt_suffix", 3, "3; a string"),
+        ("trained", "no", '"no"; true or false'),
+    ],
+)
+def test_a_value_of_another_kind_in_a_checkpoints_own_settings_is_an_error(tmp_path, key, value, message):
+    folder = write_folder(tmp_path, "sd15")
+    (folder / "analogist.json").write_text(json.dumps({key: value}))
+    with pytest.raises(WeightsError, match=rf"analogist\.json: {key} is {message} is allowed"):
+        open_checkpoint(folder)

@@ -18,7 +18,8 @@ FILES = {
     "text_2": "text_encoder_2/config.json",
     "scheduler": "scheduler/scheduler_config.json",
 }
-OWN_SETTINGS = {"size", "config", "negative_prompt", "prompt_suffix", "trained"}
+OWN_SETTINGS = {"size": int, "config": dict, "negative_prompt": str, "prompt_suffix": str, "trained": bool}
+_JSON_NAMES = {int: "a whole number of pixels", dict: "an object", str: "a string", bool: "true or false"}
 CLASSES = {"UNet2DConditionModel": "unet", "AutoencoderKL": "vae"}
 
 
@@ -93,11 +94,14 @@ def from_folder(folder: Path) -> Settings:
 
 
 def _own_settings(path: Path) -> dict[str, object]:
-    """The settings that travel with a checkpoint (analogist.json). Raises WeightsError for a key that nothing reads."""
+    """The settings that travel with a checkpoint (analogist.json). Raises WeightsError for a key that nothing reads, or a value of another kind."""
     settings = read_json(path)
     unknown = sorted(settings.keys() - OWN_SETTINGS)
     if unknown:
         raise WeightsError(f"{path}: unknown keys {', '.join(unknown)}; allowed are {', '.join(sorted(OWN_SETTINGS))}")
+    for key, value in settings.items():
+        if type(value) is not OWN_SETTINGS[key]:  # not isinstance: true is no whole number
+            raise WeightsError(f"{path}: {key} is {json.dumps(value)}; {_JSON_NAMES[OWN_SETTINGS[key]]} is allowed")
     return settings
 
 

@@ -15,8 +15,7 @@ from analogist.experiments.metrics import METRICS, Measurer, Painted
 from analogist.experiments.sheet import contact_sheet
 from analogist.experiments.statistics import Effect
 from analogist.experiments.store import Store
-from analogist.experiments.study import Variant
-from analogist.experiments.table import CHANGE
+from analogist.experiments.study import CHANGE, Variant
 from analogist.files import atomic_write
 from analogist.pictures import save_png
 

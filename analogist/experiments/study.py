@@ -16,6 +16,7 @@ from analogist.experiments.space import Space
 FORMAT = 1  # raised when the meaning of a field changes
 DESIGNS = ("one-factor", "full", "list")
 MAX_VARIANTS = 100_000
+CHANGE = "change"  # measured in every study: mean absolute difference to the reference's picture, levels 0..1
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ class Study:
             unknown = sorted({*one.variant, *one.against} - varied)
             if unknown:
                 raise StudyError(f"hypothesis {one.claim!r}: factors {unknown} are not among the study's: {', '.join(sorted(varied))}")
+            if one.metric not in (measured := (*self.metrics, CHANGE)):
+                raise StudyError(f"hypothesis {one.claim!r}: metric {one.metric!r} is not among the study's: {', '.join(measured)}")
         self.effective_seeds()
 
     def effective_seeds(self) -> list[int]:
@@ -159,7 +162,23 @@ class Study:
             chosen = {name: level for name, level in combination.items() if level is not BASE}
             variant = Variant(named, factors.apply(chosen, base, space), named == labels)
             out.setdefault(tuple(named.items()), variant)
-        return sorted(out.values(), key=lambda variant: not variant.reference)
+        made = sorted(out.values(), key=lambda variant: not variant.reference)
+        self._check_hypotheses(made)
+        return made
+
+    def _check_hypotheses(self, made: Sequence[Variant]) -> None:
+        """Raises StudyError where a hypothesis names a run that the study does not make, so that it could never be tested."""
+        if not made or not made[0].reference:
+            return  # verdicts then have no reference either, and say so
+        reference, runs = made[0].levels, [variant.levels for variant in made]
+        for one in self.hypotheses:
+            for chosen in (one.variant, one.against):
+                for name, level in chosen.items():
+                    levels = list(dict.fromkeys(run[name] for run in runs))
+                    if level not in levels:
+                        raise StudyError(f"hypothesis {one.claim!r}: {name} has no level {level!r}; there are {', '.join(levels)}")
+                if reference | dict(chosen) not in runs:
+                    raise StudyError(f"hypothesis {one.claim!r}: no run has {dict(chosen)} and all else as the reference, {reference}")
 
     def with_inputs(self, inputs: Sequence[Input]) -> "Study":
         """The same study on these inputs. Raises StudyError where two have one name."""

@@ -15,9 +15,9 @@ from analogist.experiments.jobs import Plan, Row
 from analogist.experiments.levels import StudyError
 from analogist.experiments.metrics import METRICS, Measurer
 from analogist.experiments.store import Entry, Store
+from analogist.experiments.study import CHANGE
 from analogist.files import atomic_write
 
-CHANGE = "change"  # mean absolute difference to the reference's picture, levels 0..1
 TIMES = ("seconds",)  # columns that differ from run to run
 _FIXED = ("study", "input", "group", "seed", "reference")
 _AFTER = (
