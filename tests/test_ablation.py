@@ -21,8 +21,7 @@ from analogist.experiments.ready import READY
 from analogist.experiments.sheet import broken_lines, contact_sheet
 from analogist.experiments.statistics import Effect
 from analogist.experiments.store import Done, Store, read_entries
-from analogist.experiments.study import Hypothesis
-from analogist.experiments.study import CHANGE
+from analogist.experiments.study import CHANGE, Hypothesis
 from analogist.experiments.table import read_table
 from analogist.experiments.worker import Worker
 from analogist.pictures import read_picture, read_record

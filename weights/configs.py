@@ -94,7 +94,7 @@ def from_folder(folder: Path) -> Settings:
 
 
 def _own_settings(path: Path) -> dict[str, object]:
-    """The settings that travel with a checkpoint (analogist.json). Raises WeightsError for a key that nothing reads, or a value of another kind."""
+    """The settings that travel with a checkpoint (analogist.json). Raises WeightsError for a key or a kind of value that nothing reads."""
     settings = read_json(path)
     unknown = sorted(settings.keys() - OWN_SETTINGS)
     if unknown:
