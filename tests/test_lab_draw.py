@@ -9,7 +9,8 @@ from PIL import Image
 from analogist import PromptGrid
 from analogist.lab import effects
 from analogist.lab.captions import caption
-from analogist.lab.families import CHANGES, Draw, collages
+from analogist.lab.draw import Draw
+from analogist.lab.families import CHANGES, collages
 from analogist.lab.grids import draw_cells, evaluation_batch, picture_side, training_batch
 from analogist.lab.measure import as_shown, cell
 from analogist.lab.scene import MASK, OBJECTS, PICTURE, Scenes, render

@@ -2,8 +2,8 @@
 
 import random
 
+from .draw import Cells
 from .effects import DARK, GREY, SEPIA
-from .families import Cells
 from .vocabulary import COLOUR_NAMES, SHAPE_NAMES, TEXTURE_NAMES
 
 _STYLES = {GREY: "grey", DARK: "dark", SEPIA: "sepia"}

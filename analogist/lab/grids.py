@@ -11,7 +11,8 @@ from torch import Tensor
 
 from . import effects
 from .captions import caption, training_caption
-from .families import Cells, Draw, analogies, collages
+from .draw import Cells, Draw
+from .families import analogies, collages
 from .scene import render
 from .split import FAMILIES, TRAINED, held_out_table
 
