@@ -20,6 +20,7 @@ from analogist.lab.split import EVALUATION_SEED, FAMILIES
 
 SEED = EVALUATION_SEED + 3_000_000
 FINEST, MIDDLE, ALL = [0, 1, 13, 14, 15], list(range(3, 11)), list(range(16))
+PARTS = [0, 1], [11, 12], [13, 14, 15]  # of the encoder and the decoder alone
 
 
 def groups(base: AnalogistConfig) -> dict[str, list[dict]]:
@@ -27,6 +28,7 @@ def groups(base: AnalogistConfig) -> dict[str, list[dict]]:
     sac = [{"sac": None}] + [
         {"sac": SAC(Placement.layers(layers), scale=scale)} for layers in (FINEST, MIDDLE, ALL) for scale in (1.0, 1.3)
     ]
+    sac += [{"sac": SAC(Placement.layers(layers), scale=1.0)} for layers in PARTS]
     return {
         "guidance": [{"guidance": g} for g in (1.0, 1.5, 2.0, 3.0, 5.0)],
         "sac": sac,
