@@ -32,14 +32,14 @@ def draw(folder: Path, to: Path) -> None:
     for axes, name, keys in ((left, "vae", ("squared", "held_out_mse")), (middle, "unet", ("loss", "eps_error"))):
         log = read_log(folder / f"{name}.jsonl")
         for key in keys:
-            found = [(entry["pictures"], entry[key]) for entry in log if key in entry]
+            found = [(entry["pictures"] / 1000, entry[key]) for entry in log if key in entry]
             axes.plot(*zip(*found, strict=True), label=key.replace("_", " "), marker="." if len(found) < 20 else None)
-        axes.set(title=f"{name}: training", xlabel="pictures", yscale="log")
+        axes.set(title=f"{name}: training", xlabel="thousand pictures", yscale="log")
         axes.legend()
     log = [entry for entry in read_log(folder / "unet.jsonl") if any(key.startswith("x0_error") for key in entry)]
     for key in (key for key in (log[0] if log else {}) if key.startswith("x0_error")):
-        right.plot([e["pictures"] for e in log], [e[key] for e in log], marker=".", label=f"t = {key.rsplit('_', 1)[1]}")
-    right.set(title="unet: error of x0 in B', held out", xlabel="pictures", yscale="log")
+        right.plot([e["pictures"] / 1000 for e in log], [e[key] for e in log], marker=".", label=f"t = {key.rsplit('_', 1)[1]}")
+    right.set(title="unet: error of x0 in B', held out", xlabel="thousand pictures", yscale="log")
     right.legend()
     replace_file(to / "curves.png", lambda path: figure.savefig(path, format="png"))
     for name in ("vae", "unet"):
