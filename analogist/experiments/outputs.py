@@ -15,7 +15,7 @@ from analogist.experiments.metrics import METRICS, Measurer, Painted
 from analogist.experiments.sheet import contact_sheet
 from analogist.experiments.statistics import Effect
 from analogist.experiments.store import Store
-from analogist.experiments.study import CHANGE, Variant
+from analogist.experiments.study import CHANGE
 from analogist.files import atomic_write
 from analogist.pictures import save_png
 
@@ -76,12 +76,7 @@ def _row_caption(name: str, plan: Plan) -> str:
     variant = next(one for one in plan.variants if one.name == name)
     reference = next((one for one in plan.variants if one.reference), variant)
     changed = [f"{factor} {level}" for factor, level in variant.levels.items() if level != reference.levels[factor]]
-    return ", ".join(changed) if changed else f"reference: {named(reference)}"
-
-
-def named(variant: Variant) -> str:
-    """All levels of a variant in words."""
-    return ", ".join(f"{factor} {level}" for factor, level in variant.levels.items()) or "the base settings"
+    return ", ".join(changed) if changed else f"reference: {reference.name}"
 
 
 def write_effects(found: Sequence[Effect], store: Store) -> None:
@@ -160,7 +155,7 @@ def verdict_lines(tested: Sequence[Verdict]) -> list[str]:
 
 def reference_lines(rows: Sequence[dict], plan: Plan) -> list[str]:
     """The reference's levels, and the mean of each metric over its runs."""
-    levels = next((named(variant) for variant in plan.variants if variant.reference), "")
+    levels = next((variant.name for variant in plan.variants if variant.reference), "")
     chosen = [row for row in rows if row["reference"] and row["value"] is not None and row["metric"] != CHANGE]
     lines = ["## The reference", "", f"Levels: {levels}.", "", "| metric | mean | runs | what it is |", "|---|---|---|---|"]
     for metric in dict.fromkeys(row["metric"] for row in chosen):

@@ -29,7 +29,7 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """The levels that differ from the reference's, for captions."""
+        """All levels in words, for captions and reports."""
         return ", ".join(f"{factor} {text}" for factor, text in self.levels.items()) or "base"
 
 
@@ -167,9 +167,10 @@ class Study:
         return made
 
     def _check_hypotheses(self, made: Sequence[Variant]) -> None:
-        """Raises StudyError where a hypothesis names a run that the study does not make, so that it could never be tested."""
-        if not made or not made[0].reference:
-            return  # verdicts then have no reference either, and say so
+        """Raises StudyError where a hypothesis names a run that the study does not make, so that it could never be tested.
+
+        made: the reference first.
+        """
         reference, runs = made[0].levels, [variant.levels for variant in made]
         for one in self.hypotheses:
             for chosen in (one.variant, one.against):
