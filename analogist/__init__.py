@@ -1,9 +1,10 @@
 """Analogist: A : A' :: B : B' with a Stable Diffusion inpainting model, every attention map open to reading and editing."""
 
-from importlib import import_module
 from pathlib import Path
 
-__version__ = "0.1.0"
+from analogist.names import keep_old_paths, load_on_use
+
+__version__ = "0.2.0"
 
 # In a source tree models/ and weights/ lie beside this folder, not inside it: let `analogist.models` find them there.
 # (analogist.tests becomes importable by this too, harmlessly.)
@@ -15,7 +16,7 @@ _PUBLIC = {
     "Analogist": "analogist.pipeline",
     "Result": "analogist.pipeline",
     "Step": "analogist.pipeline",
-    "PromptGrid": "analogist.grid",
+    "PromptGrid": "analogist.grid.prompt_grid",
     "AnalogistConfig": "analogist.config",
     "SamplingConfig": "analogist.config",
     "SAC": "analogist.models.control",
@@ -23,21 +24,12 @@ _PUBLIC = {
     "Placement": "analogist.models.control",
     "AttentionControl": "analogist.models.control",
     "Site": "analogist.models.control",
-    "Capture": "analogist.study.capture",
-    "AttentionMap": "analogist.study.maps",
-    "every": "analogist.study.capture",
+    "Capture": "analogist.attention.capture.capture",
+    "AttentionMap": "analogist.attention.capture.maps",
+    "every": "analogist.attention.capture.capture",
 }
 
 __all__ = ["__version__", *_PUBLIC]
 
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'analogist' has no attribute {name!r}")
-    value = getattr(import_module(_PUBLIC[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(_PUBLIC))
+__getattr__, __dir__ = load_on_use(__name__, _PUBLIC)
+keep_old_paths()  # of version 0.1

@@ -10,33 +10,34 @@ from PIL import Image
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from analogist import hub, weights
-from analogist.arguments import DEFAULT, Default, check_form, prepare, resolve_prompts
+from analogist import weights
+from analogist.attention.capture.capture import Capture
+from analogist.attention.edit.edits import Edits
+from analogist.attention.tap import StudyTap
+from analogist.checkpoints import hub
+from analogist.checkpoints.devices import pick_device, pick_dtype
+from analogist.checkpoints.loras import Lora, as_list, described
+from analogist.checkpoints.text_encoder import TextEncoder
+from analogist.checkpoints.text_encoder_xl import TwoTextEncoders, text_encoder_of
 from analogist.config import NEGATIVE_PROMPT, PROMPT_SUFFIX, AnalogistConfig
-from analogist.devices import pick_device, pick_dtype
-from analogist.grid import PromptGrid, check_size, to_image
-from analogist.loras import Lora, as_list, described
+from analogist.grid.pictures import Picture
+from analogist.grid.prompt_grid import PromptGrid, check_size, to_image
 from analogist.models.control import CAM, SAC
 from analogist.models.ddim import alpha_bars, ddim_times
 from analogist.models.placement import Placement
 from analogist.models.text import EncodedText, PooledText
 from analogist.models.unet import UNet, UNetConfig
 from analogist.models.vae import VAE, VAEConfig
-from analogist.pictures import Picture
-from analogist.record import make_record
-from analogist.result import Result, Step
-from analogist.sampling import Run, decode
-from analogist.seeds import check_seeds
-from analogist.study.capture import Capture
-from analogist.study.edits import Edits
-from analogist.study.tap import StudyTap
-from analogist.text import TextEncoder
-from analogist.text_xl import TwoTextEncoders, text_encoder_of
+from analogist.run.arguments import DEFAULT, Default, check_form, prepare, resolve_prompts
+from analogist.run.record import make_record
+from analogist.run.result import Result, Step
+from analogist.run.sampling import Run, decode
+from analogist.run.seeds import check_seeds
 from analogist.weights.load import Checkpoint, open_checkpoint
 from analogist.weights.lora import LoraReport, merge_lora
 
 if TYPE_CHECKING:
-    from analogist.study.known import Inversion, Known
+    from analogist.run.known_pictures import Inversion, Known
 
 
 class UntrainedWarning(UserWarning):
@@ -168,17 +169,17 @@ class Analogist:
         """Noises the grid with its true B' to time t and makes one guided UNet call, without sampling.
 
         b_prime: the true picture of B'. t: 0..999. Further arguments (capture, edit, config, ...) and what comes back:
-        `analogist.study.known.at`.
+        `analogist.run.known_pictures.at`.
         """
-        from analogist.study import known  # it builds on this file
+        from analogist.run import known_pictures
 
-        return known.at(self, grid, prompt, b_prime=b_prime, t=t, **arguments)
+        return known_pictures.at(self, grid, prompt, b_prime=b_prime, t=t, **arguments)
 
     def invert(self, grid: PromptGrid, prompt: str = "", *, b_prime: Picture, **arguments: object) -> "Inversion":
-        """DDIM inversion of the grid with its true B', and its reconstruction error. See `analogist.study.known.invert`."""
-        from analogist.study import known
+        """DDIM inversion of the grid with its true B', and its reconstruction error. See `analogist.run.known_pictures.invert`."""
+        from analogist.run import known_pictures
 
-        return known.invert(self, grid, prompt, b_prime=b_prime, **arguments)
+        return known_pictures.invert(self, grid, prompt, b_prime=b_prime, **arguments)
 
     def encode_text(self, prompt: str, negative_prompt: str = "", *, size: int | tuple[int, int] | None = None) -> EncodedText:
         """Encoded text [branch token channel]: branch 0 negative, 1 prompt. No suffix is appended.

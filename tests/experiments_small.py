@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 
 from analogist.config import AnalogistConfig, SamplingConfig
-from analogist.experiments.ablation import prepare
-from analogist.experiments.inputs import Input
-from analogist.experiments.jobs import Plan
-from analogist.experiments.study import Study
+from analogist.experiments.design.inputs import Input
+from analogist.experiments.design.study import Study
+from analogist.experiments.execute.ablation import prepare
+from analogist.experiments.execute.jobs import Plan
 from analogist.grid import PromptGrid
 from analogist.models.unet import UNetConfig
 from analogist.models.vae import VAEConfig

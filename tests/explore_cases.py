@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 
 from analogist import Analogist, PromptGrid
+from analogist.attention.capture.maps import AttentionMap
+from analogist.attention.select.run_shape import RunShape
 from analogist.config import AnalogistConfig
 from analogist.explore.detail import LADDER, first_fitting
-from analogist.explore.plan import BEFORE, DTYPE, MAX_BYTES, SLACK, captures, values, wanted
+from analogist.explore.page_plan import BEFORE, DTYPE, MAX_BYTES, SLACK, captures, values, wanted
 from analogist.models.placement import Site
 from analogist.models.unet import UNet, UNetConfig
-from analogist.result import Result
-from analogist.study.maps import AttentionMap
-from analogist.study.run import RunShape
+from analogist.run.result import Result
 
 SD15 = UNetConfig()
 SD2 = UNetConfig(heads=(5, 10, 20, 20), text_width=1024)

@@ -1,12 +1,12 @@
-"""Three steps of a small UNet with a tap, for the tests of analogist/study: the latents of a step depend on the step before."""
+"""Three steps of a small UNet with a tap, for the tests of analogist/attention: the latents of a step depend on the step before."""
 
 import torch
 from torch import Tensor
 
+from analogist.attention.tap import RunShape, StudyTap
 from analogist.models.control import CAM, SAC, AttentionControl
 from analogist.models.placement import Placement
 from analogist.models.unet import UNet
-from analogist.study.tap import RunShape, StudyTap
 
 TIMES = (801, 401, 1)
 TOKENS = 7

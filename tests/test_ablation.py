@@ -11,20 +11,20 @@ import pytest
 from PIL import Image, ImageFont
 
 from analogist.cli.main import main
-from analogist.experiments.ablation import Local, ablate, prepare
-from analogist.experiments.jobs import Group
-from analogist.experiments.merge import merge
-from analogist.experiments.metrics import METRICS, Measurer
-from analogist.experiments.outputs import effect_lines, write_sheet
-from analogist.experiments.plots import plot_effects
-from analogist.experiments.ready import READY
-from analogist.experiments.sheet import broken_lines, contact_sheet
-from analogist.experiments.statistics import Effect
-from analogist.experiments.store import Done, Store, read_entries
-from analogist.experiments.study import CHANGE, Hypothesis
-from analogist.experiments.table import read_table
-from analogist.experiments.worker import Worker
-from analogist.pictures import read_picture, read_record
+from analogist.experiments.design.ready_studies import READY
+from analogist.experiments.design.study import CHANGE, Hypothesis
+from analogist.experiments.execute.ablation import Local, ablate, prepare
+from analogist.experiments.execute.jobs import Group
+from analogist.experiments.execute.merge import merge
+from analogist.experiments.execute.store import Done, Store, read_entries
+from analogist.experiments.execute.table import read_table
+from analogist.experiments.execute.worker import Worker
+from analogist.experiments.report.outputs import effect_lines, write_sheet
+from analogist.experiments.report.plots import plot_effects
+from analogist.experiments.report.sheet import broken_lines, contact_sheet
+from analogist.experiments.report.statistics import Effect
+from analogist.experiments.score.metrics import METRICS, Measurer
+from analogist.grid.pictures import read_picture, read_record
 from tests.experiments_small import BASE, CHECKPOINT, PARITY, load_model, one_input, study, without_times
 
 FACTORS = {"sac": ["on", "off"], "text": ["on", "off"]}
@@ -192,7 +192,7 @@ def test_a_run_counts_as_finished_only_after_its_picture_is_there(tmp_path, monk
     done = Done("k" * 64, Image.new("RGB", (8, 8)), {})
     with Store(tmp_path) as store:
         with monkeypatch.context() as full_disk:
-            full_disk.setattr("analogist.experiments.store.save_png", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+            full_disk.setattr("analogist.experiments.execute.store.save_png", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
             with pytest.raises(OSError, match="disk full"):
                 store.commit(group, [done], {done.key: "x"}, 1.0)
         assert store.entries == {} == read_entries(tmp_path)
@@ -272,7 +272,7 @@ def test_the_sheet_shows_what_was_given_and_the_truth_above_what_was_painted(who
         drawn.update(rows=rows, columns=columns, pictures=[[picture(r, c) for c in range(len(columns))] for r in range(len(rows))])
         return contact_sheet(rows, columns, picture, side=side)
 
-    monkeypatch.setattr("analogist.experiments.outputs.contact_sheet", drawing)
+    monkeypatch.setattr("analogist.experiments.report.outputs.contact_sheet", drawing)
     with Store(tmp_path / "copy") as store:
         write_sheet(whole.plan, store)
     assert drawn["rows"] == ["A", "A'", "B", "true B'", "reference: sac on, text on", "text off", "sac off", "sac off, text off"]

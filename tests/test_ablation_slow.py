@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from analogist.experiments.ablation import ablate, prepare
-from analogist.experiments.cluster import Loading, RayPool
+from analogist.experiments.execute.ablation import ablate, prepare
+from analogist.experiments.execute.cluster import Loading, RayPool
 from tests.experiments_small import BASE, CHECKPOINT, PARITY, load_parity, without_times
 
 pytestmark = pytest.mark.slow

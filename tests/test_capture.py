@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from analogist.attention.capture.capture import Capture, CaptureTooLarge, every, make_plan
+from analogist.attention.capture.maps import AttentionMap, MapNotFound, Maps
+from analogist.attention.capture.reduce import Function, RunningMean, TopK
+from analogist.attention.tap import StudyTap
 from analogist.models.cells import REGIONS
 from analogist.models.control import SAC
 from analogist.models.placement import Placement
-from analogist.study.capture import Capture, CaptureTooLarge, every, make_plan
-from analogist.study.maps import AttentionMap, MapNotFound, Maps
-from analogist.study.reduce import Function, RunningMean, TopK
-from analogist.study.tap import StudyTap
 from tests.small import Looking, relative, small_unet
 from tests.study_runs import TIMES, inputs, sample, shape
 
@@ -348,8 +348,8 @@ def test_a_disk_that_fills_costs_only_the_maps(tmp_path):
     """In a process of its own, whose files may not grow over 2.5 MiB."""
     script = textwrap.dedent(f"""
         import resource, warnings, torch
-        from analogist.study.capture import Capture
-        from analogist.study.maps import Maps
+        from analogist.attention.capture.capture import Capture
+        from analogist.attention.capture.maps import Maps
         from tests.small import small_unet
         from tests.study_runs import sample, shape
         unet = small_unet()

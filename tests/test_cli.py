@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analogist.cli.layers import parse_layers
 from analogist.cli.main import main
+from analogist.grid.pictures import read_record
 from analogist.models.placement import Placement
-from analogist.output import prompt_names
-from analogist.pictures import read_record
+from analogist.run.layers import parse_layers
+from analogist.run.output import prompt_names
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINT = Path(__file__).parent / "parity" / "checkpoint"

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from analogist.experiments.cluster import ATTEMPTS, Loading, RayPool, _Dispatch
-from analogist.experiments.jobs import Group
+from analogist.experiments.execute.cluster import ATTEMPTS, Loading, RayPool, _Dispatch
+from analogist.experiments.execute.jobs import Group
 from tests.experiments_small import CHECKPOINT
 
 errors = pytest.importorskip("ray").exceptions

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from analogist.cli.main import main
-from analogist.experiments.data import CATEGORIES, DataError, find_tasks, read_csv, task_inputs
-from analogist.experiments.fetch import fetch
+from analogist.experiments.evaluate.data import CATEGORIES, DataError, find_tasks, read_csv, task_inputs
+from analogist.experiments.evaluate.fetch import fetch
 
 COMMIT = "1234567890abcdef1234567890abcdef12345678"
 

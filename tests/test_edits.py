@@ -5,13 +5,13 @@ import pytest
 import torch
 from diffusers.utils.torch_utils import apply_freeu
 
+from analogist.attention.capture.capture import Capture
+from analogist.attention.edit import edits as E
+from analogist.attention.edit.bind import EditError
+from analogist.attention.tap import StudyTap
 from analogist.models.control import CAM, SAC, AttentionControl
 from analogist.models.placement import Placement
 from analogist.models.unet import UNet, UNetConfig
-from analogist.study import edits as E
-from analogist.study.bind import EditError
-from analogist.study.capture import Capture
-from analogist.study.tap import StudyTap
 from tests.small import randomise, small_unet
 from tests.study_runs import inputs, sample, shape
 

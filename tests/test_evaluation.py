@@ -9,10 +9,10 @@ import pytest
 
 from analogist.cli.main import main
 from analogist.config import AnalogistConfig, SamplingConfig
-from analogist.experiments import published
-from analogist.experiments.evaluation import evaluate, summarise
-from analogist.experiments.networks import load_network
-from analogist.experiments.table import read_table
+from analogist.experiments.evaluate import published
+from analogist.experiments.evaluate.evaluation import evaluate, summarise
+from analogist.experiments.execute.table import read_table
+from analogist.experiments.score.networks import load_network
 from tests.experiments_small import CHECKPOINT, load_model, without_times
 from tests.test_data import make_data
 from tests.test_metrics import tiny_networks
@@ -84,7 +84,7 @@ def test_published_settings_of_each_task_are_the_default(model, data, tmp_path, 
         seen.update({plan.study.inputs[job.input].group: job.config for job in plan.jobs})
         raise Stop
 
-    monkeypatch.setattr("analogist.experiments.evaluation.carry_out", planned)
+    monkeypatch.setattr("analogist.experiments.evaluate.evaluation.carry_out", planned)
     with pytest.raises(Stop):
         evaluate(data, tmp_path, model=model, progress=False)
     assert {task: (config.sampling.strength, config.sampling.guidance) for task, config in seen.items()} == {
@@ -106,7 +106,7 @@ def test_distances_of_a_category_take_every_painting_and_every_truth_once(model,
         counted.append((len({one.tobytes() for one in painted}), len(painted), len(truths)))
         return {}, {}
 
-    monkeypatch.setattr("analogist.experiments.evaluation.distances", counting)
+    monkeypatch.setattr("analogist.experiments.evaluate.evaluation.distances", counting)
     evaluate(data, tmp_path / "again", model=model, config=QUICK, tasks=TASKS, images=2, clip=clip, progress=False)
     assert counted == [(8, 8, 4)]  # two tasks of two files and two images, in one category
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from analogist.attention.capture.maps import AttentionMap
 from analogist.config import AnalogistConfig
 from analogist.explore import explore
 from analogist.explore.quantise import encode, error_bound
-from analogist.study.maps import AttentionMap
 from tests.explore_browser import LAPTOP, Browser, need_browser
 from tests.explore_cases import SMALL, fake_result, shape_of
 

@@ -7,9 +7,9 @@ import torch
 
 from analogist import Capture
 from analogist.explore import for_explorer
+from analogist.explore.coarse import Pool, Softmax, pool_factor, pool_tokens
 from analogist.explore.detail import LADDER, spread
-from analogist.explore.plan import MAX_BYTES, SLACK, values, wanted, words
-from analogist.explore.reduce import Pool, Softmax, pool_factor, pool_tokens
+from analogist.explore.page_plan import MAX_BYTES, SLACK, values, wanted, words
 from analogist.models.control import CAM, SAC, At
 from tests.explore_cases import LAB, SD2, SD15, SDXL, shape_of, sites_of, small_run
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from analogist.cli.main import main
 from analogist.weights import WeightsError, open_checkpoint
-from analogist.weights.families import guess, unet_family
+from analogist.weights.model_families import guess, unet_family
 from analogist.weights.parts import split, to_ours
 from analogist.weights.survey import survey
 from tests.checkpoints import golden, single_file, small, small_configs, write_folder, write_single

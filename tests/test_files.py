@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from analogist.files import OutputError, atomic_write, output_folder
+from analogist.disk.writing import OutputError, atomic_write, output_folder
 
 
 def test_atomic_write_writes_bytes_and_what_a_function_writes(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_the_target_is_untouched_until_the_content_is_complete(tmp_path: Path) -
 
 FULL_DISK = """
 import resource, sys
-from analogist.files import OutputError, atomic_write
+from analogist.disk.writing import OutputError, atomic_write
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
 contents = {"bytes": bytes(100_000), "function": lambda file: [file.write(bytes(1000)) for _ in range(100)]}
 try:

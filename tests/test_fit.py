@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analogist.fit import fitted, stretched_back
 from analogist.grid import GridError, PromptGrid
+from analogist.grid.fit import fitted, stretched_back
 from tests.test_grid import plain
 
 

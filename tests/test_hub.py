@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from analogist import Analogist, hub
+from analogist import Analogist
+from analogist.checkpoints import hub
+from analogist.checkpoints.hub_files import HubError, choose_files, sha256
 from analogist.cli.main import main
-from analogist.hub_files import HubError, choose_files, sha256
 from analogist.weights import WeightsError
 from analogist.weights.known import HubSource, Known, known
 from tests.servers.hub import COMMIT, Repository, hub_server, of_folder
@@ -241,7 +242,7 @@ def test_a_known_name_tries_its_mirrors_in_turn_and_checks_the_published_hash(se
     altered, good = HubSource("me/altered", sha256={UNET: "0" * 64}), HubSource("me/small", sha256=right)
     sources = (HubSource("me/gone"), HubSource("me/gated"), altered, good)
     entry = Known("tiny", "sd15-inpainting", "small", "MIT", "http://x", sources)
-    monkeypatch.setattr("analogist.hub.known", lambda: {"tiny": entry})
+    monkeypatch.setattr("analogist.checkpoints.hub.known", lambda: {"tiny": entry})
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         found = hub.find("tiny", progress=False)
@@ -250,7 +251,7 @@ def test_a_known_name_tries_its_mirrors_in_turn_and_checks_the_published_hash(se
     assert [line.split(":")[0] for line in lines] == ["me/gone", "me/gated", "me/altered"] and "not the published file" in lines[
         2
     ]
-    monkeypatch.setattr("analogist.hub.known", lambda: {"tiny": Known("tiny", "x", "x", "x", "x", sources[:2])})
+    monkeypatch.setattr("analogist.checkpoints.hub.known", lambda: {"tiny": Known("tiny", "x", "x", "x", "x", sources[:2])})
     with pytest.warns(hub.HubWarning), pytest.raises(HubError, match="none of its 2 mirrors"):
         hub.find("tiny", progress=False)
 

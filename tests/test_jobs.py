@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from analogist.config import AnalogistConfig, SamplingConfig
-from analogist.experiments.engine import Engine
-from analogist.experiments.factors import Setting, apply, expand
-from analogist.experiments.histories import Actions, Histories
-from analogist.experiments.inputs import lab_inputs
-from analogist.experiments.jobs import make_groups
-from analogist.experiments.levels import StudyError, steps_level
-from analogist.experiments.space import Space
-from analogist.experiments.study import CHANGE, Hypothesis, Study
+from analogist.experiments.design.factors import Setting, apply, expand
+from analogist.experiments.design.inputs import lab_inputs
+from analogist.experiments.design.levels import StudyError, steps_level
+from analogist.experiments.design.space import Space
+from analogist.experiments.design.study import CHANGE, Hypothesis, Study
+from analogist.experiments.execute.engine import Engine
+from analogist.experiments.execute.histories import Actions, Histories
+from analogist.experiments.execute.jobs import make_groups
 from analogist.models.control import SAC
 from analogist.models.placement import NEGATIVE, TEXT, Placement
 from tests.experiments_small import BASE, SIZE, alone, load_model, one_input, plan_of, study

@@ -10,16 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from analogist.config import AnalogistConfig, SamplingConfig
-from analogist.grid import PromptGrid, to_pixels
-from analogist.models.cells import REGIONS
-from analogist.models.control import CAM, SAC, AttentionControl
-from analogist.models.placement import Placement
-from analogist.pipeline import Analogist
-from analogist.study import known
-from analogist.study.capture import Capture
-from analogist.study.edits import scale
-from analogist.study.measures import (
+from analogist.attention.capture.capture import Capture
+from analogist.attention.edit.edits import scale
+from analogist.attention.measure.measures import (
     best_keys,
     correspondence,
     divergence,
@@ -33,6 +26,13 @@ from analogist.study.measures import (
     word_heat,
     word_heats,
 )
+from analogist.config import AnalogistConfig, SamplingConfig
+from analogist.grid import PromptGrid, to_pixels
+from analogist.models.cells import REGIONS
+from analogist.models.control import CAM, SAC, AttentionControl
+from analogist.models.placement import Placement
+from analogist.pipeline import Analogist
+from analogist.run import known_pictures as known
 from tests.study_runs import sample, shape
 
 CHECKPOINT = Path(__file__).parent / "parity" / "checkpoint"

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from analogist.experiments.distances import distances
-from analogist.experiments.metrics import METRICS, Measurer, Painted, check_metrics, direction_similarity
-from analogist.experiments.networks import NetworkError, load_network
-from analogist.experiments.statistics import bootstrap, effect, holm, sign_flip
+from analogist.experiments.report.statistics import bootstrap, effect, holm, sign_flip
+from analogist.experiments.score.distances import distances
+from analogist.experiments.score.metrics import METRICS, Measurer, Painted, check_metrics, direction_similarity
+from analogist.experiments.score.networks import NetworkError, load_network
 from analogist.grid import PromptGrid
 
 PREPROCESSING = {

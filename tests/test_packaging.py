@@ -77,7 +77,7 @@ def test_an_installation_brings_models_weights_and_data(tmp_path, editable):
     code = (
         "import analogist, analogist.models.unet, analogist.weights as weights\n"
         "from analogist.pipeline import lab_checkpoint\n"
-        "from analogist.text import MERGES_FILE\n"
+        "from analogist.checkpoints.text_encoder import MERGES_FILE\n"
         "assert lab_checkpoint().joinpath('model_index.json').is_file() and MERGES_FILE.is_file()\n"
         "from analogist import examples; print(len(examples.names()), analogist.__file__)\n"
     )

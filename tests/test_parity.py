@@ -86,7 +86,7 @@ def test_the_first_step_is_the_published_one(model):
 
 
 def test_a_generator_draws_the_published_noise(model):
-    from analogist.seeds import Randomness
+    from analogist.run.seeds import Randomness
 
     case, theirs = CASES["cases"]["defaults_256"], load_file(PARITY / "defaults_256.safetensors")
     draws = Randomness(range(2), torch.Generator().manual_seed(case["seed"])).draw(4, 32, 32)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analogist.files import OutputError
-from analogist.pictures import PictureError, read_picture, read_record, save_png
+from analogist.disk.writing import OutputError
+from analogist.grid.pictures import PictureError, read_picture, read_record, save_png
 
 # Two by three pixels, all different, so that any turn, flip or swap of channels shows.
 SMALL = np.array(

@@ -14,9 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from analogist import pictures
-from analogist.grid import PromptGrid
-from analogist.pictures import PictureError, read_picture, read_record
+from analogist.grid import PromptGrid, pictures
+from analogist.grid.pictures import PictureError, read_picture, read_record
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 17, 3), dtype=np.uint8)
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from analogist.arguments import prepare, resolve_prompts
+from analogist.checkpoints.devices import pick_device, pick_dtype
 from analogist.config import AnalogistConfig, SamplingConfig
-from analogist.devices import pick_device, pick_dtype
 from analogist.grid import PromptGrid
 from analogist.models.control import CAM, SAC
 from analogist.models.ddim import add_noise
 from analogist.models.placement import Placement
 from analogist.pipeline import Analogist
-from analogist.result import SamplingError, Step
-from analogist.seeds import Randomness
+from analogist.run.arguments import prepare, resolve_prompts
+from analogist.run.result import SamplingError, Step
+from analogist.run.seeds import Randomness
 
 CHECKPOINT = Path(__file__).parent / "parity" / "checkpoint"
 SHORT = AnalogistConfig(sampling=SamplingConfig(steps=4, strength=0.8))

@@ -44,7 +44,7 @@ def test_every_input_gets_a_prompt_of_its_own_once(listed, tmp_path, monkeypatch
         planned.update({plan.study.inputs[job.input].name: job.prompts["prompt"] for job in plan.jobs})
         raise Stop
 
-    monkeypatch.setattr("analogist.experiments.evaluation.carry_out", carry_out)
+    monkeypatch.setattr("analogist.experiments.evaluate.evaluation.carry_out", carry_out)
     with chat_server("red boat", "blue boat") as server:
         for _ in range(2):
             with pytest.raises(Stop):

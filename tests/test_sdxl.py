@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from analogist import CAM, SAC, Analogist, AnalogistConfig, Capture, Placement, PromptGrid
-from analogist.arguments import prepare, resolve_prompts
+from analogist.checkpoints.text_encoder import load_tokenizer
 from analogist.config import SamplingConfig
 from analogist.models.control import AttentionControl
 from analogist.models.text import PooledText
 from analogist.models.unet import UNet, UNetConfig
-from analogist.text import load_tokenizer
+from analogist.run.arguments import prepare, resolve_prompts
 from analogist.weights import WeightsError
 from analogist.weights.load import open_checkpoint
 from tests.small import relative
@@ -220,8 +220,8 @@ def test_one_unet_call_on_a_known_b_prime(model, grid):
 
 def test_the_size_told_to_the_unet_is_the_grids_own(model, theirs, monkeypatch):
     """A grid of another size than the checkpoint's: in the call, in a study and in a single UNet call."""
-    from analogist.experiments.engine import Engine
-    from analogist.experiments.inputs import Input
+    from analogist.experiments.design.inputs import Input
+    from analogist.experiments.execute.engine import Engine
     from tests.experiments_small import plan_of
 
     picture = torch.randint(0, 256, (96, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(9)).numpy()
@@ -240,8 +240,8 @@ def test_the_size_told_to_the_unet_is_the_grids_own(model, theirs, monkeypatch):
 
 def test_jobs_of_an_sdxl_study_keep_their_own_text(model):
     """Pooled text reaches the noise in a batch of a study too: other prompts beside each other equal each alone."""
-    from analogist.experiments.engine import Engine
-    from analogist.experiments.inputs import Input
+    from analogist.experiments.design.inputs import Input
+    from analogist.experiments.execute.engine import Engine
     from tests.experiments_small import alone, plan_of
 
     picture = torch.randint(0, 256, (80, 80, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)).numpy()

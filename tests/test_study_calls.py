@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from analogist import Analogist, Capture, PromptGrid
+from analogist.attention.capture.capture import make_plan
+from analogist.attention.edit import edits
+from analogist.attention.measure import measures
 from analogist.config import AnalogistConfig, SamplingConfig
 from analogist.models.control import CAM, SAC
 from analogist.models.placement import Placement
-from analogist.study import edits, measures
-from analogist.study.capture import make_plan
 from tests.small import small_unet
 from tests.study_runs import inputs, sample, shape
 

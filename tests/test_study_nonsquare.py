@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from analogist.attention.capture.capture import Capture
+from analogist.attention.edit import edits as E
+from analogist.attention.look import drawing as draw
+from analogist.attention.look import viz
+from analogist.attention.measure.measures import best_keys, correspondence, flow_table, reach, word_heat
 from analogist.models.cells import REGIONS
-from analogist.study import draw, viz
-from analogist.study import edits as E
-from analogist.study.capture import Capture
-from analogist.study.measures import best_keys, correspondence, flow_table, reach, word_heat
 from tests.study_runs import sample, shape
 
 GRIDS = [((16, 32), 2), ((32, 16), 2), ((24, 16), 3)]  # token rows and columns of the finest maps, rows of cells

@@ -9,7 +9,7 @@ from PIL import Image
 from analogist import Placement
 from analogist.cli.main import main
 from analogist.config import TASKS
-from analogist.tasks import task, tasks
+from analogist.run.tasks import task, tasks
 from tests.test_cli import CHECKPOINT, fails
 
 # The table of the published evaluation (authors' script) and the demos of their README: strength, guidance, first and last layer.

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from analogist.text import MERGES_FILE, PromptCutWarning, TextEncoder, load_tokenizer
+from analogist.checkpoints.text_encoder import MERGES_FILE, PromptCutWarning, TextEncoder, load_tokenizer
 from analogist.weights import WeightsError, open_checkpoint
 from tests.checkpoints import PARITY, single_file, small, small_configs, write_folder, write_parity_single
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from analogist.study.capture import Capture
-from analogist.study.edits import reweight_word
-from analogist.study.heat import word_heat, word_heats
-from analogist.study.run import RunShape
-from analogist.study.tap import StudyTap
-from analogist.study.words import branch_columns, columns_of
-from analogist.text import PromptCutWarning, TextEncoder, load_tokenizer
+from analogist.attention.capture.capture import Capture
+from analogist.attention.edit.edits import reweight_word
+from analogist.attention.measure.heat import word_heat, word_heats
+from analogist.attention.select.run_shape import RunShape
+from analogist.attention.select.word_columns import branch_columns, columns_of
+from analogist.attention.tap import StudyTap
+from analogist.checkpoints.text_encoder import PromptCutWarning, TextEncoder, load_tokenizer
 from tests.study_runs import sample
 
 PROMPT = "a snowboarding zoetropical cat, a cat on a café table 🐱"

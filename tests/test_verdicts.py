@@ -2,8 +2,8 @@
 
 import pytest
 
-from analogist.experiments.effects import effects, verdicts
-from analogist.experiments.study import Hypothesis
+from analogist.experiments.design.study import Hypothesis
+from analogist.experiments.report.level_effects import effects, verdicts
 
 NAMES = ("f", "g")
 

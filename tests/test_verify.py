@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from analogist.checkpoints.verify import verify
 from analogist.cli.main import main
-from analogist.verify import verify
 from analogist.weights import WeightsError
 from analogist.weights.known import HubSource, Known
 from tests.checkpoints import PARITY, STEMS
@@ -31,7 +31,7 @@ def change(folder, edit) -> None:
 def test_a_whole_checkpoint_passes_everything(folder, monkeypatch, capsys):
     digest = hashlib.sha256((folder / UNET).read_bytes()).hexdigest()
     entry = Known("tiny", "sd15-inpainting", "x", "x", "x", (HubSource("me/small", sha256={UNET: digest}),))
-    monkeypatch.setattr("analogist.verify.known", lambda: {"tiny": entry})
+    monkeypatch.setattr("analogist.checkpoints.verify.known", lambda: {"tiny": entry})
     found = list(verify(folder, progress=False))
     assert [check.name for check in found] == ["family", "complete", "hash", "hash", "hash", "finite", "unet call"]
     assert all(check.passed is not False for check in found)

@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image, ImageFont
 
-from analogist.study import draw, viz
-from analogist.study.capture import Capture
-from analogist.study.colours import DIVERGING, SEQUENTIAL, colourise
-from analogist.study.correspond import best_keys, correspondence
-from analogist.study.flow import FlowTable, flow_table
-from analogist.study.heat import word_heat
+from analogist.attention.capture.capture import Capture
+from analogist.attention.look import drawing as draw
+from analogist.attention.look import viz
+from analogist.attention.look.colours import DIVERGING, SEQUENTIAL, colourise
+from analogist.attention.measure.correspond import best_keys, correspondence
+from analogist.attention.measure.flow import FlowTable, flow_table
+from analogist.attention.measure.heat import word_heat
 from tests.study_runs import sample, shape
 
 NAME = "up.3.attn.0.self:probs"

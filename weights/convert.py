@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import families, outmaps
+from . import model_families as families
+from . import outmaps
 from .checkpoint import Checkpoint
 from .errors import WeightsError
 from .files import FOLDERS, STEMS

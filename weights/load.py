@@ -2,7 +2,7 @@
 
     checkpoint = open_checkpoint("sd-v1-5-inpainting.safetensors")
 
-Place in the flow: files.py -> header.py -> parts.py -> families.py and configs.py -> here -> checkpoint.Checkpoint.load_*.
+Place in the flow: files.py -> header.py -> parts.py -> model_families.py and configs.py -> here -> checkpoint.Checkpoint.load_*.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from . import configs, families, files, network_configs, parts
+from . import configs, files, network_configs, parts
+from . import model_families as families
 from .checkpoint import NAMES, Checkpoint, LoadReport, Source
 from .errors import WeightsError
-from .families import Family
 from .files import Found
+from .model_families import Family
 from .parts import Split
 from .tokens import padding_id, second_padding_id
 

@@ -5,7 +5,7 @@ Everything here is plain dicts; the tensors' own shapes always win over what a c
 
 from collections.abc import Mapping
 
-from . import families
+from . import model_families as families
 from .errors import WeightsError
 
 # Settings of a diffusers config under which its tensors mean something else than what is built here.

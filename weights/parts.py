@@ -2,7 +2,7 @@
 
 A part is found by the names inside it; whatever stands before them is its prefix, listed anywhere or not
 (`model.diffusion_model.`,
-`state_dict.first_stage_model.`, none at all ...). Place in the flow: between header.py and families.py.
+`state_dict.first_stage_model.`, none at all ...). Place in the flow: between header.py and model_families.py.
 """
 
 import re

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import configs, families, files, network_configs, parts
+from . import configs, files, network_configs, parts
+from . import model_families as families
 from .errors import WeightsError
-from .families import Family
 from .files import Found
 from .header import FLOATS, ITEM_SIZE
 from .load import open_checkpoint
+from .model_families import Family
 from .parts import Group, Mapped
 
 

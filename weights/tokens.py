@@ -4,7 +4,7 @@ from pathlib import Path
 
 from .configs import Settings, read_json
 from .errors import WeightsError
-from .families import END_TOKEN, SD15, SDXL, Family
+from .model_families import END_TOKEN, SD15, SDXL, Family
 
 
 def padding_id(settings: Settings, family: Family) -> int:

@@ -124,7 +124,7 @@ def load_model(args: argparse.Namespace):
 
 def load_networks(args: argparse.Namespace) -> dict:
     """The feature networks of the arguments."""
-    from analogist.experiments.networks import load_network
+    from analogist.experiments.score.networks import load_network
 
     return {kind: load_network(kind, getattr(args, kind)) for kind in ("clip", "dino") if getattr(args, kind) is not None}
 
@@ -138,7 +138,7 @@ def pool_from(args: argparse.Namespace):
         return None
     if on != "ray" and not on.startswith("ray:"):
         raise ValueError(f"--on {on}: allowed are here, ray, ray:ADDRESS")
-    from analogist.experiments.cluster import Loading, RayPool
+    from analogist.experiments.execute.cluster import Loading, RayPool
 
     loading = Loading(
         checkpoint=args.checkpoint, config=args.checkpoint_config, vae=args.vae, device=args.device, dtype=args.dtype,
@@ -150,7 +150,7 @@ def pool_from(args: argparse.Namespace):
 
 def changes_from(args: argparse.Namespace) -> dict:
     """Fields that flags put over a study."""
-    from analogist.experiments.metrics import check_metrics
+    from analogist.experiments.score.metrics import check_metrics
 
     changes: dict = {name: getattr(args, name) for name in ("batch", "group") if getattr(args, name) is not None}
     if args.seeds is not None:
@@ -170,8 +170,8 @@ def with_steps(args: argparse.Namespace, study, model) -> dict:
 
 def run(args: argparse.Namespace) -> int:
     """Runs a study, or says what it would take."""
-    from analogist.experiments import ready
-    from analogist.experiments.metrics import METRICS
+    from analogist.experiments.design import ready_studies as ready
+    from analogist.experiments.score.metrics import METRICS
 
     if args.study == "list":
         for name, make in ready.READY.items():
@@ -186,8 +186,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("missing --out DIR, the folder of the study")
     shard, changes, pool = shard_from(args.shard), changes_from(args), pool_from(args)
 
-    from analogist.experiments.ablation import ablate, load_study, prepare
-    from analogist.experiments.dry_run import expect
+    from analogist.experiments.execute.ablation import ablate, load_study, prepare
+    from analogist.experiments.execute.dry_run import expect
 
     model = load_model(args)
     networks = load_networks(args)

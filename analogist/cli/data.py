@@ -33,7 +33,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run_fetch(args: argparse.Namespace) -> int:
     """Fetches and checks."""
-    from analogist.experiments.fetch import describe, fetch
+    from analogist.experiments.evaluate.fetch import describe, fetch
 
     tasks = None if args.tasks is None else [name.strip() for name in args.tasks.split(",")]
     for line in describe(fetch(args.out, revision=args.revision, only=tasks, marked=args.marked)):
@@ -43,7 +43,7 @@ def run_fetch(args: argparse.Namespace) -> int:
 
 def run_check(args: argparse.Namespace) -> int:
     """Reads every picture and prompt of a folder."""
-    from analogist.experiments.data import check_grid, find_tasks
+    from analogist.experiments.evaluate.data import check_grid, find_tasks
 
     for task in find_tasks(args.folder):
         for path in (*task.grids, *task.truths):

@@ -46,8 +46,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Evaluates."""
     from analogist.config import AnalogistConfig
-    from analogist.experiments.evaluation import DEFAULT_METRICS, evaluate, read_data
-    from analogist.experiments.metrics import check_metrics
+    from analogist.experiments.evaluate.evaluation import DEFAULT_METRICS, evaluate, read_data
+    from analogist.experiments.score.metrics import check_metrics
 
     shard, pool = shard_from(args.shard), pool_from(args)
     tasks = None if args.tasks is None else [name.strip() for name in args.tasks.split(",")]

@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # --help imports neither Pillow nor torch
-    from analogist.grid import PromptGrid
+    from analogist.grid.prompt_grid import PromptGrid
 
 EXAMPLES = """examples:
   analogist grid --a photo.png --a-prime sketch.png --b other.png --out out
@@ -58,7 +58,7 @@ def size_argument(text: str) -> int | tuple[int, int]:
 
 def grid_from_arguments(args: argparse.Namespace) -> "PromptGrid":
     """The grid that the arguments describe. Raises ValueError for arguments that do not go together, PictureError, GridError."""
-    from analogist.grid import PromptGrid
+    from analogist.grid.prompt_grid import PromptGrid
 
     given = {"--a": args.a, "--a-prime": args.a_prime, "--b": args.b}
     present = [flag for flag, value in given.items() if value is not None]
@@ -80,8 +80,8 @@ def grid_from_arguments(args: argparse.Namespace) -> "PromptGrid":
 
 def run(args: argparse.Namespace) -> int:
     """Writes DIR/input.png and DIR/input_marked.png."""
-    from analogist.files import output_folder
-    from analogist.pictures import save_png
+    from analogist.disk.writing import output_folder
+    from analogist.grid.pictures import save_png
 
     grid = grid_from_arguments(args)
     folder = output_folder(args.out)

@@ -38,8 +38,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Merges."""
     from analogist.cli.ablate import changes_from, with_steps
-    from analogist.experiments.ablation import load_study
-    from analogist.experiments.merge import merge
+    from analogist.experiments.execute.ablation import load_study
+    from analogist.experiments.execute.merge import merge
 
     changes = changes_from(args)
     model = load_model(args)

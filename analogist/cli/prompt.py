@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if not prompts.first:
         raise ValueError(f"no prompt: {prompts.author.get('because', 'none was asked for')}")
     if args.out is not None:
-        from analogist.files import atomic_write
+        from analogist.disk.writing import atomic_write
 
         atomic_write(args.out, "".join(f"{prompt}\n" for prompt in prompts.candidates).encode())
     if args.json:

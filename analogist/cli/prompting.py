@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # --help imports neither Pillow nor torch
-    from analogist.grid import PromptGrid
+    from analogist.grid.prompt_grid import PromptGrid
     from analogist.prompting import Prompter, Prompts
 
 PROMPTERS = ("text", "file", "none", "openai", "local", "auto")

@@ -23,8 +23,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Reports."""
-    from analogist.experiments.evaluation_report import report_folder
-    from analogist.files import atomic_write
+    from analogist.disk.writing import atomic_write
+    from analogist.experiments.evaluate.evaluation_report import report_folder
 
     text = report_folder(args.folder)
     if args.out is None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from analogist.cli.explore import page_bytes
 from analogist.cli.grid import add_grid_arguments, grid_from_arguments
-from analogist.cli.layers import HELP as LAYERS
-from analogist.cli.layers import parse_layers
 from analogist.cli.prompting import add_prompter_arguments, prompts_from_arguments
+from analogist.run.layers import HELP as LAYERS
+from analogist.run.layers import parse_layers
 
 EXAMPLES = """examples:
   analogist run --example recolour --out out
@@ -121,12 +121,12 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(examples.names()))
         return 0
 
+    from analogist.checkpoints.loras import check_repeat, from_flag
     from analogist.config import AnalogistConfig
     from analogist.explore import PAGE, explore, for_explorer, save_maps
-    from analogist.loras import check_repeat, from_flag
-    from analogist.output import Repeat, prompt_names, save_result, write_input, write_record
     from analogist.pipeline import DEFAULT, Analogist
-    from analogist.tasks import task
+    from analogist.run.output import Repeat, prompt_names, save_result, write_input, write_record
+    from analogist.run.tasks import task
 
     page = None if args.explore is None else page_bytes(args.explore, "--explore")
     pictures = any(value is not None for value in (args.a, args.a_prime, args.b, args.grid))

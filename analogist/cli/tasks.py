@@ -23,7 +23,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table."""
-    from analogist.tasks import tasks
+    from analogist.run.tasks import tasks
 
     rows = [("task", "strength", "guidance", "layers", "size", "aligned", "for")]
     for task in tasks().values():

@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from analogist import hub
-    from analogist.tokenizer_files import tokenizer_files
+    from analogist.checkpoints import hub
+    from analogist.checkpoints.tokenizer_files import tokenizer_files
     from analogist.weights.convert import convert
     from analogist.weights.load import open_checkpoint
 

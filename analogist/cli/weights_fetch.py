@@ -42,7 +42,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def run_list(args: argparse.Namespace) -> int:
     """Prints the list, marking what is in the cache."""
-    from analogist import hub
+    from analogist.checkpoints import hub
     from analogist.weights.configs import read_json
     from analogist.weights.known import FILE, known
 
@@ -60,7 +60,7 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_fetch(args: argparse.Namespace) -> int:
     """Downloads and prints the path."""
-    from analogist import hub
+    from analogist.checkpoints import hub
 
     if hub.is_local(args.name):
         hub.sources_of(args.name)  # says what a name may be

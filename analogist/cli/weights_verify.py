@@ -27,8 +27,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Prints a line for each finding."""
-    from analogist import hub
-    from analogist.verify import verify
+    from analogist.checkpoints import hub
+    from analogist.checkpoints.verify import verify
 
     failed = False
     for check in verify(hub.find(args.path, progress=not args.quiet), config=args.config, progress=not args.quiet):

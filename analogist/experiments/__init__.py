@@ -1,1 +1,15 @@
-"""Experiments: ablations over where SAC and CAM act, the published evaluation, both as resumable jobs with one tidy table."""
+"""Experiments: ablation studies and the published evaluation, from design to report."""
+
+from typing import TYPE_CHECKING
+
+from analogist.names import load_on_use
+
+if TYPE_CHECKING:
+    from analogist.experiments.design.study import Study
+    from analogist.experiments.execute.ablation import ablate
+
+__all__ = ["Study", "ablate"]
+
+__getattr__, __dir__ = load_on_use(
+    __name__, {"Study": "analogist.experiments.design.study", "ablate": "analogist.experiments.execute.ablation"}
+)

@@ -6,7 +6,7 @@ The same ladder plans the capture (before anything runs) and the page (from size
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .reduce import pool_factor
+from .coarse import pool_factor
 
 
 @dataclass(frozen=True, kw_only=True)

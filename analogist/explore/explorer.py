@@ -4,13 +4,13 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from analogist.files import atomic_write
-from analogist.result import Result
+from analogist.disk.writing import atomic_write
+from analogist.run.result import Result
 
 from .detail import Detail
 from .pack import PageTooLarge, pack
 from .page import build, json_text, manifest, picture_entries
-from .plan import MAX_BYTES
+from .page_plan import MAX_BYTES
 from .source import Source, from_folder, from_result
 
 HEIGHT = 740  # px, in a notebook

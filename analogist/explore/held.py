@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from analogist.attention.capture.maps import AttentionMap
 from analogist.models.placement import Site
-from analogist.study.maps import AttentionMap
 
+from .coarse import SOFTMAX, pool_tokens, pooled_by
 from .detail import Detail
-from .reduce import SOFTMAX, pool_tokens, pooled_by
 
 VIEWS = ("probs", "scores", "logits", "before")
 SINGLE = ("step", "branch", "image", "head")  # axes that a capture may have dropped

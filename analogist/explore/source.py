@@ -7,12 +7,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from analogist.attention.capture.maps import AttentionMap, Maps
 from analogist.config import AnalogistConfig, read_json
+from analogist.grid.pictures import read_picture
 from analogist.models.control import CAM, SAC
 from analogist.models.placement import BRANCHES, Placement
-from analogist.pictures import read_picture
-from analogist.result import Result
-from analogist.study.maps import AttentionMap, Maps
+from analogist.run.result import Result
 
 from .held import Held, NotShown, hold
 
@@ -74,7 +74,7 @@ def from_folder(folder: str | Path, label: str | None = None) -> list[Source]:
         raise ValueError(f"{folder}: holds no run.json; give a folder that `analogist run ... --explore` wrote")
     record = read_json(folder / "run.json")
     prompts = record["prompt"] if isinstance(record.get("prompt"), list) else [record.get("prompt")]
-    from analogist.output import prompt_names
+    from analogist.run.output import prompt_names
 
     names = prompt_names(prompts) if len(prompts) > 1 else [None]
     sources: list[Source] = []

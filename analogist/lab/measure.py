@@ -16,7 +16,7 @@ from analogist.models.control import AttentionControl
 from analogist.models.ddim import add_noise, ddim_step, ddim_times
 from analogist.models.vae import Posterior
 from analogist.pipeline import Analogist
-from analogist.seeds import Randomness
+from analogist.run.seeds import Randomness
 
 from .grids import corners, picture_side
 

@@ -6,7 +6,7 @@ Every word of the vocabulary is one token; any other string falls apart into byt
 from tokenizers import Tokenizer, models
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from analogist.text import END, START, byte_symbols
+from analogist.checkpoints.text_encoder import END, START, byte_symbols
 
 from .recipe import TextConfig
 from .vocabulary import WORDS

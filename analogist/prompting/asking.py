@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from analogist.cache import cache_folder
-from analogist.grid import PromptGrid
+from analogist.disk.cache_folder import cache_folder
+from analogist.grid.prompt_grid import PromptGrid
 from analogist.prompting.cache import AnswerCache, content_key
 from analogist.prompting.parse import is_refusal, parse_answer
 from analogist.prompting.prompts import PromptError, Prompts

@@ -9,7 +9,7 @@ from analogist.prompting.given import NoPrompter
 from analogist.prompting.prompts import Prompter, PromptError, Prompts, PromptWarning
 
 if TYPE_CHECKING:
-    from analogist.grid import PromptGrid
+    from analogist.grid.prompt_grid import PromptGrid
 
 ENDPOINT_VARIABLES = ("OPENAI_BASE_URL", "OPENAI_API_KEY")
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from analogist.files import OutputError, atomic_write, output_folder
+from analogist.disk.writing import OutputError, atomic_write, output_folder
 from analogist.prompting.prompts import PromptWarning
 
 

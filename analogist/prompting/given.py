@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from analogist.prompting.prompts import PromptError, Prompts
 
 if TYPE_CHECKING:
-    from analogist.grid import PromptGrid
+    from analogist.grid.prompt_grid import PromptGrid
 
 
 @dataclass(frozen=True)

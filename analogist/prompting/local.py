@@ -26,7 +26,7 @@ class LocalPrompter(AskingPrompter):
         Raises ValueError for a device that is not there or an unknown dtype.
         """
         super().__init__(wording=wording, candidates=candidates, words=words, cache=cache)
-        from analogist.devices import pick_device, pick_dtype
+        from analogist.checkpoints.devices import pick_device, pick_dtype
 
         if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or not 1 <= max_tokens <= 100_000:
             raise PromptError(f"max_tokens {max_tokens!r}: a whole number in 1..100000 is allowed")

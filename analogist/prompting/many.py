@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
-from analogist.grid import PromptGrid
+from analogist.grid.prompt_grid import PromptGrid
 from analogist.prompting.given import FilePrompter, read_prompt_file
 from analogist.prompting.prompts import Prompter, PromptError, Prompts
 

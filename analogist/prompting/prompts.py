@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # a prompt file or a given text needs no pictures
-    from analogist.grid import PromptGrid
+    from analogist.grid.prompt_grid import PromptGrid
 
 
 class PromptError(ValueError):

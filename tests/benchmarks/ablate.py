@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from analogist.experiments.ablation import ablate
-from analogist.experiments.inputs import Input, lab_inputs
-from analogist.experiments.study import Study
+from analogist.experiments.design.inputs import Input, lab_inputs
+from analogist.experiments.design.study import Study
+from analogist.experiments.execute.ablation import ablate
 from analogist.models.unet import UNet, UNetConfig
 from analogist.models.vae import VAE, VAEConfig
 from analogist.pipeline import Analogist, UntrainedWarning
@@ -52,7 +52,7 @@ def study_of(model: Analogist, one: Input, jobs: int, steps: int, batch: int) ->
 
 def loop(model: Analogist, study: Study, one: Input) -> float:
     """Jobs a minute of `model(...)` once a placement; the first call is not counted."""
-    from analogist.experiments.ablation import prepare
+    from analogist.experiments.execute.ablation import prepare
 
     plan = prepare(study, model)
     jobs = plan.jobs

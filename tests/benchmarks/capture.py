@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
+from analogist.attention.capture.capture import Capture
+from analogist.attention.tap import RunShape, StudyTap
 from analogist.models.control import CAM, SAC, AttentionControl
 from analogist.models.unet import UNet, UNetConfig
-from analogist.study.capture import Capture
-from analogist.study.tap import RunShape, StudyTap
 
 GIB = 2**30
 

@@ -1,0 +1,284 @@
+"""What a capture gives back: maps with named axes, selected by step, branch, head, region or word; saved and loaded.
+
+Place in the flow: `result.maps["up.1.attn.2.self:probs"]` is an AttentionMap; a Maps holds all of one run.
+"""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analogist.attention.select.regions import Region, rectangle, region_tokens
+from analogist.models.placement import BRANCHES, Site
+
+Columns = Callable[[str, str], Sequence[int]]  # (word, branch) -> text columns
+
+
+class MapNotFound(KeyError, ValueError):
+    """A name that no captured map has."""
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionMap:
+    """One captured tensor with named axes, on the CPU.
+
+    tensor: one dimension for each name in `axes`. hw: token rows and columns of the site. size: the picture's height, width
+    in pixels. rows: rows of cells. coords: for the axes step, branch, image and head what each entry is, also where an
+    axis was dropped by `sel` (then one entry). query, key: token numbers kept on these axes, None for all. index: for top-k
+    the token each value stands at (same shape as tensor). reduced: reductions in the order applied.
+    """
+
+    name: str
+    site: Site
+    point: str
+    tensor: Tensor
+    axes: tuple[str, ...]
+    hw: tuple[int, int]
+    size: tuple[int, int]
+    rows: int
+    coords: dict[str, tuple]
+    times: dict[int, int]  # executed step -> training time
+    query: Tensor | None = None
+    key: Tensor | None = None
+    columns: dict[str, tuple[int, ...]] | None = None  # text columns kept, by branch
+    index: Tensor | None = None
+    reduced: tuple[str, ...] = ()
+    prompts: dict[str, str] = field(default_factory=dict)
+    tokens: dict[str, tuple[str, ...]] = field(default_factory=dict)  # start to end token of each branch's prompt
+    words: Columns | None = field(default=None, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Executed steps it holds (or was summed over)."""
+        return self.coords["step"]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(t.numel() * t.element_size() for t in (self.tensor, self.index) if t is not None)
+
+    def __repr__(self) -> str:
+        axes = ", ".join(f"{name} {length}" for name, length in zip(self.axes, self.shape, strict=True))
+        return f"AttentionMap({self.name}: {axes}; {str(self.tensor.dtype).removeprefix('torch.')})"
+
+    def numpy(self) -> np.ndarray:
+        """The values as a NumPy array (bfloat16 as float32)."""
+        return (self.tensor.float() if self.tensor.dtype == torch.bfloat16 else self.tensor).numpy()
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype=dtype, copy=True if copy is None else copy)
+
+    def axis(self, name: str) -> int:
+        """The dimension of a named axis. Raises ValueError where there is none."""
+        if name not in self.axes:
+            raise ValueError(f"{self.name} has no axis {name!r}; it has {', '.join(self.axes)}")
+        return self.axes.index(name)
+
+    def sel(
+        self,
+        *,
+        step: int | Sequence[int] | None = None,
+        branch: int | str | Sequence[int | str] | None = None,
+        image: int | Sequence[int] | None = None,
+        head: int | Sequence[int] | None = None,
+        query: Region | Sequence[Region] | int | None = None,
+        key: Region | Sequence[Region] | str | int | None = None,
+    ) -> "AttentionMap":
+        """A part of the map, a view where that is possible. One value drops its axis, a list keeps it.
+
+        step: executed steps. branch: "negative", "text" (or 0, 1). query, key: a region, box or pixel of the picture (their
+        tokens stay an axis), a token number (drops the axis); key at cross-attention: a word, or a text column.
+        Raises ValueError for what was not captured.
+        """
+        out = self
+        for name, value in (("step", step), ("branch", branch), ("image", image), ("head", head)):
+            if value is not None:
+                out = out._pick(name, value)
+        if query is not None:
+            out = out._tokens_of("query", query)
+        if key is not None:
+            out = out._tokens_of("key", key) if self.site.kind == "self" or isinstance(key, int) else out._word(key)
+        return out
+
+    def _pick(self, name: str, value: int | str | Sequence) -> "AttentionMap":
+        dim = self.axis(name)
+        one = isinstance(value, int | str)
+        wanted = [value] if one else list(value)
+        if name == "branch":
+            wanted = [BRANCHES[v] if isinstance(v, int) and 0 <= v < len(BRANCHES) else v for v in wanted]
+        have = self.coords[name]
+        missing = [v for v in wanted if v not in have]
+        if missing or not wanted:
+            raise ValueError(f"{name} {missing}: {self.name} holds {name} {_short(have)}")
+        places = [have.index(v) for v in wanted]
+        coords = {**self.coords, name: tuple(wanted)}
+        if one:
+            return self._with(lambda t: t.select(dim, places[0]), _without(self.axes, dim), coords=coords)
+        return self._with(lambda t: _take(t, dim, torch.tensor(places)), self.axes, coords=coords)
+
+    def _tokens_of(self, name: str, value: object) -> "AttentionMap":
+        dim = self.axis(name)
+        have: Tensor | None = getattr(self, name)
+        count = self.tensor.shape[dim]
+        one = isinstance(value, int) and not isinstance(value, bool)
+        wanted = torch.tensor([value]) if one else region_tokens(value, self.hw, self.rows, self.size)
+        have_list = torch.arange(count) if have is None else have
+        places = torch.searchsorted(have_list, wanted).clamp(max=len(have_list) - 1)
+        if not torch.equal(have_list[places], wanted):
+            raise ValueError(f"{name} {value!r}: {self.name} was captured with a part of the picture that does not hold all of it")
+        if one:
+            return self._with(lambda t: t.select(dim, int(places[0])), _without(self.axes, dim), **{name: wanted})
+        return self._with(lambda t: _take(t, dim, places), self.axes, **{name: wanted})
+
+    def _word(self, word: str | Sequence[str]) -> "AttentionMap":
+        dim = self.axis("key")
+        branches = self.coords["branch"]
+        words = [word] if isinstance(word, str) else list(word)
+        found = {branch: sorted({c for w in words for c in self.columns_of(w, branch)}) for branch in branches}
+        if len({tuple(columns) for columns in found.values()}) > 1:
+            raise ValueError(f"key {word!r} stands elsewhere in each branch's prompt: select a branch first (branch='text')")
+        wanted = found[branches[0]]
+        have = list(range(self.tensor.shape[dim])) if self.columns is None else list(self.columns[branches[0]])
+        missing = [c for c in wanted if c not in have]
+        if missing:
+            raise ValueError(f"key {word!r}: its text columns {missing} were not captured")
+        places = torch.tensor([have.index(c) for c in wanted])
+        columns = {branch: tuple(wanted) for branch in branches}
+        return self._with(lambda t: _take(t, dim, places), self.axes, columns=columns)
+
+    def columns_of(self, word: str, branch: str) -> tuple[int, ...]:
+        """Text columns of a word in a branch's prompt. Raises ValueError where it is not in it, or no prompt is known."""
+        if self.words is None:
+            raise ValueError(f"word {word!r}: this map knows no prompt; select text columns by number")
+        return tuple(self.words(word, branch))
+
+    def mean(self, *axes: str) -> "AttentionMap":
+        """The mean over named axes (in float32)."""
+        return self._fold(axes, lambda t, dims: t.mean(dims))
+
+    def sum(self, *axes: str) -> "AttentionMap":
+        """The sum over named axes (in float32)."""
+        return self._fold(axes, lambda t, dims: t.sum(dims))
+
+    def max(self, *axes: str) -> "AttentionMap":
+        """The greatest value over named axes."""
+        return self._fold(axes, lambda t, dims: t.amax(dims))
+
+    def _fold(self, axes: tuple[str, ...], fold: Callable[[Tensor, tuple[int, ...]], Tensor]) -> "AttentionMap":
+        dims = tuple(self.axis(name) for name in axes)
+        if not dims or "rank" in self.axes:
+            raise ValueError("name the axes to fold, such as .mean('head'); top-k values can't be folded, their keys differ")
+        left = tuple(name for i, name in enumerate(self.axes) if i not in dims)
+        return replace(self, tensor=fold(self.tensor.float(), dims), axes=left, index=None)
+
+    def grid(self, axis: str = "key") -> Tensor:
+        """The values with a token axis unfolded to the rows and columns of the picture, moved last: [... row column].
+
+        Raises ValueError where the tokens of that axis fill no rectangle.
+        """
+        dim = self.axis(axis)
+        if axis == "key" and self.site.kind != "self":
+            raise ValueError(f"{self.name}: its keys are text tokens, not places of the picture")
+        tokens = getattr(self, axis)
+        box = (0, self.hw[0], 0, self.hw[1]) if tokens is None else rectangle(tokens, self.hw)
+        if box is None:
+            raise ValueError(f"{self.name}: the tokens on axis {axis} fill no rectangle; select one region")
+        return self.tensor.movedim(dim, -1).unflatten(-1, (box[1] - box[0], box[3] - box[2]))
+
+    def _with(self, part: Callable[[Tensor], Tensor], axes: tuple[str, ...], **changes: object) -> "AttentionMap":
+        index = None if self.index is None else part(self.index)
+        return replace(self, tensor=part(self.tensor), index=index, axes=axes, **changes)
+
+    def save(self, path: str | Path) -> None:
+        """Writes it as safetensors, whole or not at all."""
+        Maps({self.name: self}).save(path)
+
+    @staticmethod
+    def load(path: str | Path) -> "AttentionMap":
+        """Reads the one map of a file. Raises ValueError where it holds another number of maps."""
+        maps = Maps.load(path)
+        if len(maps) != 1:
+            raise ValueError(f"{path} holds {len(maps)} maps; use Maps.load")
+        return next(iter(maps.values()))
+
+
+class Maps(Mapping[str, AttentionMap]):
+    """The maps of one run by name. lost: what could not be kept, by name, with the reason."""
+
+    def __init__(self, maps: Mapping[str, AttentionMap], lost: Mapping[str, str] | None = None) -> None:
+        self._maps = dict(maps)
+        self.lost = dict(lost or {})
+
+    def __getitem__(self, name: str) -> AttentionMap:
+        if name in self._maps:
+            return self._maps[name]
+        if name in self.lost:
+            raise MapNotFound(f"{name} was lost: {self.lost[name]}")
+        if not self._maps:
+            raise MapNotFound(f"{name}: nothing was captured; pass capture='{name}' to the run (or let it reach that step)")
+        near = difflib.get_close_matches(name, self._maps, 3, 0.3) or list(self._maps)[:3]
+        raise MapNotFound(f"no map {name!r} was captured; there are {len(self._maps)}, such as {', '.join(near)}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._maps)
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def select(self, pattern: str) -> "Maps":
+        """The maps whose name matches a shell pattern. Raises ValueError where none does."""
+        found = {name: m for name, m in self._maps.items() if fnmatchcase(name, pattern)}
+        if not found:
+            raise ValueError(f"pattern {pattern!r} matches none of the {len(self)} maps captured: {_short(tuple(self._maps))}")
+        return Maps(found)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(m.nbytes for m in self.values())
+
+    def __repr__(self) -> str:
+        lines = [f"Maps: {len(self)}, {self.nbytes / 2**20:.2f} MiB", *(f"  {m!r}" for m in self.values())]
+        return "\n".join(lines + [f"  lost {name}: {why}" for name, why in self.lost.items()])
+
+    def save(self, path: str | Path) -> None:
+        """Writes all maps into one safetensors file, whole or not at all."""
+        from analogist.attention.capture.storage import save_maps
+
+        save_maps(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Maps":
+        """Reads maps from a file, or from a folder that a capture spilled to; large ones stay on disk until they are used."""
+        from analogist.attention.capture.storage import load_maps
+
+        return load_maps(path)
+
+
+def _take(tensor: Tensor, dim: int, places: Tensor) -> Tensor:
+    """index_select, as a view where the places are consecutive."""
+    first, count = int(places[0]), len(places)
+    if torch.equal(places, torch.arange(first, first + count)):
+        return tensor.narrow(dim, first, count)
+    return tensor.index_select(dim, places)
+
+
+def _without(axes: tuple[str, ...], dim: int) -> tuple[str, ...]:
+    return axes[:dim] + axes[dim + 1 :]
+
+
+def _short(values: tuple) -> str:
+    shown = ", ".join(repr(v) for v in values[:8])
+    return shown + (f", ... ({len(values)} in all)" if len(values) > 8 else "")

@@ -1,0 +1,77 @@
+"""Edits bound to one run: selectors resolved, checked before anything runs, and guarded while it does."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+from analogist.attention.select.points import select
+from analogist.attention.select.run_shape import RunShape, resolve_steps
+from analogist.models.control import At, Edit
+from analogist.models.placement import Site
+from analogist.models.unet import UNet
+
+Edits = Mapping[str, Edit | Sequence[Edit]]  # selector -> function(s) (tensor, at) -> tensor
+
+
+class EditError(ValueError):
+    """An edit that returned nothing, or something that does not fit where it came from."""
+
+
+class BoundEdit:
+    """One edit at one point, with the steps at which it acts. `steps` of a function that has it restricts them."""
+
+    def __init__(self, function: Edit, selector: str, steps: tuple[int, ...] | None) -> None:
+        self.function, self.selector, self.steps = function, selector, steps
+
+    def acts(self, step: int) -> bool:
+        """Whether it acts in this executed step."""
+        return self.steps is None or step in self.steps
+
+    def __call__(self, tensor: Tensor, at: At) -> Tensor:
+        """The edited tensor. Raises EditError where it is none, or differs in shape, dtype or device."""
+        # A block's tensor lives on in skips, so that an edit in place would reach further than its point.
+        given = tensor.clone() if at.site.kind == "block" else tensor
+        try:
+            out = self.function(given, at)
+        except Exception as error:
+            error.add_note(f"in the edit {self.selector!r} at {at.site}:{at.point}, step {at.step}")
+            raise
+        where = f"the edit {self.selector!r} at {at.site}:{at.point}, step {at.step},"
+        if not isinstance(out, Tensor):
+            hint = "; return the tensor, also where nothing was changed" if out is None else ""
+            raise EditError(f"{where} returned {'nothing' if out is None else type(out).__name__}{hint}")
+        if out.shape != tensor.shape:
+            raise EditError(f"{where} returned {tuple(out.shape)}; the shape must stay {tuple(tensor.shape)}")
+        if out.dtype != tensor.dtype or out.device != tensor.device:
+            raise EditError(f"{where} returned {out.dtype} on {out.device}; it must stay {tensor.dtype} on {tensor.device}")
+        return out
+
+
+def bind_edits(edit: Edits | None, unet: UNet, run: RunShape) -> dict[tuple[str, str], list[BoundEdit]]:
+    """Edits by (site name, point), in the order given.
+
+    An edit may have `steps` (executed steps at which it acts) and `bind(run, sites_points)`, which checks it against the run
+    and returns what is called. Raises ValueError for selectors that match nothing and whatever `bind` refuses.
+    """
+    bound: dict[tuple[str, str], list[BoundEdit]] = {}
+    if edit is None:
+        return bound
+    if not isinstance(edit, Mapping):
+        raise ValueError(f"edit={edit!r}: give a mapping from selectors to functions, such as {{'up.1.*.self:logits': fn}}")
+    for selector, functions in edit.items():
+        if not isinstance(selector, str):
+            raise ValueError(f"edit: the selector {selector!r} is not text")
+        places = select([selector], unet)
+        for function in functions if isinstance(functions, list | tuple) else [functions]:
+            if not callable(function):
+                raise ValueError(f"edit {selector!r}: {function!r} is no function (tensor, at) -> tensor")
+            try:
+                steps = getattr(function, "steps", None)
+                steps = None if steps is None else resolve_steps(steps, run.steps)
+                bind: Callable[[RunShape, list[tuple[Site, str]]], Edit] | None = getattr(function, "bind", None)
+                ready = function if bind is None else bind(run, places)
+            except ValueError as error:
+                raise ValueError(f"edit {selector!r}: {error}") from error
+            for site, point in places:
+                bound.setdefault((site.name, point), []).append(BoundEdit(ready, selector, steps))
+    return bound

@@ -1,0 +1,90 @@
+"""What every ready edit shares: where it may be used, and the branches, images, heads and steps it acts on."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from analogist.attention.edit.bind import Edit
+from analogist.attention.select.run_shape import RunShape, Steps, resolve_branches, resolve_indices
+from analogist.models.control import At
+from analogist.models.placement import Site
+
+Change = Callable[[Tensor, At], Tensor]  # the chosen rows and heads, which may be changed in place -> the same shape
+
+
+class ReadyEdit:
+    """An edit that checks itself against the run and acts on chosen branches, images, heads and steps only.
+
+    points: where it may be used; kind: "self", "cross" or None for both (blocks: kind "block").
+    change: what it does to the chosen part, [row (head) ...]; or prepare(run), which makes that function for a run.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        points: Sequence[str],
+        change: Change | None = None,
+        *,
+        prepare: Callable[[RunShape, tuple[str, ...]], Callable[[Tensor, At, list[str]], Tensor]] | None = None,
+        kind: str | None = None,
+        steps: Steps = None,
+        branches: int | str | Sequence[int | str] | None = None,
+        images: int | Sequence[int] | None = None,
+        heads: int | Sequence[int] | None = None,
+    ) -> None:
+        self.name, self.points, self.kind = name, tuple(points), kind
+        self.change, self.prepare = change, prepare
+        self.steps, self.branches, self.images, self.heads = steps, branches, images, heads
+
+    def __repr__(self) -> str:
+        chosen = [f"{key}={getattr(self, key)!r}" for key in ("steps", "branches", "images", "heads")]
+        shown = [text for text in chosen if not text.endswith("=None")]
+        return self.name + (f" [{', '.join(shown)}]" if shown else "")
+
+    def __call__(self, tensor: Tensor, at: At) -> Tensor:
+        raise ValueError(f"{self.name} acts inside a run: pass it as edit={{'up.1.*.self:{self.points[0]}': ...}}")
+
+    def bind(self, run: RunShape, places: list[tuple[Site, str]]) -> Edit:
+        """The function to call in this run. Raises ValueError where it is put to a point at which it has no meaning."""
+        for site, point in places:
+            self.check(site, point)
+        branches = resolve_branches(self.branches, run)
+        images = resolve_indices(self.images, run.images, "images")
+        numbers = [run.branch_labels.index(branch) for branch in branches]
+        rows = [number * run.images + image for number in numbers for image in images]
+        labels = [branch for branch in branches for _ in images]
+        everything = len(rows) == run.branches * run.images
+        heads = {site.name: None if self.heads is None else resolve_indices(self.heads, site.heads, "heads") for site, _ in places}
+        change = self.prepare(run, branches) if self.prepare is not None else None
+
+        def edit(tensor: Tensor, at: At) -> Tensor:
+            chosen = heads[at.site.name]
+            where: tuple = (slice(None),) if everything else (torch.tensor(rows),)
+            if chosen is not None:
+                where = (torch.tensor(rows)[:, None], torch.tensor(chosen))
+            out = tensor.clone()
+            part = out[where].clone()
+            out[where] = self.change(part, at) if change is None else change(part, at, labels)
+            return out
+
+        return edit
+
+    def check(self, site: Site, point: str) -> None:
+        """Raises ValueError where it has no meaning."""
+        kind = "" if self.kind is None else f" of {self.kind} attention"
+        if point not in self.points or (self.kind is not None and site.kind != self.kind):
+            raise ValueError(f"{self.name} works at {', '.join(self.points)}{kind}, not at {site}:{point}; narrow the selector")
+        if self.heads is not None and (site.kind == "block" or point in ("x", "out")):
+            raise ValueError(f"{self.name}: heads= has no meaning at {site}:{point}, which has no head axis")
+
+
+def number(value: float, what: str, low: float | None = None) -> float:
+    """A finite number, at least `low`. Raises ValueError otherwise."""
+    finite = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    if not finite or (low is not None and value < low):
+        raise ValueError(f"{what} {value!r}: a finite number{'' if low is None else f' from {low} up'} is allowed")
+    return float(value)
+
+
+ANYWHERE = ("x", "q", "k", "v", "scores", "logits", "probs", "head_out", "out", "skip")

@@ -1,0 +1,1 @@
+"""Numbers from attention: flow, correspondence, word heat maps, effects of SAC and CAM, patch sweeps."""

@@ -1,0 +1,171 @@
+"""What a study needs to know of a run before it starts: its steps, branches, images, sizes and words."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from analogist.models.placement import BRANCHES, TEXT
+
+if TYPE_CHECKING:
+    from analogist.config import AnalogistConfig
+    from analogist.grid.prompt_grid import PromptGrid
+    from analogist.pipeline import Analogist
+
+
+class WordSource(Protocol):
+    """Where the token columns of a word come from; the text encoder is one."""
+
+    def positions(self, prompt: str, word: str) -> list[int]:
+        """All token columns of a word in a prompt. Raises ValueError where it is not in it."""
+
+    def tokens(self, prompt: str) -> list[str]:
+        """The tokens of a prompt, start and end included, without padding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunShape:
+    """The shape of one run; everything that is captured or edited is planned and checked against it.
+
+    steps: executed steps. times: their training times, noisiest first. branches: 2 (negative, text) or 1 (text alone).
+    latent: h, w of the latents. size: height, width of the picture in pixels. rows: rows of cells (example pairs + 1).
+    tokens: text tokens. words: a text encoder (or a function of prompt and word) for token columns.
+    prompts: as encoded, one for each branch; None where the text was given as a tensor. A mapping with prompt,
+    negative_prompt and prompt_suffix is turned into that.
+    """
+
+    steps: int
+    times: tuple[int, ...]
+    branches: int
+    images: int
+    latent: tuple[int, int]
+    size: tuple[int, int]
+    rows: int = 2
+    tokens: int = 77
+    dtype: torch.dtype = torch.float32
+    words: WordSource | Callable[[str, str], Sequence[int]] | None = None
+    prompts: tuple[str, ...] | Mapping[str, str | None] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.prompts, Mapping):
+            object.__setattr__(self, "prompts", _as_encoded(self.prompts, self.branches))
+        if len(self.times) != self.steps:
+            raise ValueError(f"times {self.times}: one for each of the {self.steps} executed steps")
+        if self.prompts is not None and len(self.prompts) != self.branches:
+            raise ValueError(f"{len(self.prompts)} prompts for {self.branches} branches: one each")
+
+    @property
+    def branch_labels(self) -> tuple[str, ...]:
+        """Names of the branches in batch order; a single branch is the text's."""
+        return BRANCHES if self.branches == 2 else (BRANCHES[TEXT],)
+
+    @cached_property
+    def texts(self) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+        """Prompts, and their tokens from start to end, by branch; empty where they are not known."""
+        if self.prompts is None:
+            return {}, {}
+        prompts = dict(zip(self.branch_labels, self.prompts, strict=True))
+        tokens = getattr(self.words, "tokens", None)
+        return prompts, {} if tokens is None else {branch: tuple(tokens(prompt)) for branch, prompt in prompts.items()}
+
+
+def _as_encoded(prompts: Mapping[str, str | None], branches: int) -> tuple[str, ...] | None:
+    """The texts of the branches in batch order, the suffix behind the prompt; nothing alone stays nothing."""
+    prompt = prompts.get("prompt")
+    if prompt is None:
+        return None
+    text = prompt + (prompts.get("prompt_suffix") or "") if prompt else ""
+    return (prompts.get("negative_prompt") or "", text)[-branches:]
+
+
+def run_shape(
+    model: "Analogist", grid: "PromptGrid", prompt: str = "", *, negative_prompt: str | None = None,
+    prompt_suffix: str | None = None, text: torch.Tensor | None = None, images: int = 1, seed: int = 42,
+    config: "AnalogistConfig | None" = None, **others: object,
+) -> RunShape:  # fmt: skip
+    """The shape that a call of the model with these arguments has; nothing runs. None: the model's own default.
+
+    others: arguments of the call that do not change it. Raises ValueError as the call would.
+    """
+    grid, config, times, _ = model.check(grid, images=images, seed=seed, config=config)
+    h, w = (side // model.vae.config.factor for side in grid.size)
+    prompts = {
+        "prompt": prompt,
+        "negative_prompt": model.negative_prompt if negative_prompt is None else negative_prompt,
+        "prompt_suffix": model.prompt_suffix if prompt_suffix is None else prompt_suffix,
+    }
+    return RunShape(
+        steps=len(times), times=tuple(t for t, _ in times), branches=1 if config.sampling.guidance == 1 else 2, images=images,
+        latent=(h, w), size=grid.size, rows=grid.rows, tokens=model.text.length if text is None else text.shape[1],
+        dtype=model.dtype, words=model.text, prompts=prompts if text is None else None,
+    )  # fmt: skip
+
+
+class Every:
+    """Every n-th executed step from `start` on; resolved when the number of steps is known."""
+
+    def __init__(self, n: int, start: int = 0) -> None:
+        if n < 1 or start < 0:
+            raise ValueError(f"every({n}, start={start}): n from 1 up, start from 0 up")
+        self.n, self.start = n, start
+
+    def __repr__(self) -> str:
+        return f"every({self.n})" if not self.start else f"every({self.n}, start={self.start})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Every) and (self.n, self.start) == (other.n, other.start)
+
+    def __hash__(self) -> int:
+        return hash((self.n, self.start))
+
+
+def every(n: int, start: int = 0) -> Every:
+    """Every n-th executed step, for `steps=`: every(10) is steps 0, 10, 20 ..."""
+    return Every(n, start)
+
+
+Steps = int | Sequence[int] | range | Every | None
+
+
+def resolve_steps(steps: Steps, count: int) -> tuple[int, ...]:
+    """Executed steps, ascending; negative numbers count from the end. Raises ValueError outside the run."""
+    if steps is None:
+        return tuple(range(count))
+    if isinstance(steps, Every):
+        chosen = tuple(range(steps.start, count, steps.n))
+        if not chosen:
+            raise ValueError(f"steps {steps}: this run executes {count} steps, numbered 0..{count - 1}")
+        return chosen
+    numbers = [steps] if isinstance(steps, int) else list(steps)
+    if not numbers:
+        raise ValueError("steps: an empty choice keeps nothing; None is all steps")
+    bad = [n for n in numbers if isinstance(n, bool) or not isinstance(n, int) or not -count <= n < count]
+    if bad:
+        raise ValueError(f"steps {bad}: this run executes {count} steps, numbered 0..{count - 1} (or -1, -2 ... from the end)")
+    return tuple(sorted({n % count for n in numbers}))
+
+
+def resolve_branches(branches: int | str | Sequence[int | str] | None, run: RunShape) -> tuple[str, ...]:
+    """Branch names in batch order. Raises ValueError for a branch that this run does not have."""
+    if branches is None:
+        return run.branch_labels
+    names = [branches] if isinstance(branches, int | str) else list(branches)
+    names = [BRANCHES[name] if name in (0, 1) and not isinstance(name, bool) else name for name in names]
+    missing = [name for name in names if name not in run.branch_labels]
+    if missing or not names:
+        allowed = ", ".join(repr(name) for name in run.branch_labels)
+        raise ValueError(f"branches {missing or names}: this run has {allowed} (guidance 1 runs the text branch alone)")
+    return tuple(name for name in run.branch_labels if name in names)
+
+
+def resolve_indices(numbers: int | Sequence[int] | None, count: int, what: str) -> tuple[int, ...]:
+    """Sorted indices below count; None is all. Raises ValueError outside."""
+    if numbers is None:
+        return tuple(range(count))
+    numbers = [numbers] if isinstance(numbers, int) else list(numbers)
+    bad = [n for n in numbers if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < count]
+    if bad or not numbers:
+        raise ValueError(f"{what} {bad or numbers}: allowed are 0..{count - 1}")
+    return tuple(sorted(set(numbers)))

@@ -1,0 +1,63 @@
+"""Token columns of words, branch by branch, with the start, end and padding tokens as explicit names."""
+
+from collections.abc import Sequence
+
+from analogist.attention.select.run_shape import RunShape
+
+START, END, PADDING = "<start>", "<end>", "<padding>"
+
+
+def columns_of(word: str | int, branch: str, run: RunShape) -> tuple[int, ...]:
+    """Token columns of a word in the prompt of a branch: every token of a split word, every place of a repeated one.
+
+    word: of the prompt; "<start>", "<end>" or "<padding>"; or a column number.
+    Raises ValueError where the prompt does not hold it, where the run has no prompts, or where the column is outside.
+    """
+    if isinstance(word, int) and not isinstance(word, bool):
+        if not 0 <= word < run.tokens:
+            raise ValueError(f"token column {word}: allowed are 0..{run.tokens - 1}")
+        return (word,)
+    if word == START:
+        return (0,)
+    if run.prompts is None or run.words is None:
+        raise ValueError(f"word {word!r}: the text of this run was given as a tensor, so that only column numbers can be used")
+    prompt = run.prompts[run.branch_labels.index(branch)]
+    if word in (END, PADDING):
+        end = end_column(prompt, run)
+        columns = (end,) if word == END else tuple(range(end + 1, run.tokens))
+        if not columns:
+            raise ValueError(f"{word}: the prompt of the {branch} branch fills all {run.tokens} tokens")
+        return columns
+    positions = getattr(run.words, "positions", run.words)
+    try:
+        columns = tuple(sorted(positions(prompt, word)))
+    except ValueError as error:
+        raise ValueError(f"{branch} prompt: {error}") from error
+    if not columns:
+        raise ValueError(f"word {word!r} is not in the {branch} prompt {prompt!r}")
+    return columns
+
+
+def end_column(prompt: str, run: RunShape) -> int:
+    """The column of the end token: behind the last token of the prompt."""
+    tokens = getattr(run.words, "tokens", None)
+    if tokens is None:
+        raise ValueError("the end token: this run's words know no token count; use a column number")
+    return len(tokens(prompt)) - 1
+
+
+def branch_columns(words: str | int | Sequence[str | int], branches: Sequence[str], run: RunShape) -> dict[str, tuple[int, ...]]:
+    """For each branch the token columns of all words together, ascending.
+
+    Raises ValueError where branches differ in their number of columns: they could not share one key axis.
+    """
+    words = [words] if isinstance(words, str | int) else list(words)
+    if not words:
+        raise ValueError("words: an empty list keeps nothing; None is all tokens")
+    found = {
+        branch: tuple(sorted({column for word in words for column in columns_of(word, branch, run)})) for branch in branches
+    }
+    if len({len(columns) for columns in found.values()}) > 1:
+        counts = ", ".join(f"{len(columns)} in {branch}" for branch, columns in found.items())
+        raise ValueError(f"words {words} are {counts} token(s): capture one branch at a time (branches='text')")
+    return found

@@ -1,0 +1,214 @@
+"""Checkpoints by name: a file or folder here, a name of the list of known ones, or a repository on the hub.
+
+Downloads go through huggingface_hub, into the cache that other tools share; a file counts only after its hash was checked.
+"""
+
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from analogist.checkpoints.hub_files import HubError, choose_files, verified
+from analogist.disk.writing import atomic_write, output_folder
+from analogist.weights.errors import WeightsError
+from analogist.weights.known import HubSource, known
+from analogist.weights.load import open_checkpoint
+
+HUB_ID = re.compile(r"^([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?(?::([\w./ -]+))?$")
+WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".gguf")
+
+
+class HubWarning(UserWarning):
+    """Something about where a checkpoint came from that the user should know and that stops nothing."""
+
+
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set; read anew, so that a notebook may set it at any time."""
+    return any(
+        os.environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    )
+
+
+def endpoint() -> str:
+    """HF_ENDPOINT, else the hub's own address."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def cache() -> Path:
+    """The hub cache: HF_HUB_CACHE, else hub/ in HF_HOME, else huggingface/hub in XDG_CACHE_HOME or ~/.cache."""
+    if os.environ.get("HF_HUB_CACHE"):
+        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("HF_HOME") or f"{base}/huggingface").expanduser() / "hub"
+
+
+def is_local(source: str | Path) -> bool:
+    """Whether a path is meant: it is there, or does not look like a known name or a repository."""
+    text = str(source)
+    if isinstance(source, Path) or Path(text).exists() or text.lower().endswith(WEIGHTS) and ":" not in text:
+        return True
+    return text.startswith((".", "/", "~", "\\")) or (text not in known() and HUB_ID.match(text) is None)
+
+
+def sources_of(source: str, dtype: str | None = None) -> list[HubSource]:
+    """Where on the hub to look, in order, for a known name or an id owner/name[@revision][:file]. dtype: "fp16" or "fp32" preferred.
+
+    Raises HubError for anything else.
+    """
+    if source in known():
+        return known()[source].sources_for(dtype)
+    match = HUB_ID.match(source)
+    if match is None:
+        raise HubError(
+            f"{source!r}: no such file or folder, nor a known name ({', '.join(known())}; `analogist weights list`), nor a hub id "
+            "owner/name"
+        )
+    return [HubSource(match[1], match[2] or "main", match[3], dtype)]
+
+
+def find(source: str | Path, *, dtype: str | None = None, progress: bool = True) -> Path:
+    """A checkpoint's file or folder on this machine: of a path itself, else from the hub cache, else downloaded.
+
+    dtype: "fp16" or "fp32", the precision preferred where there is a choice; what is complete in the cache comes first.
+    Raises HubError or WeightsError naming the variable or command that helps.
+    """
+    if is_local(source):
+        path = Path(source).expanduser()
+        if not path.exists() and os.sep not in str(source) and not str(source).lower().endswith(WEIGHTS):
+            sources_of(str(source))  # raises, naming what is known
+        return path
+    places = sources_of(str(source), dtype)
+    for place in places:
+        if offline() or len(place.revision) == 40:
+            found = in_cache(place)
+            if found is not None:
+                return verified(found, place, progress=progress)
+    if offline():
+        raise HubError(
+            f"{source}: not, or not completely, in the hub cache ({cache()}), and HF_HUB_OFFLINE is set; unset it, or run "
+            f"`analogist weights fetch {source}` where there is a network and copy the cache"
+        )
+    return fetch(str(source), dtype=dtype, progress=progress)
+
+
+def fetch(source: str, *, dtype: str | None = None, progress: bool = True) -> Path:
+    """Downloads what is needed of a known name or hub id, checks the hashes, and returns the file or folder in the cache.
+
+    Mirrors are tried in turn, each failure with a HubWarning. Where the hub cannot be reached and the cache holds the checkpoint
+    completely, that is taken, with a HubWarning. Raises HubError.
+    """
+    if offline():
+        raise HubError(f"{source}: HF_HUB_OFFLINE is set; unset it to download")
+    places = sources_of(source, dtype)
+    failures: list[HubError] = []
+    for place in places:
+        try:
+            return _download(place, dtype, progress)
+        except HubError as error:
+            failures.append(error)
+            if error.unreachable:
+                found = in_cache(place)
+                if found is not None:
+                    warnings.warn(f"{error}; its copy in the cache is used", HubWarning, stacklevel=2)
+                    return verified(found, place, progress=progress)
+            if place is not places[-1]:
+                warnings.warn(f"{error}; trying the next mirror", HubWarning, stacklevel=2)
+    if len(failures) == 1:
+        raise failures[0]
+    raise HubError(f"{source}: none of its {len(failures)} mirrors could be used; the last: {failures[-1]}")
+
+
+def in_cache(place: HubSource) -> Path | None:
+    """The complete checkpoint of a place in the hub cache, None where it is not there."""
+    repo = cache() / ("models--" + place.repo.replace("/", "--"))
+    commit = place.revision
+    if not re.fullmatch(r"[0-9a-f]{40}", commit):
+        try:
+            commit = (repo / "refs" / commit).read_text().strip()
+        except OSError:
+            return None
+    return next(_complete(repo / "snapshots" / commit, place.file), None)
+
+
+def _complete(folder: Path, file: str | None) -> Iterator[Path]:
+    """What in a snapshot can be opened as a checkpoint: the file asked for, else the folder, else its only file."""
+    if not folder.is_dir():
+        return
+    files = sorted(folder.glob("*.safetensors"))
+    candidates = [folder / file] if file is not None else [folder, *(files if len(files) == 1 else [])]
+    for path in candidates:
+        try:
+            open_checkpoint(path)
+        except WeightsError:
+            continue
+        yield path
+
+
+def _download(place: HubSource, dtype: str | None, progress: bool) -> Path:
+    """One place's files into the cache, each checked. Raises HubError."""
+    try:
+        paths, main, published = _get(place, dtype, progress)
+    except HubError:
+        raise
+    except Exception as error:  # the hub client's own, its HTTP library's, the operating system's
+        raise _named(place, error) from None
+    name, folder = next(iter(paths.items()))
+    for _ in Path(name).parts:
+        folder = folder.parent
+    found = verified(folder if main is None else paths[main], place, files=paths, published=published, progress=progress)
+    try:
+        open_checkpoint(found)
+    except WeightsError as error:
+        raise HubError(f"{place}: downloaded, but not usable: {error}") from None
+    return found
+
+
+def _get(place: HubSource, dtype: str | None, progress: bool) -> tuple[dict[str, Path], str | None, dict[str, str]]:
+    """Name -> file in the cache, which of them is the checkpoint (None: their folder), name -> published SHA-256."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    info = HfApi(endpoint=endpoint()).model_info(place.repo, revision=place.revision, files_metadata=True, timeout=30)
+    siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
+    chosen, main = choose_files(place, list(siblings), place.dtype or dtype)
+    settings = {"revision": info.sha, "endpoint": endpoint(), "cache_dir": cache(), "tqdm_class": None if progress else _Silent}
+    paths = {name: Path(hf_hub_download(place.repo, name, **settings)) for name in chosen}
+    if place.revision != info.sha:
+        # Files are asked for by commit, under which the client does not note the branch; the cache is looked up by it later.
+        reference = cache() / ("models--" + place.repo.replace("/", "--")) / "refs" / place.revision
+        atomic_write(output_folder(reference.parent) / reference.name, info.sha.encode())
+    return paths, main, {name: siblings[name].lfs.sha256 for name in chosen if siblings[name].lfs is not None}
+
+
+class _Silent(tqdm):
+    """A progress bar that does not show, in place of the hub client's own."""
+
+    def __init__(self, *args, **settings) -> None:
+        super().__init__(*args, **{**{key: value for key, value in settings.items() if key != "name"}, "disable": True})
+
+
+def _named(place: HubSource, error: Exception) -> HubError:
+    """What the hub client raised, as one line that names what helps."""
+    from huggingface_hub import errors
+
+    words = " ".join(str(error).split())
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    match error:
+        case errors.GatedRepoError():
+            return HubError(f"{place}: gated; accept its terms at {endpoint()}/{place.repo} and set HF_TOKEN to a token of yours")
+        case errors.RepositoryNotFoundError():
+            return HubError(f"{place}: no such repository at {endpoint()} (HF_ENDPOINT), or a private one: then set HF_TOKEN")
+        case errors.RevisionNotFoundError():
+            return HubError(f"{place}: no such revision; leave it out for the newest")
+        case errors.HFValidationError():
+            return HubError(f"{place}: no valid hub id; it is owner/name")
+        case errors.HfHubHTTPError() if status in (401, 403):
+            return HubError(f"{place}: {endpoint()} refuses ({status}); set HF_TOKEN to a token that may read it")
+        case errors.EntryNotFoundError() if status == 404:
+            return HubError(f"{place}: a file that its listing names is missing ({words[:160]}); try again or another mirror")
+    if "No space left" in words or "not enough free disk space" in words.lower():
+        return HubError(f"{place}: the disk is full ({cache()}); make room, or set HF_HUB_CACHE to another disk")
+    hint = f"check the network, or set HF_ENDPOINT to a mirror (now {endpoint()}); finished files are kept, so run it again"
+    return HubError(f"{place}: the download failed ({words[:200] or type(error).__name__}); {hint}", unreachable=True)

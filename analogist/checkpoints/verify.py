@@ -1,0 +1,123 @@
+"""Whether a checkpoint is whole and works: complete, the published bytes, finite numbers, and one tiny call of its UNet."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from analogist.checkpoints.hub_files import sha256
+from analogist.models.control import AttentionControl
+from analogist.models.text import EncodedText, PooledText
+from analogist.models.unet import UNet, UNetConfig
+from analogist.models.vae import VAE, VAEConfig
+from analogist.weights.checkpoint import NAMES, Checkpoint
+from analogist.weights.header import FLOATS
+from analogist.weights.known import known
+from analogist.weights.load import WeightsError, open_checkpoint
+from analogist.weights.strict import demand
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. passed None: it could not be decided, and the text says why."""
+
+    name: str
+    passed: bool | None
+    text: str
+
+
+def verify(path: str | Path, *, config: str | Path | dict | None = None, progress: bool = True) -> Iterator[Check]:
+    """Checks a checkpoint's file or folder, yielding each finding as it is made; stops at the first that leaves no sense in others.
+
+    Raises WeightsError only for a path that is not there.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise WeightsError(f"{path}: no such file or folder")
+    try:
+        checkpoint = open_checkpoint(path, config=config)
+        modules = _modules(checkpoint)
+        for part, module in modules.items():
+            demand(checkpoint.compare(part, module), NAMES[part], checkpoint.sources[part].found.label, checkpoint.description)
+    except WeightsError as error:
+        yield Check("complete", False, str(error))
+        return
+    yield Check("family", True, f"{checkpoint.family}: {checkpoint.description}, {checkpoint.layout}")
+    parameters = {part: sum(tensor.numel() for tensor in module.parameters()) for part, module in modules.items()}
+    yield Check("complete", True, ", ".join(f"{NAMES[part]} {count:,} parameters" for part, count in parameters.items()))
+    yield from _hashes(checkpoint, progress)
+    finite = _finite(checkpoint)
+    yield finite
+    if finite.passed:
+        yield _call(checkpoint, modules["unet"])
+
+
+def _modules(checkpoint: Checkpoint) -> dict[str, torch.nn.Module]:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    with torch.device("meta"):
+        second = checkpoint.text_2
+        return {
+            **({} if second is None else {"text_2": CLIPTextModelWithProjection(CLIPTextConfig(**second))}),
+            "unet": UNet(UNetConfig(**checkpoint.unet)),
+            "vae": VAE(VAEConfig(**checkpoint.vae)),
+            "text": CLIPTextModel(CLIPTextConfig(**checkpoint.text)),
+        }
+
+
+def _hashes(checkpoint: Checkpoint, progress: bool) -> Iterator[Check]:
+    """Each weight file against the hash published for a file of its size, or the one under which the hub cache keeps it."""
+    sources = [source for entry in known().values() for source in entry.sources]
+    published = {digest: f"{source}: {name}" for source in sources for name, digest in source.sha256.items()}
+    files = {header.path for source in checkpoint.sources.values() for header in source.found.headers}
+    for file in sorted(files):
+        name, blob = str(file.relative_to(checkpoint.path)) if checkpoint.layout == "folder" else file.name, file.resolve()
+        digest = sha256(blob, label=name, progress=progress)
+        kept_as = blob.name if len(blob.name) == 64 and set(blob.name) <= set("0123456789abcdef") else None
+        if digest in published:
+            yield Check("hash", True, f"{name} is the published {published[digest]}")
+        elif kept_as is not None:
+            yield Check("hash", digest == kept_as, f"{name}: SHA-256 {digest[:16]}.., the hub cache keeps it as {kept_as[:16]}..")
+        else:
+            yield Check("hash", None, f"{name}: no hash is published for it here; its SHA-256 is {digest}")
+
+
+def _finite(checkpoint: Checkpoint) -> Check:
+    """Every number of every weight that is loaded."""
+    bad: list[str] = []
+    count = 0
+    for source in checkpoint.sources.values():
+        by_file: dict[Path, set[str]] = {}
+        for piece in source.mapped.pieces.values():
+            if piece.info.dtype in FLOATS:
+                by_file.setdefault(piece.info.path, set()).add(piece.info.name)
+        for path, names in by_file.items():
+            with safe_open(path, "pt") as file:
+                for name in sorted(names):
+                    tensor = file.get_tensor(name)
+                    count += tensor.numel()
+                    values = tensor if tensor.dtype.itemsize > 1 else tensor.float()  # 8-bit floats have no such test of their own
+                    if not values.isfinite().all():
+                        bad.append(name)
+    if bad:
+        return Check("finite", False, f"NaN or infinity in {len(bad)} tensors: {', '.join(bad[:8])}{' ...' if len(bad) > 8 else ''}")
+    return Check("finite", True, f"{count:,} numbers")
+
+
+@torch.no_grad()
+def _call(checkpoint: Checkpoint, unet: UNet) -> Check:
+    """One call on the smallest map that the network takes, in float32 on the CPU."""
+    checkpoint.load_unet(unet)
+    unet.eval()
+    side = 2 * max(site.stride for site in unet.sites)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, unet.config.in_channels, side, side, generator=generator)
+    text: EncodedText = torch.randn(1, 77, unet.config.text_width, generator=generator)
+    if unet.config.pooled_width:
+        text = PooledText(text, torch.randn(1, unet.config.pooled_width, generator=generator)).of_size(1024, 1024)
+    eps = unet(x, 501, text, AttentionControl(branches=1))
+    spread = eps.std().item()
+    passed = bool(eps.isfinite().all()) and spread > 0
+    return Check("unet call", passed, f"noise of {'x'.join(map(str, eps.shape))}, standard deviation {spread:.3f}")

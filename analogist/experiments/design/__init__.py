@@ -1,0 +1,1 @@
+"""What is to be run: studies, their factors and levels, their inputs, and the ready ones."""

@@ -1,0 +1,184 @@
+"""Factors of a study: what each one changes in a setting, and what levels it allows."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from analogist.config import AnalogistConfig
+from analogist.experiments.design import levels
+from analogist.experiments.design.levels import StudyError
+from analogist.experiments.design.space import Space
+from analogist.models.control import CAM, SAC
+
+REVERSED = (("B", "B'"), ("A", "A'"))  # the paper's reversed clone, M_s(B, B') := s M_s(A, A')
+CLONES = {"published": SAC().clone, "reversed": REVERSED}
+TEXTS = ("on", "off", "wrong")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one run of a study does besides its pictures and seed.
+
+    text: "on" (the input's prompt), "off" (no prompt), "wrong" (the input's wrong prompt) or "= " and another prompt.
+    """
+
+    config: AnalogistConfig
+    text: str = "on"
+
+
+Change = Callable[[Setting, object, Space, str], Setting]
+
+
+def _sampling(setting: Setting, level: object, space: Space, factor: str) -> Setting:
+    return dataclasses.replace(setting, config=setting.config.replace(**{factor: level}))
+
+
+def _layers(setting: Setting, level: object, space: Space, factor: str) -> Setting:
+    config = setting.config
+    changes: dict[str, SAC | CAM | None] = {}
+    for name, kind in (("sac", SAC), ("cam", CAM)):
+        if factor in ("layers", f"{name}.layers"):
+            current = getattr(config, name)
+            base = None if current is None else current.placement
+            placement = levels.layers_level(level, base, space, factor)
+            changes[name] = None if placement is None else dataclasses.replace(current or kind(), placement=placement)
+    return dataclasses.replace(setting, config=config.replace(**changes))
+
+
+def _on_off(setting: Setting, level: object, space: Space, factor: str) -> Setting:
+    if level not in ("on", "off"):
+        raise StudyError(f"{factor} {level!r}: allowed are on, off")
+    current = getattr(setting.config, factor)
+    default = getattr(space.config, factor) or {"sac": SAC, "cam": CAM}[factor]()
+    value = None if level == "off" else current or default
+    return dataclasses.replace(setting, config=setting.config.replace(**{factor: value}))
+
+
+def _where(setting: Setting, level: object, space: Space, factor: str) -> Setting:
+    """Steps, heads and branches, of SAC, CAM or (without a prefix) both."""
+    prefix, _, what = factor.rpartition(".")
+    if what == "windows":
+        what = "steps"
+    if what == "steps":
+        value: object = levels.steps_level(level, setting.config.sampling.executed, factor)
+    elif what == "heads":
+        value = levels.heads_level(level, factor)
+    else:
+        value = levels.branches_level(level, factor)
+    config = setting.config
+    for name in (prefix,) if prefix else ("sac", "cam"):
+        current = getattr(config, name)
+        if current is not None:
+            placement = levels.restrict(current.placement, **{what: value})
+            config = config.replace(**{name: dataclasses.replace(current, placement=placement)})
+    return dataclasses.replace(setting, config=config)
+
+
+def _sac_field(setting: Setting, level: object, space: Space, factor: str) -> Setting:
+    sac, name = setting.config.sac, factor.partition(".")[2]
+    if sac is None:
+        return setting
+    if name == "clone":
+        level = CLONES.get(level, level) if isinstance(level, str) else level
+        if isinstance(level, str) or not hasattr(level, "__iter__"):
+            raise StudyError(f"{factor} {level!r}: allowed are {', '.join(CLONES)} or [[query, key] written, [query, key] read]")
+        level = tuple(tuple(block) for block in level)
+    if name == "mirror" and not isinstance(level, bool):
+        raise StudyError(f"{factor} {level!r}: allowed are true and false")
+    if name == "scale" and isinstance(level, list):
+        level = tuple(level)
+    return dataclasses.replace(setting, config=setting.config.replace(sac=dataclasses.replace(sac, **{name: level})))
+
+
+def _silence(setting: Setting, level: object, space: Space, factor: str) -> Setting:
+    cam = setting.config.cam
+    if cam is None:
+        return setting
+    regions = tuple(part.strip() for part in level.split(",")) if isinstance(level, str) else tuple(level)
+    return dataclasses.replace(setting, config=setting.config.replace(cam=dataclasses.replace(cam, silence=regions)))
+
+
+def _text(setting: Setting, level: object, space: Space, factor: str) -> Setting:
+    if isinstance(level, dict) and set(level) == {"prompt"} and isinstance(level["prompt"], str):
+        return dataclasses.replace(setting, text=f"= {level['prompt']}")
+    if level not in TEXTS:
+        raise StudyError(f'text {level!r}: allowed are {", ".join(TEXTS)} or {{"prompt": "..."}}')
+    return dataclasses.replace(setting, text=str(level))
+
+
+# In the order in which they act: the number of executed steps first, then what is on, where, and how.
+FACTORS: dict[str, tuple[Change, str]] = {
+    "steps": (_sampling, "steps of the whole schedule"),
+    "strength": (_sampling, "part of the schedule that is run"),
+    "guidance": (_sampling, "classifier-free guidance weight"),
+    "eta": (_sampling, "0 DDIM .. 1 DDPM"),
+    "sac": (_on_off, "SAC on or off"),
+    "cam": (_on_off, "CAM on or off"),
+    "layers": (_layers, "layers of SAC and CAM together"),
+    "sac.layers": (_layers, "layers of SAC"),
+    "cam.layers": (_layers, "layers of CAM"),
+    "windows": (_where, "executed steps at which SAC and CAM act"),
+    "sac.steps": (_where, "executed steps at which SAC acts"),
+    "cam.steps": (_where, "executed steps at which CAM acts"),
+    "sac.heads": (_where, "heads of SAC"),
+    "cam.heads": (_where, "heads of CAM"),
+    "sac.branches": (_where, "halves of the guidance batch in which SAC acts"),
+    "cam.branches": (_where, "halves of the guidance batch in which CAM acts"),
+    "sac.scale": (_sac_field, "s in M(A',B') := s M(A,B)"),
+    "sac.mirror": (_sac_field, "also M(B',A') := s M(B,A)"),
+    "sac.stage": (_sac_field, "scores (before the softmax) or probs (after it)"),
+    "sac.clone": (_sac_field, "which block is written from which"),
+    "cam.silence": (_silence, "regions that hear no text"),
+    "text": (_text, "the prompt on, off or wrong"),
+}
+ORDER = list(FACTORS)
+
+
+def check_factor(name: str) -> None:
+    """Raises StudyError for an unknown factor, naming all there are."""
+    if name not in FACTORS:
+        raise StudyError(f"factor {name!r}: allowed are {', '.join(FACTORS)} (seeds and inputs are crossed with every run)")
+
+
+def expand(name: str, given: object, base: Setting, space: Space) -> list[object]:
+    """The levels of a factor, words such as "each" expanded. Raises StudyError where there is none or one comes twice."""
+    check_factor(name)
+    listed = list(given) if isinstance(given, list | tuple) else [given]
+    out: list[object] = []
+    for level in listed:
+        if name.endswith("layers"):
+            current = base.config.cam if name == "cam.layers" else base.config.sac
+            out += levels.expand_layers(level, None if current is None else current.placement, space)
+        elif name == "windows" or name.endswith(".steps"):
+            out += levels.expand_steps(level)
+        elif name.endswith(".heads") and level == "each":
+            out += list(range(max(layer.heads for layer in space.layers)))
+        else:
+            out.append(level)
+    labels = [label(level) for level in out]
+    if not out or len(set(labels)) < len(labels):
+        twice = sorted({text for text in labels if labels.count(text) > 1})
+        raise StudyError(
+            f"factor {name}: " + (f"levels {', '.join(twice)} come twice" if twice else "no level; give one or more")
+        )
+    return out
+
+
+def label(level: object) -> str:
+    """A level as one short text for tables and captions."""
+    if isinstance(level, str):
+        return level.strip()
+    if isinstance(level, dict) and set(level) == {"prompt"}:
+        return f"= {level['prompt']}"
+    if level == REVERSED or level == [list(block) for block in REVERSED]:
+        return "reversed"
+    return json.dumps(level, ensure_ascii=False)
+
+
+def apply(levels_of: dict[str, object], base: Setting, space: Space) -> Setting:
+    """The base with levels of factors put over it, in the fixed order of FACTORS."""
+    setting = base
+    for name in sorted(levels_of, key=ORDER.index):
+        setting = FACTORS[name][0](setting, levels_of[name], space, name)
+    return setting

@@ -1,0 +1,198 @@
+"""Inputs of studies and evaluations: a grid with its prompt, and where there is one the true answer.
+
+From files, ready grids, the bundled examples or the lab's drawings (which differ by seed without end).
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from analogist.experiments.design.levels import StudyError
+from analogist.grid.pictures import read_picture
+from analogist.grid.prompt_grid import PromptGrid
+
+FIELDS = ("name", "a", "a_prime", "b", "b_prime", "grid", "prompt", "wrong_prompt", "group")
+
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """One analogy to run.
+
+    name: unique in a study. grid: A, A' and B. prompt: what B' shows. wrong_prompt: a prompt that does not fit.
+    truth: the true B', any size. group: a task or family, by which results are averaged. strength, guidance: None: the study's.
+    """
+
+    name: str
+    grid: PromptGrid
+    prompt: str = ""
+    wrong_prompt: str | None = None
+    truth: Image.Image | None = None
+    group: str = ""
+    strength: float | None = None
+    guidance: float | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.()' /-]{1,120}", self.name) or self.name.startswith(("/", ".")) or ".." in self.name:
+            raise StudyError(f"input name {self.name!r}: letters, digits, spaces and _ . - ( ) / are allowed, up to 120")
+
+    @property
+    def file_name(self) -> str:
+        """The name as part of a file name."""
+        return re.sub(r"[^\w.-]+", "-", self.name)
+
+    def truth_key(self) -> str | None:
+        """A content key of the true answer."""
+        return None if self.truth is None else hashlib.sha256(self.truth.convert("RGB").tobytes()).hexdigest()
+
+
+def from_json(data: object, size: int) -> list[Input]:
+    """The inputs of a study file: "examples", or a list of objects.
+
+    {"a", "a_prime", "b"} or {"grid"} with paths, optional "b_prime", "prompt", "wrong_prompt", "name",
+    "group"; {"example": name}; {"lab": [families], "count": n, "seed": s}: n of the lab's held-out drawings a family.
+    size: of the lab's drawings, in pixels. Raises StudyError naming the entry.
+    """
+    if data == "examples":
+        data = [{"example": name} for name in _example_names()]
+    if not isinstance(data, list) or not data:
+        raise StudyError('inputs: give a list of {"a", "a_prime", "b"}, {"grid"}, {"example"} or {"lab"}, or "examples"')
+    found: list[Input] = []
+    for position, entry in enumerate(data):
+        if isinstance(entry, str):
+            entry = {"example": entry}
+        if not isinstance(entry, dict):
+            raise StudyError(f"inputs[{position}] {entry!r}: give an object")
+        if "lab" in entry:
+            found += _lab(entry, size)
+        elif "example" in entry:
+            found.append(_example(entry))
+        else:
+            found.append(_files(entry, position))
+    check_names(found)
+    return found
+
+
+def beside(data: object, folder: Path) -> object:
+    """The inputs of a study file with their paths made relative to the file's folder."""
+    if not isinstance(data, list):
+        return data
+    out = []
+    for entry in data:
+        if isinstance(entry, dict):
+            entry = dict(entry)
+            for key in ("a", "a_prime", "b", "b_prime", "grid"):
+                if isinstance(entry.get(key), str):
+                    entry[key] = str(folder / entry[key])
+                elif isinstance(entry.get(key), list):
+                    entry[key] = [str(folder / one) for one in entry[key]]
+        out.append(entry)
+    return out
+
+
+def check_names(inputs: Sequence[Input]) -> None:
+    """Raises StudyError where two inputs have one name."""
+    seen: set[str] = set()
+    for one in inputs:
+        if one.file_name in seen:
+            raise StudyError(f"two inputs are named {one.name!r}; give each its own name")
+        seen.add(one.file_name)
+
+
+def _files(entry: dict, position: int) -> Input:
+    unknown = sorted(set(entry) - set(FIELDS))
+    if unknown:
+        raise StudyError(f"inputs[{position}]: unknown keys {unknown}; allowed are {', '.join(FIELDS)}, example or lab")
+
+    if "grid" in entry:
+        if {"a", "a_prime", "b"} & set(entry):
+            raise StudyError(f"inputs[{position}]: a ready grid holds A, A' and B; leave out a, a_prime and b")
+        grid, named_after = PromptGrid.from_image(entry["grid"]), entry["grid"]
+    else:
+        missing = [key for key in ("a", "a_prime", "b") if key not in entry]
+        if missing:
+            listed = ", ".join(missing)
+            raise StudyError(f"inputs[{position}]: {listed} missing; give a, a_prime and b, a ready grid, example or lab")
+        grid, named_after = PromptGrid(entry["a"], entry["a_prime"], entry["b"]), entry["b"]
+    truth = read_picture(entry["b_prime"], "B'") if "b_prime" in entry else None
+    return Input(
+        entry.get("name", Path(named_after).stem), grid, entry.get("prompt", ""), entry.get("wrong_prompt"), truth,
+        entry.get("group", ""),
+    )  # fmt: skip
+
+
+def _example_names() -> list[str]:
+    from analogist import examples
+
+    return list(examples.names())
+
+
+def _example(entry: dict) -> Input:
+    from analogist import examples
+
+    unknown = sorted(set(entry) - {"example", "prompt", "wrong_prompt", "name", "group"})
+    if unknown:
+        raise StudyError(f"example {entry['example']!r}: unknown keys {unknown}")
+    example = examples.load(entry["example"])
+    names = _example_names()
+    other = examples.load(names[(names.index(entry["example"]) + 1) % len(names)])
+    wrong = entry.get("wrong_prompt", other.prompt if other.prompt != example.prompt else None)
+    return Input(
+        entry.get("name", entry["example"]), example.grid(), entry.get("prompt", example.prompt), wrong,
+        read_picture(example.path("b_prime_truth"), "B'"), entry.get("group", example.family),
+    )  # fmt: skip
+
+
+def _lab(entry: dict, size: int) -> list[Input]:
+    unknown = sorted(set(entry) - {"lab", "count", "seed", "held_out_pairs"})
+    if unknown:
+        raise StudyError(
+            f"lab inputs: unknown keys {unknown}; allowed are lab (families, trained, held-out, all), count, seed, held_out_pairs"
+        )
+    from analogist.lab.split import FAMILIES, HELD_OUT, TRAINED
+
+    families = entry["lab"]
+    words = {"trained": list(TRAINED), "held-out": list(HELD_OUT), "all": list(FAMILIES)}
+    families = words.get(families, families) if isinstance(families, str) else families
+    families = [families] if isinstance(families, str) else families
+    count = entry.get("count", 1)
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 10_000:
+        raise StudyError(f"lab inputs: count {count!r}: a whole number from 1 to 10000 is allowed")
+    pairs = entry.get("held_out_pairs", False)
+    return lab_inputs(list(families), count=count, seed=entry.get("seed", 0), size=size, held_out_pairs=pairs)
+
+
+def lab_inputs(families: Sequence[str], *, count: int, seed: int = 0, size: int, held_out_pairs: bool = False) -> list[Input]:
+    """The lab's own drawings that training never saw: `count` grids a family, with captions and true answers.
+
+    seed: counted from the first evaluation seed. size: of the grid, in pixels.
+    The wrong prompt is the next grid's caption that differs.
+    """
+    from analogist.grid.prompt_grid import to_image
+    from analogist.lab.grids import evaluation_batch
+    from analogist.lab.split import EVALUATION_SEED, FAMILIES
+
+    unknown = [family for family in families if family not in FAMILIES]
+    if unknown:
+        raise StudyError(f"lab families {unknown}: allowed are {', '.join(FAMILIES)}")
+    drawn: list[tuple[str, Image.Image, str, Image.Image]] = []
+    for family in families:
+        for k in range(count):
+            # Families have seeds of their own: with one seed they would all be drawn from the same scenes.
+            number = EVALUATION_SEED + FAMILIES.index(family) * 1_000_000 + seed + k
+            batch = evaluation_batch([family], size=size, seed=number, held_out_pairs=held_out_pairs)
+            whole = to_image(batch.pixels[0])
+            grid = PromptGrid.from_image(whole, size)
+            drawn.append((f"{family}-{seed + k}", whole, batch.captions[0], grid.crop(whole, without_border=True)))
+    found = []
+    for i, (name, whole, caption, truth) in enumerate(drawn):
+        others = [text for _, _, text, _ in drawn[i + 1 :] + drawn[:i] if text != caption]
+        found.append(
+            Input(
+                name, PromptGrid.from_image(whole, size), caption, others[0] if others else None, truth, name.rpartition("-")[0]
+            )
+        )
+    return found

@@ -1,0 +1,238 @@
+"""A study: factors and levels, inputs and seeds, from a small JSON file or built in Python."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from analogist.config import AnalogistConfig, read_json
+from analogist.experiments.design import factors
+from analogist.experiments.design.factors import Setting, label
+from analogist.experiments.design.inputs import Input, check_names
+from analogist.experiments.design.levels import StudyError
+from analogist.experiments.design.space import Space
+
+FORMAT = 1  # raised when the meaning of a field changes
+DESIGNS = ("one-factor", "full", "list")
+MAX_VARIANTS = 100_000
+CHANGE = "change"  # measured in every study: mean absolute difference to the reference's picture, levels 0..1
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One combination of levels. levels: factor -> label. reference: every factor is at its reference level."""
+
+    levels: dict[str, str]
+    setting: Setting
+    reference: bool
+
+    @property
+    def name(self) -> str:
+        """All levels in words, for captions and reports."""
+        return ", ".join(f"{factor} {text}" for factor, text in self.levels.items()) or "base"
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A claim to test: on `metric`, the variant is better or worse than the other one, in paired differences.
+
+    claim: one sentence. variant, against: factor -> level label ({}: the reference). expect: "lower", "higher" or "differs".
+    """
+
+    claim: str
+    metric: str
+    variant: Mapping[str, str]
+    expect: str
+    against: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.expect not in ("lower", "higher", "differs"):
+            raise StudyError(f"hypothesis {self.claim!r}: expect {self.expect!r}; allowed are lower, higher, differs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What to run. Every variant runs on every input with every effective seed.
+
+    factors: name -> levels (see factors.FACTORS). design: "one-factor" changes one factor at a time, "full" is every
+    combination, "list" runs `runs` (factor -> level each). base: what the factors change; None: the checkpoint's own settings.
+    seeds, images: effective seeds are s .. s + images - 1; they must not overlap. size: of the grid, in pixels.
+    batch: images in one UNet call. group: runs that share their beginnings and are written together. share: compute what runs
+    have in common once (off: the same bits, for checking). Both decide the bits, so they belong to the study.
+    metrics: names from metrics.METRICS. inputs: Input objects, or what a study file holds (resolved against a checkpoint).
+    """
+
+    name: str
+    factors: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    design: str = "one-factor"
+    runs: Sequence[Mapping[str, object]] = ()
+    base: AnalogistConfig | None = None
+    inputs: Sequence[Input] | Sequence[dict] | str = "examples"
+    seeds: Sequence[int] = (42,)
+    images: int = 1
+    size: int | tuple[int, int] | None = None
+    negative_prompt: str | None = None
+    prompt_suffix: str | None = None
+    attention: str = "auto"
+    batch: int = 8
+    group: int = 16
+    share: bool = True
+    metrics: Sequence[str] = ("mse", "psnr", "ssim", "mse_to_b")
+    hypotheses: Sequence[Hypothesis] = ()
+    question: str = ""
+
+    def __post_init__(self) -> None:
+        if self.design not in DESIGNS:
+            raise StudyError(f"design {self.design!r}: allowed are {', '.join(DESIGNS)}")
+        if (self.design == "list") != bool(self.runs):
+            raise StudyError("runs and design 'list' belong together: give both or neither")
+        if self.design == "list" and self.factors:
+            raise StudyError("design 'list' takes its factors from runs; leave out factors")
+        for name in ("batch", "group", "images"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise StudyError(f"{name} {value!r}: a whole number from 1 up is allowed")
+        for name in (*self.factors, *itertools.chain.from_iterable(self.runs)):
+            factors.check_factor(name)
+        varied = {*self.factors, *itertools.chain.from_iterable(self.runs)}
+        for one in self.hypotheses:
+            unknown = sorted({*one.variant, *one.against} - varied)
+            if unknown:
+                raise StudyError(f"hypothesis {one.claim!r}: factors {unknown} are not among the study's: {', '.join(sorted(varied))}")
+            if one.metric not in (measured := (*self.metrics, CHANGE)):
+                raise StudyError(f"hypothesis {one.claim!r}: metric {one.metric!r} is not among the study's: {', '.join(measured)}")
+        self.effective_seeds()
+
+    def effective_seeds(self) -> list[int]:
+        """The seeds of all images, s + k. Raises StudyError where they overlap."""
+        top = 2**63 - self.images
+        bad = [seed for seed in self.seeds if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < top]
+        if bad or not len(self.seeds):
+            raise StudyError(f"seeds {bad or list(self.seeds)}: one or more whole numbers from 0 to 2**63 are allowed")
+        effective = [seed + k for seed in self.seeds for k in range(self.images)]
+        twice = sorted({seed for seed in effective if effective.count(seed) > 1}) if len(effective) < 10_000 else []
+        if len(set(effective)) < len(effective):
+            raise StudyError(
+                f"seeds {list(self.seeds)} with {self.images} images overlap: image k of seed s has the effective seed s + k, "
+                f"so {twice[:5]} would come twice; put seeds at least {self.images} apart"
+            )
+        return effective
+
+    def variants(self, space: Space) -> list[Variant]:
+        """All combinations of levels, the reference first. Raises StudyError for a factor that changes nothing."""
+        base = Setting(self.base if self.base is not None else space.config)
+        if self.design == "list":
+            return self._listed(base, space)
+        levels = {name: factors.expand(name, given, base, space) for name, given in self.factors.items()}
+        reference = {name: self._reference(name, options, base, space) for name, options in levels.items()}
+        for name, options in levels.items():
+            alone = [factors.apply({name: level}, base, space) for level in options]
+            if all(setting == base for setting in alone) and len(options) > 1:
+                raise StudyError(f"factor {name}: none of its levels changes anything here (is SAC or CAM off in the base?)")
+        labels = {name: "base" if level is BASE else label(level) for name, level in reference.items()}
+        if self.design == "one-factor":
+            combinations = [dict(reference)]
+            for name, options in levels.items():
+                combinations += [reference | {name: level} for level in options if label(level) != labels[name]]
+        else:
+            count = 1
+            for options in levels.values():
+                count *= len(options)
+            if count > MAX_VARIANTS:
+                raise StudyError(f"{count} combinations; at most {MAX_VARIANTS} are allowed: fewer levels, or design one-factor")
+            combinations = [dict(zip(levels, chosen, strict=True)) for chosen in itertools.product(*levels.values())]
+            first = {name: levels[name][0] if level is BASE else level for name, level in reference.items()}
+            labels = {name: label(level) for name, level in first.items()}
+        return self._made(combinations, labels, base, space)
+
+    def _reference(self, name: str, options: list[object], base: Setting, space: Space) -> object:
+        """The level that leaves the base as it is; BASE where none does."""
+        return next((level for level in options if factors.apply({name: level}, base, space) == base), BASE)
+
+    def _listed(self, base: Setting, space: Space) -> list[Variant]:
+        names = sorted({name for run in self.runs for name in run}, key=factors.ORDER.index)
+        combinations = [{name: run.get(name, BASE) for name in names} for run in self.runs]
+        return self._made([dict.fromkeys(names, BASE), *combinations], dict.fromkeys(names, "base"), base, space)
+
+    def _made(self, combinations: list[dict], labels: dict[str, str], base: Setting, space: Space) -> list[Variant]:
+        out: dict[tuple, Variant] = {}
+        for combination in combinations:
+            named = {name: "base" if level is BASE else label(level) for name, level in combination.items()}
+            chosen = {name: level for name, level in combination.items() if level is not BASE}
+            variant = Variant(named, factors.apply(chosen, base, space), named == labels)
+            out.setdefault(tuple(named.items()), variant)
+        made = sorted(out.values(), key=lambda variant: not variant.reference)
+        self._check_hypotheses(made)
+        return made
+
+    def _check_hypotheses(self, made: Sequence[Variant]) -> None:
+        """Raises StudyError where a hypothesis names a run that the study does not make, so that it could never be tested.
+
+        made: the reference first.
+        """
+        reference, runs = made[0].levels, [variant.levels for variant in made]
+        for one in self.hypotheses:
+            for chosen in (one.variant, one.against):
+                for name, level in chosen.items():
+                    levels = list(dict.fromkeys(run[name] for run in runs))
+                    if level not in levels:
+                        raise StudyError(f"hypothesis {one.claim!r}: {name} has no level {level!r}; there are {', '.join(levels)}")
+                if reference | dict(chosen) not in runs:
+                    raise StudyError(f"hypothesis {one.claim!r}: no run has {dict(chosen)} and all else as the reference, {reference}")
+
+    def with_inputs(self, inputs: Sequence[Input]) -> "Study":
+        """The same study on these inputs. Raises StudyError where two have one name."""
+        check_names(inputs)
+        return dataclasses.replace(self, inputs=tuple(inputs))
+
+    def to_json(self) -> dict:
+        """Plain values for study.json; inputs by name and content, since pictures stay where they are."""
+        data = dataclasses.asdict(dataclasses.replace(self, inputs=(), base=None, hypotheses=(), factors={}))
+        levels = {name: list(given) if isinstance(given, list | tuple) else given for name, given in self.factors.items()}
+        inputs = self.inputs
+        if not isinstance(inputs, str):
+            inputs = [one.name if isinstance(one, Input) else one for one in inputs]
+        data |= {"format": FORMAT, "base": None if self.base is None else self.base.to_json(), "factors": levels}
+        data |= {"hypotheses": [dataclasses.asdict(one) for one in self.hypotheses], "inputs": inputs}
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict) -> "Study":
+        """A study from a file's values. Raises StudyError on unknown fields."""
+        known = {one.name for one in dataclasses.fields(cls)} | {"format"}
+        unknown = sorted(set(data) - known)
+        if unknown:
+            raise StudyError(f"study: unknown fields {unknown}; allowed are {', '.join(sorted(known))}")
+        if data.get("format", FORMAT) != FORMAT:
+            raise StudyError(f"study: format {data['format']!r}; this version reads {FORMAT}")
+        values = {key: value for key, value in data.items() if key != "format" and value is not None}
+        if "name" not in values:
+            raise StudyError("study: a name is missing")
+        for key, kind in (("factors", dict), ("runs", list), ("seeds", list), ("metrics", list), ("hypotheses", list)):
+            if key in values and not isinstance(values[key], kind):
+                raise StudyError(f"study: {key} {values[key]!r}; give {'an object' if kind is dict else 'a list'}")
+        if isinstance(values.get("size"), list):
+            values["size"] = tuple(values["size"])
+        if "base" in values:
+            values["base"] = AnalogistConfig.from_json(values["base"])
+        try:
+            values["hypotheses"] = tuple(Hypothesis(**one) for one in values.get("hypotheses", ()))
+        except TypeError as error:
+            raise StudyError(f"study: a hypothesis has claim, metric, variant, expect and against ({error})") from error
+        return cls(**values)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Study":
+        """From a JSON file. Raises ValueError that names the file."""
+        try:
+            return cls.from_json(read_json(path))
+        except StudyError as error:
+            raise StudyError(f"{path}: {error}") from error
+
+
+class _Base:
+    """Stands for "as in the base" among levels."""
+
+
+BASE = _Base()

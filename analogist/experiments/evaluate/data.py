@@ -1,0 +1,198 @@
+"""The data of the published evaluation, in its published layout, and plain CSV lists of analogies; both as inputs.
+
+Published layout (hub data set picana/Analogist): three folders of tasks, in each `<task>` (whole grids, B' the truth),
+`<task>_masked` (B' black, the input), and `<task>_gpt4_out.txt`: a line a file in sorted order, name and prompts by tabs.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from analogist.config import TASKS
+from analogist.disk.writing import shown
+from analogist.experiments.design.inputs import Input, check_names
+from analogist.grid.pictures import PictureError, read_picture
+from analogist.grid.prompt_grid import PromptGrid
+
+CATEGORIES = {
+    "low_level_tasks_processed": ("colorization", "deblur", "denoise", "enhancement"),
+    "manipulation_tasks_processed": ("image_editing", "image_translation", "style_transfer"),
+    "vision_tasks_processed": ("ubcfashion", "scannet", "inpainting"),
+}
+CATEGORY_NAMES = {
+    "low_level_tasks_processed": "low-level",
+    "manipulation_tasks_processed": "manipulation",
+    "vision_tasks_processed": "vision",
+}
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+SIDE = 512
+
+
+class DataError(ValueError):
+    """Data that is not in the expected layout: the message names the file or line and what is expected."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task's folder, read. category: low-level, manipulation or vision. grids: masked inputs. truths: whole grids."""
+
+    name: str
+    category: str
+    grids: tuple[Path, ...]
+    truths: tuple[Path, ...]
+    prompts: tuple[str, ...]
+
+
+def category_of(task: str) -> str:
+    """The category of a published task."""
+    return next(CATEGORY_NAMES[folder] for folder, tasks in CATEGORIES.items() if task in tasks)
+
+
+def find_tasks(root: str | Path, only: Sequence[str] | None = None) -> list[Task]:
+    """The tasks of a folder in the published layout, in the published order. only: names of tasks.
+
+    Raises DataError for a broken layout: no such folder, pictures and prompt lines that differ in number or name, a line with
+    no tab.
+    """
+    root = Path(root)
+    unknown = sorted(set(only or ()) - set(TASKS))
+    if unknown:
+        raise DataError(f"tasks {unknown}: allowed are {', '.join(TASKS)}")
+    if not root.is_dir():
+        raise DataError(f"{shown(root)}: no such folder; `analogist data fetch --out {shown(root)}` makes it")
+    found = []
+    for folder, tasks in CATEGORIES.items():
+        for name in tasks:
+            wanted = only is not None and name in only
+            if only is not None and not wanted:
+                continue
+            if (root / folder / f"{name}_masked").is_dir():
+                found.append(_task(root / folder, name))
+            elif wanted or (root / folder).is_dir():
+                raise DataError(f"{shown(root / folder)}: no folder {name}_masked in it")
+    if not found:
+        expected = ", ".join(f"{folder}/{tasks[0]}_masked" for folder, tasks in CATEGORIES.items())
+        raise DataError(f"{shown(root)}: not the published layout (expected {expected}, ...)")
+    return found
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not path.name.startswith("."))
+
+
+def _task(folder: Path, name: str) -> Task:
+    grids = _pictures(folder / f"{name}_masked")
+    if not grids:
+        raise DataError(f"{shown(folder / f'{name}_masked')}: no picture in it")
+    names, prompts = read_prompts(folder / f"{name}_gpt4_out.txt")
+    if len(prompts) != len(grids):
+        raise DataError(
+            f"{shown(folder / f'{name}_gpt4_out.txt')}: {len(prompts)} lines, but {name}_masked holds {len(grids)} pictures; "
+            "one line a picture is expected"
+        )
+    for line, (said, path) in enumerate(zip(names, grids, strict=True), 1):
+        if Path(said).stem != path.stem:
+            raise DataError(
+                f"{shown(folder / f'{name}_gpt4_out.txt')}, line {line}: {said!r}, but the picture in its place is {path.name}"
+            )
+    truths: list[Path] = []
+    if (folder / name).is_dir():
+        whole = {path.stem: path for path in _pictures(folder / name)}
+        missing = [path.stem for path in grids if path.stem not in whole]
+        if missing:
+            raise DataError(
+                f"{shown(folder / name)}: {len(missing)} pictures of {name}_masked are missing here, first {missing[0]}"
+            )
+        truths = [whole[path.stem] for path in grids]
+    return Task(name, CATEGORY_NAMES[folder.name], tuple(grids), tuple(truths), tuple(prompts))
+
+
+def read_prompts(path: Path) -> tuple[list[str], list[str]]:
+    """File names and first prompts of a `*_gpt4_out.txt`. Raises DataError naming the line that is not name, tab, prompt."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{shown(path)}: not UTF-8 text") from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    names, prompts = [], []
+    for number, line in enumerate(lines, 1):
+        parts = [part.strip() for part in line.split("\t")]
+        if len(parts) < 2 or not parts[0] or not parts[1]:
+            raise DataError(f"{shown(path)}, line {number}: no tab between a file name and a prompt in {line[:80]!r}")
+        names.append(parts[0])
+        prompts.append(parts[1])
+    return names, prompts
+
+
+def check_grid(path: Path) -> None:
+    """Raises DataError where a picture is not a 2 x 2 grid: square, with a side that two cells divide."""
+    try:
+        picture = read_picture(path, "grid")
+    except PictureError as error:
+        raise DataError(str(error)) from error
+    if picture.width != picture.height or picture.width % 2 or picture.width < 32:
+        raise DataError(
+            f"{shown(path)}: {picture.width} x {picture.height} px is not a 2 x 2 grid; "
+            "a square picture is expected, as published 512 x 512"
+        )
+
+
+def task_inputs(task: Task, *, limit: int | None = None) -> list[Input]:
+    """A task's files as inputs, with its published strength and guidance. limit: the first so many files."""
+    strength, guidance, _ = TASKS[task.name]
+    out = []
+    for k, path in enumerate(task.grids[:limit]):
+        check_grid(path)
+        truth = None
+        if task.truths:
+            check_grid(task.truths[k])
+            whole = read_picture(task.truths[k], "grid with the truth")
+            truth = PromptGrid.from_image(whole, whole.height).crop(whole, without_border=True)
+        grid = PromptGrid.from_image(path)
+        out.append(Input(f"{task.name}/{path.stem}", grid, task.prompts[k], None, truth, task.name, strength, guidance))
+    check_names(out)
+    return out
+
+
+COLUMNS = ("a", "a_prime", "b", "b_prime", "prompt", "name", "group")
+
+
+def read_csv(path: str | Path) -> list[Input]:
+    """A list of analogies: columns a, a_prime, b, optional b_prime (the truth), prompt, name, group. Paths are beside the file.
+
+    Raises DataError naming the line and what is wrong with it.
+    """
+    path = Path(path)
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            head, rows = list(reader.fieldnames or ()), list(reader)
+    except OSError as error:
+        raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{shown(path)}: not a CSV file in UTF-8 ({error})") from error
+    missing, unknown = [name for name in COLUMNS[:3] if name not in head], [name for name in head if name not in COLUMNS]
+    if missing or unknown:
+        wrong = f"missing {', '.join(missing)}" if missing else f"unknown {', '.join(map(repr, unknown))}"
+        raise DataError(
+            f"{shown(path)}: columns are {wrong}; expected are {', '.join(COLUMNS[:3])} and optionally {', '.join(COLUMNS[3:])}"
+        )
+    if not rows:
+        raise DataError(f"{shown(path)}: no line below the column names")
+    out = []
+    for number, row in enumerate(rows, 2):
+        if None in row or any(not row[name] for name in COLUMNS[:3]):
+            raise DataError(f"{shown(path)}, line {number}: a, a_prime and b are needed, and no more fields than columns")
+        try:
+            grid = PromptGrid(*(path.parent / row[name] for name in COLUMNS[:3]))
+            truth = read_picture(path.parent / row["b_prime"], "B'") if row.get("b_prime") else None
+        except PictureError as error:
+            raise DataError(f"{shown(path)}, line {number}: {error}") from error
+        name = row.get("name") or f"{number - 1:04d}-{Path(row['b']).stem}"
+        out.append(Input(name, grid, row.get("prompt") or "", None, truth, row.get("group") or ""))
+    check_names(out)
+    return out

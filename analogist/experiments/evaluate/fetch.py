@@ -1,0 +1,67 @@
+"""The published data set from the hub: by revision, resumable, checked afterwards."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from analogist.disk.writing import output_folder, shown
+from analogist.experiments.evaluate.data import CATEGORIES, DataError, Task, check_grid, find_tasks
+
+REPOSITORY = "picana/Analogist"
+LICENCE = "cc-by-4.0"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What was fetched. folder: where. revision: the commit. tasks: as the reader finds them."""
+
+    folder: Path
+    revision: str
+    tasks: list[Task]
+
+
+def fetch(
+    out: str | Path, *, revision: str = "main", repository: str = REPOSITORY, only: list[str] | None = None, marked: bool = False
+) -> Fetched:
+    """Downloads the data set and checks that every task is whole. Files that are there are not downloaded again.
+
+    revision: branch, tag or commit. only: names of tasks. marked: also the marked grids, which no run needs.
+    HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are heeded. Raises DataError with what the hub said, or what the files lack.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    folder = output_folder(out)
+    endpoint = os.environ.get("HF_ENDPOINT") or None  # as it is now, not as it was when the hub's client was imported
+    patterns = ["README.md"]
+    for category, tasks in CATEGORIES.items():
+        for task in tasks:
+            if only is None or task in only:
+                patterns += [f"{category}/{task}/*", f"{category}/{task}_masked/*", f"{category}/{task}_gpt4_out.txt"]
+                patterns += [f"{category}/{task}_masked_marked/*"] if marked else []
+    try:
+        commit = HfApi(endpoint=endpoint).dataset_info(repository, revision=revision).sha
+        snapshot_download(
+            repository, repo_type="dataset", revision=commit, local_dir=folder, allow_patterns=patterns, endpoint=endpoint
+        )  # fmt: skip
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"{repository} at {revision}: cannot be fetched from the hub ({text}); what is there is kept, the same "
+            "command goes on. HF_ENDPOINT names another hub"
+        ) from error
+    tasks = find_tasks(folder, only)
+    for task in tasks:
+        for path in (*task.grids, *task.truths):
+            check_grid(path)
+    return Fetched(folder, commit, tasks)
+
+
+def describe(fetched: Fetched) -> list[str]:
+    """What was fetched, a line a task."""
+    lines = [f"{shown(fetched.folder)}: {REPOSITORY} at {fetched.revision} ({LICENCE})"]
+    lines += [
+        f"  {task.category} {task.name}: {len(task.grids)} grids" + ("" if task.truths else ", no truths")
+        for task in fetched.tasks
+    ]
+    return lines

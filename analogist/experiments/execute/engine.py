@@ -1,0 +1,198 @@
+"""Computes groups of jobs: what they share once (text, VAE, noise, common first steps), the rest as batches through the UNet."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from analogist.experiments.execute.histories import Histories
+from analogist.experiments.execute.jobs import Group, Job
+from analogist.models.control import AttentionControl
+from analogist.models.ddim import add_noise, ddim_step, ddim_times
+from analogist.models.text import PreparedText
+from analogist.pipeline import Analogist
+from analogist.run.sampling import GridPosteriors, Start, exact, grid_posteriors
+from analogist.run.seeds import Randomness
+
+KEPT = 64  # texts and pictures that are remembered from group to group
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """The outcome of a group. latents: job 4 h w, the last ones. failed: job position -> why, for latents that are not finite.
+
+    times: the executed time indices. calls: UNet calls. images: images that went through them in all.
+    """
+
+    latents: Tensor
+    failed: dict[int, str]
+    times: list[int]
+    calls: int
+    images: int
+
+
+class Engine:
+    """Runs groups on one model. What it remembers (encoded texts and pictures) changes no result."""
+
+    def __init__(self, model: Analogist) -> None:
+        self.model = model
+        self._texts: OrderedDict[Hashable, PreparedText] = OrderedDict()
+        self._pictures: OrderedDict[Hashable, GridPosteriors] = OrderedDict()
+
+    def _text(self, job: Job) -> PreparedText:
+        """Keys and values of a job's two prompts, branch 0 negative and 1 prompt."""
+        p = job.prompts
+        prompt = p["prompt"] + p["prompt_suffix"] if p["prompt"] else ""  # as the pipeline appends it
+        return _remember(
+            self._texts, (prompt, p["negative_prompt"], job.grid.size),
+            lambda: self.model.unet.prepare_text(self.model.encode_text(prompt, p["negative_prompt"], size=job.grid.size)),
+        )  # fmt: skip
+
+    def _start(self, job: Job) -> tuple[Start, Randomness]:
+        key = job.content["grid"]["sha256"], job.grid.size, job.grid.rows
+        model = self.model
+        posteriors = _remember(self._pictures, key, lambda: grid_posteriors(model.vae, job.grid))
+        randomness = Randomness([job.seed])
+        h, w = (side // model.vae.config.factor for side in job.grid.size)
+        return posteriors.start(randomness.draw(model.vae.config.latent_channels, h, w)), randomness
+
+    @torch.no_grad()
+    def sample(self, group: Group, *, seen: Callable[[int, int], None] | None = None) -> Sampled:
+        """Last latents of every job of a group.
+
+        Jobs whose steps are the same up to some step share them: at each step every distinct history is computed once, in
+        UNet calls of at most group.batch images. With group.share off each job carries its own latents through calls of
+        the same shapes, which gives the same bits. seen: called after each step with (step, steps).
+        """
+        run = _GroupRun(self, group)
+        for i in range(len(run.times)):
+            run.step(i)
+            if seen is not None:
+                seen(i + 1, len(run.times))
+        return Sampled(torch.cat(run.latents), run.failed, [t for t, _ in run.times], run.calls, run.images)
+
+    def count(self, group: Group) -> int:
+        """Images that will go through the UNet for a group, shared beginnings counted once; nothing is computed."""
+        histories = Histories(group.jobs, self.model.unet.sites)
+        return sum(len(histories.advance(i)) for i in range(group.jobs[0].config.sampling.executed))
+
+
+def _remember(kept: OrderedDict, key: Hashable, make: Callable[[], object]):
+    if key not in kept:
+        kept[key] = make()
+        if len(kept) > KEPT:
+            kept.popitem(last=False)
+    kept.move_to_end(key)
+    return kept[key]
+
+
+class _GroupRun:
+    """The state of one group while it is sampled: the latents of every job, and which jobs still share a history."""
+
+    def __init__(self, engine: Engine, group: Group) -> None:
+        model, jobs = engine.model, group.jobs
+        self.model, self.group, self.jobs = model, group, jobs
+        sampling = jobs[0].config.sampling
+        self.times = ddim_times(sampling.steps, sampling.strength, n=len(model.alpha_bars), offset=model.steps_offset)
+        self.eta, self.branches = sampling.eta, 1 if sampling.guidance == 1 else 2
+        self.pure_noise = sampling.strength == 1
+        self.guidance = torch.tensor([job.config.sampling.guidance for job in jobs], device=model.device)
+        self.texts = [engine._text(job) for job in jobs]
+        made: dict[Hashable, int] = {}  # (grid, seed) -> source
+        self.source = [made.setdefault((job.content["grid"]["sha256"], job.seed), len(made)) for job in jobs]
+        firsts = [self.source.index(number) for number in range(len(made))]
+        starts = [engine._start(jobs[first]) for first in firsts]
+        self.randomness = [randomness for _, randomness in starts]
+        self.fixed = [starts[number][0].fixed for number in self.source]
+        begun = [self._begin(start) for start, _ in starts]
+        self.latents = [begun[number] for number in self.source]  # replaced, never written into
+        self.histories = Histories(jobs, model.unet.sites)
+        self.failed: dict[int, str] = {}
+        self.calls = self.images = 0
+        self._stacked: tuple[tuple[int, ...], PreparedText] | None = None
+
+    def _begin(self, start: Start) -> Tensor:
+        if self.pure_noise:
+            return start.noise
+        return add_noise(start.z0, start.noise, self.model.alpha_bars[self.times[0][0]])
+
+    def step(self, i: int) -> None:
+        """One executed step of every job."""
+        nodes = self.histories.advance(i)
+        noises = self._step_noises()
+        if self.group.share:
+            for node, z in zip(nodes, self._advance([members[0] for members in nodes], i, noises), strict=True):
+                for j in node:
+                    self.latents[j] = z
+        else:
+            for copy in range(max(len(members) for members in nodes)):
+                chosen = [members[min(copy, len(members) - 1)] for members in nodes]
+                for members, z in zip(nodes, self._advance(chosen, i, noises), strict=True):
+                    if copy < len(members):
+                        self.latents[members[copy]] = z
+        self._note_failures(i)
+
+    def _step_noises(self) -> list[Tensor | None]:
+        if self.eta == 0:
+            return [None] * len(self.randomness)
+        like = self.latents[0]
+        return [randomness.step_noise(like) for randomness in self.randomness]
+
+    def _advance(self, chosen: Sequence[int], i: int, noises: list[Tensor | None]) -> Iterator[Tensor]:
+        """Latents [1 4 h w] after step i of the chosen jobs, in UNet calls of at most `batch` images."""
+        alpha_bars, (t, t_prev) = self.model.alpha_bars, self.times[i]
+        alpha_bar_prev = alpha_bars[t_prev] if t_prev >= 0 else self.model.alpha_bar_end
+        for first in range(0, len(chosen), self.group.batch):
+            part = list(chosen[first : first + self.group.batch])
+            eps = self._guided_noise(part, i)
+            for position, j in enumerate(part):
+                z, _ = ddim_step(
+                    self.latents[j], eps[position : position + 1], alpha_bars[t], alpha_bar_prev,
+                    eta=self.eta, noise=noises[self.source[j]],
+                )  # fmt: skip
+                yield z
+
+    def _guided_noise(self, part: list[int], i: int) -> Tensor:
+        model, n = self.model, len(part)
+        # channel order of the checkpoints: noisy latents 4, mask 1, masked-image latents 4
+        x = torch.cat([torch.cat([self.latents[j], self.fixed[j]], dim=1) for j in part]).to(model.dtype)
+        control = AttentionControl(
+            step=i, t=self.times[i][0], branches=self.branches, images=n, sac=[self.jobs[j].config.sac for j in part],
+            cam=[self.jobs[j].config.cam for j in part], rows=self.jobs[0].grid.rows, attention=self.jobs[0].content["attention"],
+        )  # fmt: skip
+        with exact(x.device):
+            eps = model.unet(torch.cat([x] * self.branches), self.times[i][0], self._stack(part), control).float()
+        self.calls, self.images = self.calls + 1, self.images + n
+        if self.branches == 1:
+            return eps
+        negative, text = eps.chunk(2)
+        return negative + self.guidance[part][:, None, None, None] * (text - negative)
+
+    def _stack(self, part: list[int]) -> PreparedText:
+        """The prepared texts of some jobs as one batch [(branch image) ...]; the last one is remembered."""
+        key = tuple(part)
+        if self._stacked is not None and self._stacked[0] == key:
+            return self._stacked[1]
+
+        def rows(pick: Callable[[PreparedText], Tensor]) -> Tensor:
+            branches = range(2) if self.branches == 2 else (1,)
+            return torch.cat([pick(self.texts[j])[branch : branch + 1] for branch in branches for j in part])
+
+        names = self.texts[part[0]].keys_values
+        stacked = PreparedText(
+            rows(lambda text: text.text),
+            {name: tuple(rows(lambda text, n=name, w=which: text.keys_values[n][w]) for which in range(2)) for name in names},
+            None if self.texts[part[0]].added is None else rows(lambda text: text.added),
+        )
+        self._stacked = (key, stacked)
+        return stacked
+
+    def _note_failures(self, i: int) -> None:
+        for j, z in enumerate(self.latents):
+            if j not in self.failed and not torch.isfinite(z).all():
+                self.failed[j] = (
+                    f"NaN or infinite latents at step {i} (t = {self.times[i][0]}) in {self.model.dtype}; "
+                    "try dtype float32 or bfloat16, or a smaller guidance or SAC scale"
+                )

@@ -1,0 +1,176 @@
+"""Jobs: one picture each, with a content key; and how they are put into groups that are computed and written together."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+import analogist
+from analogist.config import AnalogistConfig
+from analogist.experiments.design.factors import Setting
+from analogist.experiments.design.inputs import Input
+from analogist.experiments.design.levels import StudyError
+from analogist.experiments.design.study import Study, Variant
+from analogist.grid.prompt_grid import PromptGrid
+from analogist.pipeline import Analogist
+from analogist.run.record import grid_record
+
+FORMAT = 1  # part of every content key: raised when the same settings come to mean other pictures
+
+
+def content_key(data: object) -> str:
+    """SHA-256 of plain values, as 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One picture to paint. key: of everything that decides it. input: where it stands in the study's inputs.
+
+    prompts: prompt, negative_prompt, prompt_suffix as given to the model. seed: the effective seed. truth: the true B', which
+    only metrics see.
+    """
+
+    key: str
+    input: int
+    grid: PromptGrid
+    prompts: dict[str, str]
+    config: AnalogistConfig
+    seed: int
+    content: dict
+    truth: Image.Image | None = None
+
+    @property
+    def mould(self) -> tuple:
+        """What must be equal for jobs to go through the UNet as one batch."""
+        s = self.config.sampling
+        return (self.grid.size, self.grid.rows, s.steps, s.strength, s.eta, s.guidance == 1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of a study: a variant on an input with an effective seed. Rows with the same content share a job."""
+
+    variant: Variant
+    input: int
+    seed: int
+    key: str
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Jobs that are computed together and written together. batch: images in one UNet call."""
+
+    key: str
+    jobs: tuple[Job, ...]
+    batch: int
+    share: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything a study runs: its rows, and the groups of their jobs, both in the order of the study."""
+
+    study: Study
+    variants: tuple[Variant, ...]
+    rows: tuple[Row, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def jobs(self) -> list[Job]:
+        return [job for group in self.groups for job in group.jobs]
+
+
+def prompt_of(setting: Setting, one: Input) -> str:
+    """The prompt of an input under a setting. Raises StudyError where a wrong prompt is asked for and there is none."""
+    if setting.text == "wrong":
+        if one.wrong_prompt is None:
+            raise StudyError(f"text 'wrong': the input {one.name!r} has no wrong_prompt; give one")
+        return one.wrong_prompt
+    if setting.text.startswith("= "):
+        return setting.text.removeprefix("= ")
+    return one.prompt if setting.text == "on" else ""
+
+
+def sized(one: Input, study: Study, model: Analogist) -> PromptGrid:
+    """The grid of an input at the study's size; without one at its own, else at the checkpoint's."""
+    return one.grid.with_size(study.size) if study.size is not None else one.grid.at_size(model.size)
+
+
+def _own(config: AnalogistConfig, one: Input) -> AnalogistConfig:
+    """The configuration with what an input says of itself (a task's strength and guidance)."""
+    changes = {name: getattr(one, name) for name in ("strength", "guidance") if getattr(one, name) is not None}
+    return config.replace(**changes) if changes else config
+
+
+def make_plan(study: Study, variants: Sequence[Variant], model: Analogist) -> Plan:
+    """Rows and groups of a study on a model; checks every run's arguments without running anything."""
+    inputs: Sequence[Input] = study.inputs  # resolved
+    grids = [sized(one, study, model) for one in inputs]
+    records = [grid_record(grid) for grid in grids]
+    # The size is part of the picture that a grid record holds, but said again so that keys can be read.
+    common = {
+        "format": FORMAT, "checkpoint": model.checkpoint.fingerprint, "dtype": str(model.dtype).removeprefix("torch."),
+        "attention": study.attention,
+    }  # fmt: skip
+    rows: list[Row] = []
+    jobs: dict[str, Job] = {}
+    checked: set[tuple] = set()
+    for i, one in enumerate(inputs):
+        for seed in study.effective_seeds():
+            for variant in variants:
+                config = _own(variant.setting.config, one)
+                prompts = _prompts(study, model, prompt_of(variant.setting, one))
+                known = (grids[i].size, grids[i].rows, json.dumps(config.to_json()))
+                if known not in checked:
+                    model.check(grids[i], config=config)
+                    checked.add(known)
+                content = common | {"grid": records[i], **prompts, "config": config.to_json(), "seed": seed}
+                key = content_key(content)
+                jobs.setdefault(key, Job(key, i, grids[i], prompts, config, seed, content, one.truth))
+                rows.append(Row(variant, i, seed, key))
+    return Plan(study, tuple(variants), tuple(rows), tuple(make_groups(jobs.values(), study.group, study.batch, study.share)))
+
+
+def _prompts(study: Study, model: Analogist, prompt: str) -> dict[str, str]:
+    negative = model.negative_prompt if study.negative_prompt is None else study.negative_prompt
+    suffix = model.prompt_suffix if study.prompt_suffix is None else study.prompt_suffix
+    return {"prompt": prompt, "negative_prompt": negative, "prompt_suffix": suffix}
+
+
+def make_groups(jobs: Iterable[Job], size: int, batch: int, share: bool = True) -> list[Group]:
+    """Jobs of one mould in study order, `size` a group: fixed by the jobs alone, so that a restart computes the same bits."""
+    moulds: dict[tuple, list[Job]] = {}
+    for job in jobs:
+        moulds.setdefault(job.mould, []).append(job)
+    groups = []
+    for members in moulds.values():
+        for first in range(0, len(members), size):
+            chosen = tuple(members[first : first + size])
+            groups.append(Group(content_key([batch, *(job.key for job in chosen)]), chosen, batch, share))
+    return groups
+
+
+def job_record(job: Job, model: Analogist, times: Sequence[int], batch: int) -> dict:
+    """The record of one picture, in the form of a run's: everything needed to run it again, no time or path."""
+    return {
+        "format": FORMAT,
+        "analogist": analogist.__version__,
+        "torch": torch.__version__,
+        "checkpoint": model.describe(),
+        "grid": job.content["grid"],
+        **job.prompts,
+        "seeds": [job.seed],
+        "config": job.config.to_json(),
+        "executed_times": list(times),
+        "device": str(model.device),
+        "dtype": job.content["dtype"],
+        "attention": job.content["attention"],
+        "images_at_once": batch,
+        "repeatable": True,
+        "not_repeatable_because": [],
+        "job": job.key,
+    }

@@ -1,0 +1,71 @@
+"""Puts the folders of shards together: the same table, sheet and report as one run over everything."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from analogist.disk.writing import atomic_write, output_folder, shown
+from analogist.experiments.design.levels import StudyError
+from analogist.experiments.design.study import Study
+from analogist.experiments.execute.ablation import carry_out, prepare
+from analogist.experiments.execute.jobs import Plan
+from analogist.experiments.execute.store import Store, picture_key
+from analogist.experiments.execute.worker import Worker
+from analogist.experiments.score.metrics import Measurer
+from analogist.experiments.score.networks import FeatureNetwork
+from analogist.grid.pictures import read_picture
+from analogist.pipeline import Analogist
+
+
+def merge(
+    folders: Sequence[str | Path], out: str | Path, *, study: Study | str | Path, model: Analogist | None = None,
+    clip: FeatureNetwork | None = None, dino: FeatureNetwork | None = None, changes: dict | None = None,
+) -> list[str]:  # fmt: skip
+    """Copies what the folders hold of a study into `out` and writes table, sheet and report there; returns notes.
+
+    study, model, changes: as the shards had them. Nothing is sampled. Raises StudyError where runs are missing, naming how many.
+    """
+    model = Analogist.from_checkpoint() if model is None else model
+    plan = prepare(study, model, changes=changes)
+    measurer = Measurer(plan.study.metrics, clip=clip, dino=dino)
+    return merge_plan(folders, out, plan, Worker(model, measurer))
+
+
+def merge_plan(folders: Sequence[str | Path], out: str | Path, plan: Plan, worker: Worker) -> list[str]:
+    """As `merge`, for a plan that is already made."""
+    with Store(out) as store:
+        take(folders, store)
+        missing = [job for job in plan.jobs if job.key not in store.entries]
+        if missing:
+            raise StudyError(
+                f"{len(missing)} of {len(plan.jobs)} runs are missing; finish the shards with the same command, then merge again"
+            )
+        return carry_out(plan, store, worker, progress=False).notes
+
+
+def take(folders: Sequence[str | Path], store: Store) -> None:
+    """Copies the finished runs of other folders into a held one. Raises StudyError for a folder that is none of a study."""
+    for folder in folders:
+        if not (Path(folder) / "groups").is_dir():
+            raise StudyError(f"{shown(folder)}: not the folder of a study (no groups/ in it)")
+    for folder in map(Path, folders):
+        _copy(folder, store.folder)
+    store.reload()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Pictures first, then the commits that name them. Raises StudyError where a picture differs from one that is there."""
+    for name in ("inputs", "pictures", "groups", "measures"):
+        if not (source / name).is_dir():
+            continue
+        output_folder(target / name)
+        for path in sorted((source / name).iterdir()):
+            if path.suffix not in (".png", ".json"):
+                continue
+            other = target / name / path.name
+            if name == "pictures" and other.exists() and picture_key(read_picture(other)) != picture_key(read_picture(path)):
+                raise StudyError(
+                    f"{shown(path)} and {shown(other)} are one run with two pictures; were threads and machines the same?"
+                )
+            with open(path, "rb") as file:
+                atomic_write(other, lambda opened, file=file: shutil.copyfileobj(file, opened))

@@ -1,0 +1,1 @@
+"""What a table says: statistics, verdicts, plots, contact sheet and report."""

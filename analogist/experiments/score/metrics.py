@@ -1,0 +1,234 @@
+"""What is measured on one painted B': through torchmetrics and feature networks; what cannot be measured says why.
+
+Distances are between the picture in the cell of B' (its border left out) and the truth, B or A', resized to it.
+CLIP direction is measured as published: on the whole cell of B', A, A' and B cut out without their borders.
+"""
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from analogist.experiments.design.levels import StudyError
+from analogist.experiments.score.networks import FeatureNetwork
+from analogist.grid.prompt_grid import PromptGrid
+
+COARSE = 4  # pixels a side: what is left of a picture when only its colours count
+
+
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """One painted B' and what it is compared with. cell: the B' cell. grid: what it was painted from. truth: the true B'."""
+
+    cell: Image.Image
+    grid: PromptGrid
+    truth: Image.Image | None = None
+
+    def cells(self) -> dict[str, Image.Image]:
+        """A, A' and B as in the grid, without borders; of several example pairs the first."""
+        cells = self.grid.cells(without_border=True)
+        return {"A": cells.get("A", cells.get("A1")), "A'": cells.get("A'", cells.get("A1'")), "B": cells["B"]}
+
+    def picture(self) -> Image.Image:
+        """The picture in the cell of B', its border left out."""
+        whole, inner = self.grid.boxes()["B'"], self.grid.boxes(without_border=True)["B'"]
+        left, top = whole[0], whole[1]
+        return self.cell.crop((inner[0] - left, inner[1] - top, inner[2] - left, inner[3] - top))
+
+    def other(self, which: str) -> Image.Image | None:
+        """The truth, B or A' at the size of the picture."""
+        found = self.truth if which == "truth" else self.cells()[which]
+        size = self.picture().size
+        return None if found is None else found.convert("RGB") if found.size == size else found.convert("RGB").resize(size)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number a picture. better: "lower", "higher" or "" (neither). needs: torchmetrics, truth, clip, dino, lpips."""
+
+    name: str
+    text: str
+    better: str
+    needs: tuple[str, ...]
+    measure: Callable[["Measurer", Painted], float]
+
+
+def _tensor(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None].float().contiguous() / 255
+
+
+def _mse(a: Image.Image, b: Image.Image) -> float:
+    from torchmetrics.functional import mean_squared_error
+
+    return mean_squared_error(_tensor(a), _tensor(b)).item()
+
+
+def _psnr(a: Image.Image, b: Image.Image) -> float:
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
+    return peak_signal_noise_ratio(_tensor(a), _tensor(b), data_range=1.0).item()
+
+
+def _ssim(a: Image.Image, b: Image.Image) -> float:
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    if min(a.size) < 11:
+        raise NotMeasured(f"the picture is {a.width} x {a.height} px; structural similarity needs 11 a side")
+    return structural_similarity_index_measure(_tensor(a), _tensor(b), data_range=1.0).item()
+
+
+def _coarse(picture: Image.Image) -> Image.Image:
+    return picture.resize((COARSE, COARSE), Image.Resampling.BOX)
+
+
+def _mse_detail(a: Image.Image, b: Image.Image) -> float:
+    from torchmetrics.functional import mean_squared_error
+
+    def detail(picture: Image.Image) -> Tensor:
+        return _tensor(picture) - _tensor(_coarse(picture).resize(picture.size, Image.Resampling.BICUBIC))
+
+    return mean_squared_error(detail(a), detail(b)).item()
+
+
+class NotMeasured(ValueError):
+    """A metric that cannot be measured here; the message says why."""
+
+
+class Measurer:
+    """Measures named metrics. clip, dino: feature networks, None where not given."""
+
+    def __init__(self, names: Sequence[str], *, clip: FeatureNetwork | None = None, dino: FeatureNetwork | None = None) -> None:
+        """Raises StudyError for a name that is no metric."""
+        check_metrics(names)
+        self.names = tuple(dict.fromkeys(names))
+        self.networks = {"clip": clip, "dino": dino}
+        self._features: dict[tuple[str, int, str], Tensor] = {}
+        self._held: list[PromptGrid] = []  # keeps the ids in _features from being used again
+        self._lpips = None
+
+    def missing(self) -> dict[str, str]:
+        """Metrics that nothing here can measure, with the reason."""
+        return {name: why for name in self.names if (why := self._why_not(METRICS[name], None))}
+
+    def network(self, name: str) -> str:
+        """The feature network behind a metric, "" where it has none."""
+        return next((self.networks[need].name for need in METRICS[name].needs if self.networks.get(need) is not None), "")
+
+    def key(self, name: str) -> str:
+        """Under which a measured value is kept: another network is another value."""
+        network = next((self.networks[need] for need in METRICS[name].needs if self.networks.get(need) is not None), None)
+        return name if network is None else f"{name}@{network.fingerprint[:16]}"
+
+    def _why_not(self, metric: Metric, painted: Painted | None) -> str | None:
+        for need in metric.needs:
+            if need == "torchmetrics" and importlib.util.find_spec("torchmetrics") is None:
+                return "torchmetrics is not installed: pip install 'analogist[eval]'"
+            if need in self.networks and self.networks[need] is None:
+                return f"no {need} network given (--{need} FOLDER or hub id)"
+            if need == "lpips" and importlib.util.find_spec("torchvision") is None:
+                return "torchvision is not installed: pip install 'analogist[perceptual]'"
+            if need == "truth" and painted is not None and painted.truth is None:
+                return "there is no true B' to compare with"
+        return None
+
+    def measure(self, painted: Painted) -> dict[str, float | str]:
+        """Every metric's value, or a text that says why it was not measured."""
+        out: dict[str, float | str] = {}
+        for name in self.names:
+            why = self._why_not(METRICS[name], painted)
+            if why is None:
+                try:
+                    out[name] = METRICS[name].measure(self, painted)
+                    continue
+                except NotMeasured as error:
+                    why = str(error)
+            out[name] = why
+        return out
+
+    def _network_features(self, kind: str, painted: Painted) -> Mapping[str, Tensor]:
+        network = self.networks[kind]
+        cells = painted.cells()
+        found = {"B'": network.features([painted.cell.resize(cells_size(painted.grid))])[0]}
+        for name in ("A", "A'", "B"):
+            key = (kind, id(painted.grid), name)
+            if key not in self._features:
+                self._features[key] = network.features([cells[name].resize(cells_size(painted.grid))])[0]
+                self._held.append(painted.grid)
+            found[name] = self._features[key]
+        return found
+
+    def _direction(self, painted: Painted, normalise: bool) -> float:
+        found = self._network_features("clip", painted)
+        return direction_similarity(found["A"], found["A'"], found["B"], found["B'"], normalise=normalise)
+
+    def _feature_distance(self, kind: str, painted: Painted) -> float:
+        ours, true = self.networks[kind].features([painted.picture(), painted.other("truth")])
+        return 1 - torch.cosine_similarity(ours, true, dim=0).item()
+
+    def _perceptual(self, painted: Painted) -> float:
+        if self._lpips is None:
+            from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+            self._lpips = LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
+        return self._lpips(_tensor(painted.picture()), _tensor(painted.other("truth"))).item()
+
+
+def cells_size(grid: PromptGrid) -> tuple[int, int]:
+    """Width and height of a cell, border and all."""
+    left, top, right, bottom = grid.boxes()["B'"]
+    return right - left, bottom - top
+
+
+def direction_similarity(a: Tensor, a_prime: Tensor, b: Tensor, b_prime: Tensor, *, normalise: bool) -> float:
+    """cos(f(A') - f(A), f(B') - f(B)), -1..1. a, a_prime, b, b_prime: features [channel].
+
+    normalise False: raw features, as the authors' code; True: features of length one, as InstructPix2Pix (Brooks et al. 2023).
+    """
+    if normalise:
+        a, a_prime, b, b_prime = (f / f.norm() for f in (a, a_prime, b, b_prime))
+    return torch.cosine_similarity(a_prime - a, b_prime - b, dim=0).item()
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """Raises StudyError for a name that is no metric, naming all there are."""
+    unknown = sorted(set(names) - set(METRICS))
+    if unknown or not names:
+        raise StudyError(f"metrics {unknown or list(names)}: allowed are {', '.join(METRICS)}")
+
+
+def _to(which: str, distance: Callable[[Image.Image, Image.Image], float]) -> Callable[[Measurer, Painted], float]:
+    return lambda _, painted: distance(painted.picture(), painted.other(which))
+
+
+def _colours(a: Image.Image, b: Image.Image) -> float:
+    return _mse(_coarse(a), _coarse(b))
+
+
+TM = "torchmetrics"
+_LISTED = (
+    Metric("mse", "mean squared error to the truth, levels 0..1", "lower", (TM, "truth"), _to("truth", _mse)),
+    Metric("psnr", "peak signal to noise ratio to the truth, dB", "higher", (TM, "truth"), _to("truth", _psnr)),
+    Metric("ssim", "structural similarity to the truth", "higher", (TM, "truth"), _to("truth", _ssim)),
+    Metric("mse_colour", "mean squared error to the truth, both at 4 x 4 px: colours alone", "lower", (TM, "truth"),
+           _to("truth", _colours)),
+    Metric("mse_detail", "mean squared error to the truth of what 4 x 4 px leave out: shapes and texture", "lower",
+           (TM, "truth"), _to("truth", _mse_detail)),
+    Metric("mse_to_b", "mean squared error to B: small where B' collapses to B", "", (TM,), _to("B", _mse)),
+    Metric("mse_to_a_prime", "mean squared error to A': small where A' is copied", "", (TM,), _to("A'", _mse)),
+    Metric("ssim_to_b", "structural similarity to B", "", (TM,), _to("B", _ssim)),
+    Metric("clip_direction", "CLIP direction similarity, raw features as published", "higher", ("clip",),
+           lambda m, p: m._direction(p, False)),
+    Metric("clip_direction_normalised", "CLIP direction similarity, normalised features as InstructPix2Pix", "higher",
+           ("clip",), lambda m, p: m._direction(p, True)),
+    Metric("clip_distance", "1 - cosine of CLIP image features to the truth", "lower", ("truth", "clip"),
+           lambda m, p: m._feature_distance("clip", p)),
+    Metric("dino_distance", "1 - cosine of DINO image features to the truth", "lower", ("truth", "dino"),
+           lambda m, p: m._feature_distance("dino", p)),
+    Metric("lpips", "learned perceptual distance to the truth (AlexNet)", "lower", (TM, "truth", "lpips"),
+           lambda m, p: m._perceptual(p)),
+)  # fmt: skip
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _LISTED}

@@ -1,0 +1,21 @@
+"""The picture prompt: pictures read, fitted and composed into the grid of cells A, A', B, B', and B' cut out of it again."""
+
+from typing import TYPE_CHECKING
+
+from analogist.names import load_on_use
+
+if TYPE_CHECKING:
+    from analogist.grid.prompt_grid import (
+        ALIGNED,
+        PUBLISHED_SIZE,
+        GridError,
+        PictureError,
+        PromptGrid,
+        check_size,
+        to_image,
+        to_pixels,
+    )
+
+__all__ = ["ALIGNED", "GridError", "PictureError", "PromptGrid", "PUBLISHED_SIZE", "check_size", "to_image", "to_pixels"]
+
+__getattr__, __dir__ = load_on_use(__name__, dict.fromkeys(__all__, "analogist.grid.prompt_grid"))

@@ -1,0 +1,251 @@
+"""Reading any picture a user may give as plain 8-bit RGB, and writing PNGs that carry their record.
+
+Stands between files and `prompt_grid.py`; knows nothing of grids, tensors or models.
+"""
+
+import contextlib
+import io
+import json
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
+
+from analogist.disk.writing import atomic_write, shown
+
+# What a picture may be given as: a path, a PIL image, or a uint8 array [height width 3].
+Picture = str | os.PathLike[str] | Image.Image | np.ndarray
+
+RECORD_KEY = "analogist"  # the PNG text chunk that holds the record, as JSON
+MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb; a 16384 x 10922 picture
+# Below the first number every file is decoded; above it the file must have a byte for each 16384 pixels. Deflate and LZW reach
+# 8256 at most, so only a damaged or malicious header claims more, and believing it would cost memory the file can't hold.
+SMALL_PIXELS, MAX_PIXELS_PER_BYTE = 16_777_216, 16_384
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")  # EPS is left out: it runs another program
+_READABLE = "PNG, JPEG, WebP, GIF, TIFF, BMP, PPM, JPEG 2000 or AVIF"
+_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"II*\0", b"MM\0*", b"BM", b"\0\0\0\x0cjP")
+_TURN = {  # EXIF orientation -> what brings the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BOMB_LIMIT = f"{MAX_PIXELS:,} pixels, the limit against decompression bombs"
+_warnings_lock = threading.Lock()  # warnings.catch_warnings swaps a global of the interpreter
+
+
+class PictureError(ValueError):
+    """A picture cannot be read: the message names which picture, its file, the reason and what to do."""
+
+
+class _Refused(Exception):
+    """A picture that decoders would take and we do not; becomes a PictureError with the picture's name."""
+
+
+def read_picture(source: Picture, name: str = "picture") -> Image.Image:
+    """Any picture as a new RGB image, the way a viewer shows it.
+
+    source: a path, a PIL image, or a uint8 array [height width 3], values 0..255.
+    name: which picture it is ("A", "A'", "B", ...), named in errors.
+    EXIF rotation is applied (also to a PIL image straight from Image.open; one already processed is taken as its pixels stand),
+    transparency is laid over white, 16-bit grey is scaled by 255/65535 and float grey (0..1) by 255, both rounded, CMYK is
+    converted by Pillow, an animation or a file of several pages gives its first. Embedded colour profiles are not applied.
+    Raises PictureError for what is missing, empty, truncated, not a picture, larger than MAX_PIXELS, or an array of another kind.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, name)
+    if isinstance(source, Image.Image):
+        what = f"{name}: the given image"
+        if 0 in source.size:
+            raise PictureError(f"{what} is {source.width} x {source.height} pixels; it must have at least one")
+        try:
+            return _decoded(source, upright=isinstance(source, ImageFile.ImageFile))
+        except _Refused as error:
+            raise PictureError(f"{what} has {error}") from error
+        except Exception as error:  # a lazily opened file may fail in as many ways as in _from_file
+            raise PictureError(f"{what} cannot be read: {_short(error)}") from error
+    if isinstance(source, (str, os.PathLike)):
+        return _from_file(source, name)
+    kind = type(source).__name__
+    raise PictureError(f"{name}: cannot read a {kind}; give a path, a PIL image or a uint8 array [height width 3]")
+
+
+def save_png(image: Image.Image, path: str | os.PathLike[str], record: Mapping[str, object] | None = None) -> Path:
+    """Writes a PNG atomically, the record as JSON in its text chunk "analogist"; the same input gives the same bytes.
+
+    Raises OutputError when the path cannot be written, ValueError when the record is not JSON-ready (NaN included).
+    """
+    text = PngImagePlugin.PngInfo()
+    if record is not None:
+        try:
+            text.add_text(RECORD_KEY, json.dumps(record, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the record for {shown(path)} is not JSON-ready: {error}") from error
+    # Encoded in memory first: Pillow reports a full disk without its reason.
+    encoded = io.BytesIO()
+    image.save(encoded, format="PNG", pnginfo=text)
+    return atomic_write(path, encoded.getvalue())
+
+
+def read_record(path: str | os.PathLike[str]) -> dict[str, object]:
+    """The record that `save_png` wrote into a PNG. Raises PictureError when the file is no such PNG."""
+    what = f"picture: {shown(path)}"
+    _check_file(path, what)
+    try:
+        with _warnings_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=["PNG"]) as image:
+                text = image.info.get(RECORD_KEY)
+        record = json.loads(text) if isinstance(text, str) else None
+    except Exception as error:  # see _from_file
+        raise PictureError(f"{what}: no record can be read from it: {_short(error)}") from error
+    if not isinstance(record, dict):
+        raise PictureError(f"{what}: holds no record of Analogist; give a PNG as `analogist run` writes it")
+    return record
+
+
+def _from_array(array: np.ndarray, name: str) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        shape = " ".join(str(length) for length in array.shape)
+        raise PictureError(
+            f"{name}: an array of {array.dtype} [{shape}]; it must be uint8 [height width 3] with values 0..255 and no side of 0"
+        )
+    return Image.fromarray(array)  # copies RGB: later changes to the array are not ours
+
+
+def _from_file(path: str | os.PathLike[str], name: str) -> Image.Image:
+    what = f"{name}: {shown(path)}"
+    if isinstance(path, str) and path.startswith(("http://", "https://")):
+        raise PictureError(f"{what}: addresses are not fetched; download the picture and give its path")
+    n_bytes = _check_file(path, what)
+    Image.init()
+    try:
+        # Pillow's warnings (damaged EXIF, size above half the limit) say nothing that the result or our errors do not.
+        with _warnings_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=[f for f in _FORMATS if f in Image.OPEN]) as image:
+                _check_size(image, n_bytes)
+                return _decoded(image, upright=True)
+    except _Refused as error:
+        raise PictureError(f"{what}: has {error}") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{what}: has more than {_BOMB_LIMIT}; make it smaller") from error
+    except UnidentifiedImageError as error:
+        raise PictureError(f"{what}: {_not_a_picture(path)}") from error
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly every kind, struct.error and IndexError too
+        raise PictureError(f"{what}: damaged or truncated ({_short(error)}); get the file again") from error
+
+
+def _check_file(path: str | os.PathLike[str], what: str) -> int:
+    """The size of a regular file that is not empty, in bytes."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError as error:
+        raise PictureError(f"{what}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise PictureError(f"{what}: cannot be opened: {_short(error)}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise PictureError(f"{what}: is a folder; give the path of a picture")
+    if not stat.S_ISREG(status.st_mode):
+        raise PictureError(f"{what}: is not a regular file; give the path of a picture")
+    if status.st_size == 0:
+        raise PictureError(f"{what}: is empty (0 bytes); get the file again")
+    if not os.access(path, os.R_OK):
+        raise PictureError(f"{what}: may not be read; check its permissions")
+    return status.st_size
+
+
+def _check_size(image: Image.Image, n_bytes: int) -> None:
+    """Before any pixel is decoded: not empty, not too large, and not more than so many bytes can hold."""
+    pixels, sides = image.width * image.height, f"{image.width} x {image.height} pixels"
+    if pixels == 0:
+        raise _Refused(f"{sides}; it must have at least one")
+    if pixels > MAX_PIXELS:
+        raise _Refused(f"{sides}; allowed are {_BOMB_LIMIT}; make it smaller")
+    if pixels > max(SMALL_PIXELS, n_bytes * MAX_PIXELS_PER_BYTE):
+        raise _Refused(f"{sides} by its header, in {n_bytes} bytes: damaged or a decompression bomb; get the file again")
+
+
+def _not_a_picture(path: str | os.PathLike[str]) -> str:
+    """Says why no decoder knew the file, by its first bytes."""
+    with open(path, "rb") as file:
+        head = file.read(256)
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the picture; run `git lfs pull`"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "is an HTML page, not a picture; download the picture itself"
+    if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
+        return f"is a HEIC picture, which cannot be read; export it as {_READABLE}"
+    if head.startswith(_SIGNATURES) or head[4:12] == b"ftypavif":
+        return "damaged or truncated (its header cannot be read); get the file again"
+    return f"not a picture; give {_READABLE}"
+
+
+def _decoded(image: Image.Image, *, upright: bool) -> Image.Image:
+    """The pixels of the (first) picture as a new RGB image, turned upright by its EXIF or XMP orientation if asked for."""
+    with _quiet_libtiff() if image.format == "TIFF" else contextlib.nullcontext():
+        image.load()
+    rgb = _rgb(image)
+    # Read by hand: ImageOps.exif_transpose also rewrites the whole EXIF, which fails on pictures with odd unrelated tags.
+    turn = _TURN.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if upright else None
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+@contextlib.contextmanager
+def _quiet_libtiff() -> Iterator[None]:
+    """Keeps libtiff, which writes to standard error past Python, from adding its own lines about a damaged file to our one."""
+    try:
+        standard_error = os.dup(2)
+    except OSError:  # closed, then there is nothing to keep quiet
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _rgb_from_deep_grey(image)
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(over, mask=over.getchannel("A"))
+        return white
+    rgb = image.convert("RGB")  # a copy even where the mode is RGB already
+    rgb.info = {}  # the source's metadata must not travel into what we write
+    return rgb
+
+
+def _rgb_from_deep_grey(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and float grey, which Pillow's own conversion clips at 255 instead of scaling."""
+    grey = np.asarray(image).astype(np.float64)
+    highest = 1.0 if image.mode == "F" else 65535.0
+    if not (grey.min() >= 0 and grey.max() <= highest):  # written so that NaN fails too
+        found = f"grey values from {grey.min():g} to {grey.max():g} (mode {image.mode})"
+        raise _Refused(f"{found}; allowed are 0 to {highest:g}; save it as an 8-bit or 16-bit picture")
+    levels = np.round(grey * (255.0 / highest)).astype(np.uint8)
+    key = image.info.get("transparency")  # the one 16-bit value that stands for "transparent" in a PNG
+    if isinstance(key, int):
+        levels[grey == key] = 255
+    return Image.fromarray(levels).convert("RGB")
+
+
+def _short(error: Exception) -> str:
+    """An exception's own words as one printable line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+    text = " ".join(text.split())
+    return (text if text.isprintable() else ascii(text))[:160]

@@ -1,0 +1,251 @@
+"""Known pictures without sampling: one UNet call on a noised true B', and DDIM inversion with its reconstruction error.
+
+Place in the flow: beside the sampler; the same networks, prompts, SAC and CAM, but the latents are given.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from analogist.attention.capture.capture import Capture
+from analogist.attention.capture.maps import Maps
+from analogist.attention.edit.edits import Edits
+from analogist.attention.select.run_shape import RunShape, run_shape
+from analogist.attention.tap import StudyTap
+from analogist.config import AnalogistConfig
+from analogist.grid.pictures import Picture, read_picture
+from analogist.grid.prompt_grid import PromptGrid, to_image, to_pixels
+from analogist.models.ddim import add_noise, ddim_step
+from analogist.run.sampling import Run, Start, decode, encode_grid, exact
+from analogist.run.seeds import Randomness
+
+if TYPE_CHECKING:
+    from analogist.pipeline import Analogist
+
+Captures = Capture | str | Sequence[Capture | str] | None
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A grid whose B' cell holds a picture: what `encode_grid` reads of a grid."""
+
+    grid: PromptGrid
+    picture: Image.Image
+
+    def pixels(self) -> Tensor:
+        return to_pixels(self.picture)
+
+    def masked_pixels(self) -> Tensor:
+        return self.grid.masked_pixels()
+
+    def mask_tensor(self) -> Tensor:
+        return self.grid.mask_tensor()
+
+
+def fill(grid: PromptGrid, b_prime: Picture) -> Image.Image:
+    """The composed grid with a true B' in its place, stretched as the other pictures are. grid: with its size resolved."""
+    picture = read_picture(b_prime, "B'")
+    left, top, right, bottom = grid.boxes(without_border=True)["B'"]
+    canvas = grid.image
+    canvas.paste(picture.resize((right - left, bottom - top)), (left, top))
+    return canvas
+
+
+@dataclass(frozen=True)
+class UNetCalls:
+    """The UNet of a model with a grid and prompts fixed: call it on any latents at any time; gradients flow where asked.
+
+    grid: with its size resolved. shape: of the run these calls stand for. z0, noise: image 4 h w, clean latents and N(0, 1).
+    """
+
+    run: Run
+    shape: RunShape
+    grid: PromptGrid
+    z0: Tensor
+    noise: Tensor
+    mask: Tensor  # 1 1 h w, 1 on B'
+
+    def noised(self, t: int) -> Tensor:
+        """The latents at training time t: sqrt(ab) z0 + sqrt(1 - ab) noise."""
+        return add_noise(self.z0, self.noise, self.run.alpha_bars[check_time(t, len(self.run.alpha_bars))])
+
+    def eps(
+        self, z_t: Tensor, t: int, *, step: int = 0, capture: Captures = None, edit: Edits | None = None, guidance: float | None = None
+    ) -> tuple[Tensor, Maps]:
+        """Predicted noise [image 4 h w] and what was captured; needs torch.no_grad() around it where no gradient is wanted.
+
+        z_t: image 4 h w. step: the executed step as which it counts for placements, edits and captures. guidance: None: the
+        configuration's; 1 runs the text branch alone.
+        """
+        guidance = self.run.config.sampling.guidance if guidance is None else guidance
+        config = self.run.config.replace(guidance=guidance)
+        times = [(t, -1)] * (step + 1)
+        run = replace(self.run, config=config, times=times, tap=None)
+        tap = None
+        if capture is not None or edit is not None:
+            branches = run.branches
+            prompts = None if self.shape.prompts is None else self.shape.prompts[-branches:]
+            shape = replace(self.shape, steps=step + 1, times=(t,) * (step + 1), branches=branches, prompts=prompts)
+            tap = StudyTap(capture, edit, self.run.unet, shape)
+        text = self.run.text if run.branches == 2 else self.run.text[1:]
+        images = z_t.shape[0]
+        x = torch.cat([z_t, self.run.start.fixed.expand(images, -1, -1, -1)], dim=1).to(text.dtype)
+        control = replace(run, tap=tap).control(step, images)
+        with exact(x.device):
+            eps = run.unet(torch.cat([x] * run.branches), t, text.repeat_interleave(images, dim=0), control).float()
+        if run.branches == 2:
+            negative, prompted = eps.chunk(2)
+            eps = negative + guidance * (prompted - negative)
+        return eps, Maps({}) if tap is None else tap.maps
+
+
+def unet_calls(
+    model: "Analogist", grid: PromptGrid, prompt: str = "", *, b_prime: Picture | None = None, negative_prompt: str | None = None,
+    prompt_suffix: str | None = None, text: Tensor | None = None, seed: int = 42, config: AnalogistConfig | None = None,
+    attention: str | None = None,
+) -> UNetCalls:  # fmt: skip
+    """Prepares single UNet calls: encodes the grid (with a true B' in it, else with B pasted over B') and the prompts once.
+
+    Arguments as for the model's call; None: the model's own default. Raises ValueError as the call would.
+    """
+    shape = run_shape(
+        model, grid, prompt, negative_prompt=negative_prompt, prompt_suffix=prompt_suffix, text=text, seed=seed, config=config
+    )
+    grid, config, times, seeds = model.check(grid, seed=seed, config=config)
+    if text is None:
+        prompts = shape.prompts if shape.branches == 2 else ("", shape.prompts[0])
+        text = model.encode_text(prompts[1], prompts[0], size=grid.size)
+    h, w = shape.latent
+    randomness = Randomness(seeds)
+    source = grid if b_prime is None else Filled(grid, fill(grid, b_prime))
+    draws = randomness.draw(model.vae.config.latent_channels, h, w)
+    start: Start = encode_grid(model.vae, source, draws)
+    run = Run(
+        unet=model.unet, start=start, text=text.to(model.device, model.dtype), times=times, alpha_bars=model.alpha_bars,
+        alpha_bar_end=model.alpha_bar_end, config=config, randomness=randomness, rows=grid.rows,
+        attention=model.attention if attention is None else attention, images_at_once=1, tap=None,
+    )  # fmt: skip
+    return UNetCalls(run, shape, grid, start.z0, start.noise, start.fixed[:1, :1])
+
+
+def check_time(t: int, count: int) -> int:
+    """Raises ValueError for a training time outside the schedule."""
+    if isinstance(t, bool) or not isinstance(t, int) or not 0 <= t < count:
+        raise ValueError(f"t {t!r}: a training time in 0..{count - 1} is allowed")
+    return t
+
+
+@dataclass(frozen=True)
+class Known:
+    """One UNet call on a known picture. All tensors [image 4 h w], VAE-scaled.
+
+    eps: predicted noise, guided. noise: the noise that was added. x0: clean latents predicted from eps. z0: the true ones.
+    """
+
+    t: int
+    z_t: Tensor
+    eps: Tensor
+    noise: Tensor
+    x0: Tensor
+    z0: Tensor
+    mask: Tensor
+    maps: Maps
+
+    @property
+    def latents(self) -> Tensor:
+        """The predicted clean latents, as a run's result calls its last ones."""
+        return self.x0
+
+    @property
+    def loss(self) -> float:
+        """Mean squared error of the predicted noise within B': the training loss at this time."""
+        error = ((self.eps - self.noise) ** 2 * self.mask).sum()
+        return float(error / (self.mask.sum() * self.eps.shape[0] * self.eps.shape[1]))
+
+
+@torch.no_grad()
+def at(
+    model: "Analogist", grid: PromptGrid, prompt: str = "", *, b_prime: Picture, t: int = 501, capture: Captures = None,
+    edit: Edits | None = None, **call: object,
+) -> Known:  # fmt: skip
+    """Noises a grid with its true B' to time t and makes one guided UNet call, without sampling.
+
+    b_prime: the true picture of B' (without border), stretched to its cell. t: training time 0..999. capture, edit: as for
+    the model's call; this one call counts as step 0 (placements with a window of steps act as they do there).
+    call: negative_prompt, prompt_suffix, text, seed, config, attention. Raises ValueError as the model's call would.
+    """
+    check_time(t, len(model.alpha_bars))
+    calls = unet_calls(model, grid, prompt, b_prime=b_prime, **call)
+    z_t = calls.noised(t)
+    eps, maps = calls.eps(z_t, t, capture=capture, edit=edit)
+    alpha_bar = model.alpha_bars[t]
+    x0 = (z_t - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
+    return Known(t, z_t, eps, calls.noise, x0, calls.z0, calls.mask, maps)
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """Latents of a known grid carried back through the sampler's steps, and what sampling makes of them again.
+
+    latents: image 4 h w each, the clean ones first, the noisiest last, at the training times `times` (-1: clean).
+    reconstructed: clean latents after sampling forward again. picture: those decoded. error: ||reconstructed - z0|| / ||z0||.
+    """
+
+    times: tuple[int, ...]
+    latents: tuple[Tensor, ...]
+    reconstructed: Tensor
+    picture: Image.Image
+    error: float
+
+    @property
+    def z_t(self) -> Tensor:
+        """The noisiest latents, from which sampling starts."""
+        return self.latents[-1]
+
+
+@torch.no_grad()
+def invert(
+    model: "Analogist", grid: PromptGrid, prompt: str = "", *, b_prime: Picture, guidance: float = 1.0, refine: int = 3,
+    progress: bool = False, **call: object,
+) -> Inversion:  # fmt: skip
+    """DDIM inversion of a grid with its true B', then sampling forward again.
+
+    guidance: of both directions; 1 inverts best. refine: fixed-point iterations a step for the latents whose DDIM step gives
+    the known ones (0: the usual approximation, which takes the noise predicted at the step before).
+    call: negative_prompt, prompt_suffix, text, seed, config (its steps and strength), attention.
+    Source: Song et al. 2021 (DDIM), Sec. 4.3; refinement as in Pan et al. 2023 (AIDI).
+    """
+    if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:
+        raise ValueError(f"refine {refine!r}: a whole number from 0 up")
+    calls = unet_calls(model, grid, prompt, b_prime=b_prime, **call)
+    times = calls.run.times
+    bars, end = model.alpha_bars, model.alpha_bar_end
+
+    def bar(t: int) -> Tensor:
+        return bars[t] if t >= 0 else end
+
+    def eps(z: Tensor, i: int) -> Tensor:
+        return calls.eps(z, times[i][0], step=i, guidance=guidance)[0]
+
+    order = list(reversed(range(len(times))))
+    latents = [calls.z0]
+    for i in tqdm(order, desc="inverting", unit="step", disable=not progress):
+        t, t_prev = times[i]
+        known, z = latents[-1], latents[-1]
+        for _ in range(1 + refine):
+            e = eps(z, i)
+            clean = (known - (1 - bar(t_prev)).sqrt() * e) / bar(t_prev).sqrt()
+            z = add_noise(clean, e, bar(t))
+        latents.append(z)
+    z = latents[-1]
+    for i in tqdm(range(len(times)), desc="sampling", unit="step", disable=not progress):
+        t, t_prev = times[i]
+        z, _ = ddim_step(z, eps(z, i), bar(t), bar(t_prev))
+    error = float((z - calls.z0).norm() / calls.z0.norm())
+    picture = to_image(decode(model.vae, z[:1]))
+    return Inversion((-1, *(times[i][0] for i in order)), tuple(latents), z, picture, error)

@@ -1,0 +1,121 @@
+"""A run's folder: input.png, b_prime_<seed>.png, grid_<seed>.png and run.json, from which the run can be repeated."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from analogist.config import AnalogistConfig, read_json
+from analogist.disk.writing import atomic_write, output_folder
+from analogist.grid.pictures import save_png
+from analogist.grid.prompt_grid import PromptGrid
+from analogist.run.record import FORMAT, grid_record
+from analogist.run.result import Result
+
+RECORD = "run.json"
+INPUT = "input.png"
+
+
+def prompt_names(prompts: Sequence[str]) -> list[str]:
+    """A short file-name part for each of several prompts; equal ones are told apart by their position."""
+    names: list[str] = []
+    for position, prompt in enumerate(prompts):
+        name = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "prompt"
+        while name in names:
+            name = f"{name}-{position + 1}"
+        names.append(name)
+    return names
+
+
+def save_result(result: Result, folder: Path, name: str | None = None) -> list[Path]:
+    """Writes b_prime and grid pictures of one prompt, each with its record in the metadata; returns the B' paths.
+
+    name: part of the file names where several prompts share the folder.
+    """
+    written = []
+    middle = "" if name is None else f"{name}_"
+    for k, seed in enumerate(result.record["seeds"]):
+        record = {**result.record, "seeds": [seed], "image": k}
+        save_png(result.grids[k], folder / f"grid_{middle}{seed}.png", record)
+        written.append(save_png(result.b_primes[k], folder / f"b_prime_{middle}{seed}.png", record))
+    return written
+
+
+def write_input(grid: PromptGrid, folder: str | Path) -> Path:
+    """Makes the folder and writes the composed grid, before anything long is computed. Raises OutputError."""
+    return save_png(grid.image, output_folder(folder) / INPUT)
+
+
+def write_record(
+    records: Sequence[dict], folder: Path, *, checkpoint: str | None, inputs: dict, seconds: float, author: dict | None = None
+) -> Path:
+    """Writes run.json: the record, with what a PNG must not hold (where checkpoint and inputs lie, who wrote the prompt, time).
+
+    records: of the results, one a prompt. checkpoint: the path as loaded, None for the embedded one. inputs: argument -> path.
+    author: of the prompts, None where unknown.
+    """
+    record = dict(records[0])
+    if len(records) > 1:
+        record["prompt"] = [one["prompt"] for one in records]
+    record["checkpoint"] = {**record["checkpoint"], "path": checkpoint}
+    record |= {"inputs": inputs, "prompt_author": author, "seconds": round(seconds, 3)}
+    return atomic_write(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+class Repeat:
+    """A run.json read back: what `analogist run --config DIR/run.json` starts from."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises ValueError where the file is no record of this version, is damaged, or cannot be repeated."""
+        self.path = Path(path)
+        self.record = read_json(path)
+        _check_record(self.record, path)
+        if not self.record.get("repeatable", False):
+            raise ValueError(f"{path}: cannot be repeated: {self.record.get('not_repeatable_because')}")
+        self.config = AnalogistConfig.from_json(self.record["config"])
+
+    @staticmethod
+    def is_record(path: str | Path) -> bool:
+        """Whether a JSON file is a run's record (else it is a configuration)."""
+        return "seeds" in read_json(path)
+
+    def grid(self) -> PromptGrid:
+        """The grid of the run, from the input.png beside the record, checked against its content key."""
+        kept = self.record["grid"]
+        drawing = {key: kept[key] for key in ("fit", "aligned", "border") if key in kept}
+        b_size = None if kept.get("b_size") is None else tuple(kept["b_size"])
+        drawing |= {"rows": kept["rows"], "b_size": b_size, "drawn": tuple(kept["drawn"])}
+        grid = PromptGrid.from_image(self.path.parent / INPUT, tuple(kept["size"]), **drawing)
+        if grid_record(grid)["sha256"] != kept["sha256"]:
+            raise ValueError(
+                f"{self.path.parent / INPUT}: not the picture of this run (its content key differs); give --grid or --a, --a-prime, --b"
+            )
+        return grid
+
+    def prompts(self) -> list[str]:
+        prompt = self.record["prompt"]
+        return list(prompt) if isinstance(prompt, list) else [prompt]
+
+
+def _check_record(record: dict, path: str | Path) -> None:
+    """Raises ValueError where a run.json lacks what a repeat reads, or holds it in another form."""
+    if record.get("format") != FORMAT:
+        raise ValueError(f"{path}: a record of format {record.get('format')!r}; this version repeats format {FORMAT}")
+    grid, seeds, prompt = record.get("grid"), record.get("seeds"), record.get("prompt")
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    whole = isinstance(seeds, list) and bool(seeds) and all(isinstance(seed, int) for seed in seeds)
+    well = {
+        "seeds": whole and seeds == list(range(seeds[0], seeds[0] + len(seeds))),
+        "config": isinstance(record.get("config"), dict),
+        "prompt": bool(prompts) and (not record.get("repeatable") or all(isinstance(text, str) for text in prompts)),
+        "checkpoint": isinstance(record.get("checkpoint"), dict) and isinstance(record["checkpoint"].get("fingerprint"), str),
+        "inputs": isinstance(record.get("inputs"), dict),
+        "attention_forms": isinstance(record.get("attention_forms"), dict),
+        "grid": isinstance(grid, dict) and isinstance(grid.get("rows"), int) and isinstance(grid.get("sha256"), str),
+    }
+    if well["grid"]:
+        sides = [grid.get("size"), grid.get("drawn")]
+        well["grid"] = all(isinstance(s, list) and len(s) == 2 and all(isinstance(n, int) for n in s) for s in sides)
+    damaged = [key for key, good in well.items() if not good]
+    if damaged:
+        raise ValueError(f"{path}: not the record of a run, or a damaged one ({', '.join(damaged)}); give a run.json as it was written")
