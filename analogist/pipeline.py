@@ -130,7 +130,7 @@ class Analogist:
         prompt: what B' shows; the suffix is appended to it. text: Tensor [branch token channel] (branch 0 negative, 1 prompt; for
         SDXL a PooledText of two rows) instead of the prompts. images: how many, with seeds seed, seed + 1, ...
         generator: one torch.Generator, consumed in the published order, instead of seeds. config None: the model's own.
-        capture, edit: see `analogist.study`. batch: images in one UNet call; None: as many as memory allows (the record says
+        capture, edit: see `analogist.attention`. batch: images in one UNet call; None: as many as memory allows (the record says
         how many).
         Raises ValueError on bad arguments, before any network runs; SamplingError on NaN, naming the step.
         """

@@ -109,7 +109,7 @@ def circles(graph: dict[str, set[str]]) -> list[set[str]]:
     for start in graph:
         seen, todo = set(), [start]
         while todo:
-            for name in graph[todo.pop()] - seen:
+            for name in graph.get(todo.pop(), set()) - seen:
                 seen.add(name)
                 todo.append(name)
         reach[start] = seen
