@@ -13,6 +13,11 @@ NEGATIVE_PROMPT = "Messy,Disordered,Chaotic,Cluttered,Haphazard,Unkempt,Scattere
 PROMPT_SUFFIX = ", best quality, extremely detailed"  # appended to every prompt by the authors' code
 
 
+def with_suffix(prompt: str, suffix: str) -> str:
+    """The prompt as it is encoded: in the authors' code the suffix follows whatever the prompt is; an empty prompt stays empty."""
+    return prompt + suffix if prompt else ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """How the sampler runs; the defaults are the published ones."""
@@ -38,6 +43,11 @@ class SamplingConfig:
             raise ValueError(f"eta {self.eta}: allowed is 0..1")
         if int(self.steps * self.strength) < 1:
             raise ValueError(f"steps {self.steps} x strength {self.strength} leaves no step to run; raise either")
+
+    @property
+    def branches(self) -> int:
+        """2 with classifier-free guidance; 1 (the text branch alone) at guidance 1, where the other has no weight."""
+        return 1 if self.guidance == 1 else 2
 
     @property
     def executed(self) -> int:

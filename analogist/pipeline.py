@@ -23,7 +23,7 @@ from analogist.config import NEGATIVE_PROMPT, PROMPT_SUFFIX, AnalogistConfig
 from analogist.grid.pictures import Picture
 from analogist.grid.prompt_grid import PromptGrid, check_size, to_image
 from analogist.models.control import CAM, SAC
-from analogist.models.ddim import alpha_bars, ddim_times
+from analogist.models.ddim import Schedule
 from analogist.models.placement import Placement
 from analogist.models.text import EncodedText, PooledText
 from analogist.models.unet import UNet, UNetConfig
@@ -52,7 +52,7 @@ def lab_checkpoint() -> Path:
 class Analogist:
     """The method on one checkpoint. Runs keep nothing on it: two runs cannot influence each other.
 
-    unet, vae, text: the networks. config: the checkpoint's own settings, else the published ones; used where config=None.
+    unet, vae, text: the networks. schedule: of the noise, and what the UNet predicts. config: the checkpoint's own settings, else the published ones; used where config=None.
     size: default picture size in pixels. device, dtype: where and in what the networks compute.
     """
 
@@ -61,7 +61,6 @@ class Analogist:
         device: torch.device, dtype: torch.dtype, attention: str = "auto",
     ) -> None:  # fmt: skip
         defaults = checkpoint.defaults or {}
-        schedule = checkpoint.scheduler
         self.checkpoint, self.unet, self.vae, self.text = checkpoint, unet, vae, text
         self.device, self.dtype = device, dtype
         self.attention = check_form(attention)
@@ -70,10 +69,7 @@ class Analogist:
         self.negative_prompt: str = defaults.get("negative_prompt", NEGATIVE_PROMPT)
         self.prompt_suffix: str = defaults.get("prompt_suffix", PROMPT_SUFFIX)
         self.trained: bool = defaults.get("trained", True)
-        self.alpha_bars = alpha_bars(schedule["beta_start"], schedule["beta_end"], schedule["num_train_timesteps"]).to(device)
-        # Below time 0: the checkpoints' set_alpha_to_one is off, then the first entry of the schedule is used.
-        self.alpha_bar_end = torch.ones((), device=device) if schedule["set_alpha_to_one"] else self.alpha_bars[0]
-        self.steps_offset: int = schedule["steps_offset"]
+        self.schedule = Schedule.from_config(checkpoint.scheduler, device)
         self.source: str | None = None  # the name or hub id it was asked for by
         self.loras: tuple[LoraReport, ...] = ()  # what was merged into it
 
@@ -161,6 +157,11 @@ class Analogist:
         run, tap, _ = prepare(self, grid, prompts, text, images, seed, generator, config, capture, edit, attention, batch)
         return _walk(run, tap, progress)
 
+    @property
+    def alpha_bars(self) -> Tensor:
+        """Cumulative products of the noise schedule by training time, float32 [1000]."""
+        return self.schedule.alpha_bars
+
     def preview(self, latents: Tensor) -> Image.Image:
         """The first image of some latents, decoded: the whole grid. latents: image 4 h w, VAE-scaled (step.z_t, step.x0)."""
         return to_image(decode(self.vae, latents[:1])[0])
@@ -206,7 +207,7 @@ class Analogist:
         if not isinstance(config, AnalogistConfig):
             raise ValueError(f"config {type(config).__name__}: give an AnalogistConfig, e.g. model.config.replace(steps=20)")
         sampling = config.sampling
-        times = ddim_times(sampling.steps, sampling.strength, n=len(self.alpha_bars), offset=self.steps_offset)
+        times = self.schedule.times(sampling.steps, sampling.strength)
         for setting, kind in ((config.sac, "self"), (config.cam, "cross")):
             if setting is not None:
                 setting.placement.check(self.unet.sites, kind, len(times))

@@ -48,7 +48,7 @@ class PooledText:
     def _each(self, change) -> "PooledText":
         return PooledText(change(self.tokens), change(self.pooled), None if self.sizes is None else change(self.sizes))
 
-    def __getitem__(self, rows: slice) -> "PooledText":
+    def __getitem__(self, rows: slice | list[int]) -> "PooledText":
         return self._each(lambda tensor: tensor[rows])
 
     def repeat_interleave(self, repeats: int, dim: int = 0) -> "PooledText":
@@ -75,3 +75,7 @@ class PreparedText:
     text: Tensor
     keys_values: dict[str, tuple[Tensor, Tensor]]
     added: Tensor | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.text.dtype

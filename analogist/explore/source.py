@@ -7,9 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from analogist.attention.capture.maps import AttentionMap, Maps
-from analogist.config import AnalogistConfig, read_json
-from analogist.grid.pictures import read_picture
+from analogist.config import AnalogistConfig, read_json, with_suffix
 from analogist.models.control import CAM, SAC
 from analogist.models.placement import BRANCHES, Placement
 from analogist.run.result import Result
@@ -125,8 +123,8 @@ def make_sources(
     if not held:
         raise ValueError(f"{where}: none of the {len(maps)} captured maps can be shown; {reasons[0]}")
     seeds = record["seeds"]
-    suffix = record.get("prompt_suffix") or ""
     prompt = record.get("prompt")
+    prompt = None if prompt is None else with_suffix(prompt, record.get("prompt_suffix") or "")
     sources = []
     for image in sorted({i for one in held for i in one.images}):
         mine = [one for one in held if image in one.images]
@@ -134,7 +132,7 @@ def make_sources(
         sources.append(
             Source(
                 label=name, picture=pictures[image], size=tuple(record["grid"]["size"]), rows=record["grid"]["rows"], image=image,
-                seed=seeds[image], prompt=prompt + suffix if prompt else prompt, negative=record.get("negative_prompt"),
+                seed=seeds[image], prompt=prompt, negative=record.get("negative_prompt"),
                 config=AnalogistConfig.from_json(record["config"]), times=tuple(record["executed_times"]),
                 sites=tuple(record["attention_forms"]), checkpoint=record["checkpoint"]["name"],
                 trained=record["checkpoint"].get("trained", True), held=mine, not_shown=reasons,

@@ -1,7 +1,7 @@
 """Many grids at once through the method, and how far their B' is from the truth.
 
-`answers` computes what `Analogist.__call__` computes for each grid by itself; it exists because a measurement runs hundreds of
-different grids, each with its own prompt, and needs them in one batch.
+`answers` computes what `Analogist.__call__` computes for each grid by itself, through the same sampler; it exists because a
+measurement runs hundreds of different grids that were never pictures, each with its own prompt, and needs them in one batch.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from analogist.config import AnalogistConfig
-from analogist.models.control import AttentionControl
-from analogist.models.ddim import add_noise, ddim_step, ddim_times
-from analogist.models.vae import Posterior
 from analogist.pipeline import Analogist
-from analogist.run.seeds import Randomness
+from analogist.sampling import Run, decode, posteriors
+from analogist.seeds import Randomness
 
 from .grids import corners, picture_side
 
@@ -59,37 +57,20 @@ def answers(model: Analogist, pixels: Tensor, prompts: Sequence[str], config: An
 
 
 def _answers(model: Analogist, pixels: Tensor, prompts: list[str], config: AnalogistConfig, seeds: Sequence[int], negative: str) -> Tensor:
-    images, size, sampling = len(pixels), pixels.shape[-1], config.sampling
-    half, scale = size // 2, model.vae.config.scaling_factor
-    mask = torch.zeros(images, 1, size, size)
+    images, size, half = len(pixels), pixels.shape[-1], pixels.shape[-1] // 2
+    mask = torch.zeros(images, 1, size, size, device=pixels.device)
     mask[:, :, half:, half:] = 1
     start = pasted(as_shown(pixels))
-    h = size // model.vae.config.factor
-    draws = Randomness(seeds).draw(model.vae.config.latent_channels, h, h)
-
-    def encode(pictures: Tensor, noise: Tensor) -> Tensor:
-        posterior = model.vae.posterior(pictures.to(model.device, model.dtype))
-        return Posterior(posterior.mean.float(), posterior.std.float()).sample(noise.to(model.device)) * scale
-
-    z0, z_masked = encode(start, draws.image), encode(start * (mask < 0.5), draws.masked)
-    fixed = torch.cat([F.interpolate(mask, size=(h, h)).to(model.device), z_masked], dim=1)
-    branches = 1 if sampling.guidance == 1 else 2
+    h, randomness = size // model.vae.config.factor, Randomness(seeds)
     encoded = model.text.encode([negative, *prompts])
-    text = encoded[1:] if branches == 1 else torch.cat([encoded[:1].expand(images, -1, -1), encoded[1:]])
-    prepared = model.unet.prepare_text(text)
-    times = ddim_times(sampling.steps, sampling.strength, n=len(model.alpha_bars), offset=model.steps_offset)
-    noise = draws.noise.to(model.device)
-    z_t = noise if sampling.strength == 1 else add_noise(z0, noise, model.alpha_bars[times[0][0]])
-    for i, (t, t_prev) in enumerate(times):
-        x = torch.cat([z_t, fixed], dim=1).to(model.dtype)
-        control = AttentionControl(step=i, t=t, branches=branches, images=images, sac=config.sac, cam=config.cam, attention="auto")
-        eps = model.unet(torch.cat([x] * branches), t, prepared, control).float()
-        if branches == 2:
-            unguided, guided = eps.chunk(2)
-            eps = unguided + sampling.guidance * (guided - unguided)
-        end = model.alpha_bars[t_prev] if t_prev >= 0 else model.alpha_bar_end
-        z_t, _ = ddim_step(z_t, eps, model.alpha_bars[t], end)
-    return model.vae.decode(z_t.to(model.dtype)).float().cpu()
+    run = Run(
+        unet=model.unet, schedule=model.schedule, text=encoded[[0] * images + list(range(1, images + 1))],
+        start=posteriors(model.vae, start, start * (mask < 0.5), mask).start(randomness.draw(model.vae.config.latent_channels, h, h)),
+        times=model.schedule.times(config.sampling.steps, config.sampling.strength), config=config, randomness=randomness, rows=2,
+        attention=model.attention, images_at_once=images,
+    )  # fmt: skip
+    *_, last = run.steps()
+    return decode(model.vae, last.z_t, at_once=images).cpu()
 
 
 @torch.no_grad()

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from torch import Generator, Tensor
 
-from analogist.attention.select.run_shape import RunShape
-from analogist.attention.tap import StudyTap
-from analogist.config import AnalogistConfig
-from analogist.grid.prompt_grid import PromptGrid
+from analogist.config import AnalogistConfig, with_suffix
+from analogist.grid import PromptGrid
+from analogist.memory import images_at_once
 from analogist.models.control import FORMS
 from analogist.models.text import EncodedText, PooledText
 from analogist.run.memory import images_at_once
@@ -59,8 +58,7 @@ def _key_of(text: object) -> str | None:
 def encode(model: "Analogist", prompts: dict, text: EncodedText | None, size: tuple[int, int]) -> EncodedText:
     """Encoded prompts, or text= checked and on the model's device. size: height, width of the picture."""
     if text is None:
-        # As in the authors' code the suffix follows whatever the prompt is; nothing alone stays nothing.
-        prompt = prompts["prompt"] + prompts["prompt_suffix"] if prompts["prompt"] else ""
+        prompt = with_suffix(prompts["prompt"], prompts["prompt_suffix"])
         return model.encode_text(prompt, prompts["negative_prompt"], size=size)
     width = model.unet.config.text_width
     kind = PooledText if model.unet.config.pooled_width else Tensor
@@ -83,7 +81,6 @@ def prepare(
     grid, config, times, seeds = model.check(grid, images=images, seed=seed, config=config)
     sampling, randomness = config.sampling, Randomness(seeds, generator)
     h, w = (side // model.vae.config.factor for side in grid.size)
-    branches = 1 if sampling.guidance == 1 else 2
     if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
         raise ValueError(f"batch {batch!r}: a whole number from 1 up is allowed")
     if batch is not None and batch < images and (capture is not None or edit is not None):
@@ -91,21 +88,21 @@ def prepare(
     tap = None
     if capture is not None or edit is not None:
         shape = RunShape(
-            steps=len(times), times=tuple(t for t, _ in times), branches=branches, images=images, latent=(h, w), rows=grid.rows,
+            steps=len(times), times=tuple(t for t, _ in times), branches=sampling.branches, images=images, latent=(h, w), rows=grid.rows,
             tokens=model.text.length if text is None else text.shape[1], dtype=model.dtype, size=grid.size,
             words=model.text, prompts=prompts,
         )  # fmt: skip
         tap = StudyTap(capture, edit, model.unet, shape)
         batch = images  # maps of all images are looked at together
     fit = images_at_once(
-        model.unet.config, images=images, branches=branches, h=h, w=w, device=model.device, dtype=model.dtype,
+        model.unet.config, images=images, branches=sampling.branches, h=h, w=w, device=model.device, dtype=model.dtype,
         maps=attention == "explicit" or tap is not None,
     )  # fmt: skip
     encoded = encode(model, prompts, text, grid.size)
     start = encode_grid(model.vae, grid, randomness.draw(model.vae.config.latent_channels, h, w))
     run = Run(
-        unet=model.unet, start=start, text=encoded, times=times, alpha_bars=model.alpha_bars, alpha_bar_end=model.alpha_bar_end,
-        config=config, randomness=randomness, rows=grid.rows, attention=attention,
+        unet=model.unet, schedule=model.schedule, start=start, text=encoded, times=times, config=config,
+        randomness=randomness, rows=grid.rows, attention=attention,
         images_at_once=min(batch or fit, images), tap=tap,
     )  # fmt: skip
     for control in run.controls():  # "fused" where a map is wanted is an error before the first UNet call

@@ -18,11 +18,12 @@ from analogist.attention.edit.edits import Edits
 from analogist.attention.select.run_shape import RunShape, run_shape
 from analogist.attention.tap import StudyTap
 from analogist.config import AnalogistConfig
-from analogist.grid.pictures import Picture, read_picture
-from analogist.grid.prompt_grid import PromptGrid, to_image, to_pixels
-from analogist.models.ddim import add_noise, ddim_step
-from analogist.run.sampling import Run, Start, decode, encode_grid, exact
-from analogist.run.seeds import Randomness
+from analogist.grid import PromptGrid, to_image, to_pixels
+from analogist.pictures import Picture, read_picture
+from analogist.result import SamplingError
+from analogist.run.denoise import guided
+from analogist.sampling import Run, Start, decode, encode_grid
+from analogist.seeds import Randomness
 
 if TYPE_CHECKING:
     from analogist.pipeline import Analogist
@@ -71,13 +72,20 @@ class UNetCalls:
     mask: Tensor  # 1 1 h w, 1 on B'
 
     def noised(self, t: int) -> Tensor:
-        """The latents at training time t: sqrt(ab) z0 + sqrt(1 - ab) noise."""
-        return add_noise(self.z0, self.noise, self.run.alpha_bars[check_time(t, len(self.run.alpha_bars))])
+        """The latents at training time t."""
+        return self.run.schedule.add_noise(self.z0, self.noise, check_time(t, len(self.run.schedule)))
 
     def eps(
         self, z_t: Tensor, t: int, *, step: int = 0, capture: Captures = None, edit: Edits | None = None, guidance: float | None = None
     ) -> tuple[Tensor, Maps]:
-        """Predicted noise [image 4 h w] and what was captured; needs torch.no_grad() around it where no gradient is wanted.
+        """Predicted noise [image 4 h w] and what was captured. Arguments as for `output`."""
+        out, maps = self.output(z_t, t, step=step, capture=capture, edit=edit, guidance=guidance)
+        return self.run.schedule.eps(z_t, out, t), maps
+
+    def output(
+        self, z_t: Tensor, t: int, *, step: int = 0, capture: Captures = None, edit: Edits | None = None, guidance: float | None = None
+    ) -> tuple[Tensor, Maps]:
+        """The network's guided output [image 4 h w] and what was captured; needs torch.no_grad() around it where no gradient is wanted.
 
         z_t: image 4 h w. step: the executed step as which it counts for placements, edits and captures. guidance: None: the
         configuration's; 1 runs the text branch alone.
@@ -92,16 +100,10 @@ class UNetCalls:
             prompts = None if self.shape.prompts is None else self.shape.prompts[-branches:]
             shape = replace(self.shape, steps=step + 1, times=(t,) * (step + 1), branches=branches, prompts=prompts)
             tap = StudyTap(capture, edit, self.run.unet, shape)
-        text = self.run.text if run.branches == 2 else self.run.text[1:]
         images = z_t.shape[0]
-        x = torch.cat([z_t, self.run.start.fixed.expand(images, -1, -1, -1)], dim=1).to(text.dtype)
-        control = replace(run, tap=tap).control(step, images)
-        with exact(x.device):
-            eps = run.unet(torch.cat([x] * run.branches), t, text.repeat_interleave(images, dim=0), control).float()
-        if run.branches == 2:
-            negative, prompted = eps.chunk(2)
-            eps = negative + guidance * (prompted - negative)
-        return eps, Maps({}) if tap is None else tap.maps
+        fixed = run.start.fixed.expand(images, -1, -1, -1)
+        out = guided(run.unet, z_t, fixed, run.text_of(range(images)), replace(run, tap=tap).control(step, images), guidance)
+        return out, Maps({}) if tap is None else tap.maps
 
 
 def unet_calls(
@@ -126,8 +128,8 @@ def unet_calls(
     draws = randomness.draw(model.vae.config.latent_channels, h, w)
     start: Start = encode_grid(model.vae, source, draws)
     run = Run(
-        unet=model.unet, start=start, text=text.to(model.device, model.dtype), times=times, alpha_bars=model.alpha_bars,
-        alpha_bar_end=model.alpha_bar_end, config=config, randomness=randomness, rows=grid.rows,
+        unet=model.unet, schedule=model.schedule, start=start, text=text.to(model.device, model.dtype), times=times,
+        config=config, randomness=randomness, rows=grid.rows,
         attention=model.attention if attention is None else attention, images_at_once=1, tap=None,
     )  # fmt: skip
     return UNetCalls(run, shape, grid, start.z0, start.noise, start.fixed[:1, :1])
@@ -144,7 +146,9 @@ def check_time(t: int, count: int) -> int:
 class Known:
     """One UNet call on a known picture. All tensors [image 4 h w], VAE-scaled.
 
-    eps: predicted noise, guided. noise: the noise that was added. x0: clean latents predicted from eps. z0: the true ones.
+    out: the network's guided output; target: what it was trained to give. Both are the noise, or the velocity of a checkpoint that
+    predicts that. eps: the noise that out stands for. noise: the noise that was added. x0: clean latents that out stands for. z0: the
+    true ones.
     """
 
     t: int
@@ -155,6 +159,8 @@ class Known:
     z0: Tensor
     mask: Tensor
     maps: Maps
+    out: Tensor
+    target: Tensor
 
     @property
     def latents(self) -> Tensor:
@@ -163,9 +169,9 @@ class Known:
 
     @property
     def loss(self) -> float:
-        """Mean squared error of the predicted noise within B': the training loss at this time."""
-        error = ((self.eps - self.noise) ** 2 * self.mask).sum()
-        return float(error / (self.mask.sum() * self.eps.shape[0] * self.eps.shape[1]))
+        """Mean squared error of the network's output within B': the training loss at this time."""
+        error = ((self.out - self.target) ** 2 * self.mask).sum()
+        return float(error / (self.mask.sum() * self.out.shape[0] * self.out.shape[1]))
 
 
 @torch.no_grad()
@@ -179,13 +185,15 @@ def at(
     the model's call; this one call counts as step 0 (placements with a window of steps act as they do there).
     call: negative_prompt, prompt_suffix, text, seed, config, attention. Raises ValueError as the model's call would.
     """
-    check_time(t, len(model.alpha_bars))
+    check_time(t, len(model.schedule))
     calls = unet_calls(model, grid, prompt, b_prime=b_prime, **call)
     z_t = calls.noised(t)
-    eps, maps = calls.eps(z_t, t, capture=capture, edit=edit)
-    alpha_bar = model.alpha_bars[t]
-    x0 = (z_t - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
-    return Known(t, z_t, eps, calls.noise, x0, calls.z0, calls.mask, maps)
+    out, maps = calls.output(z_t, t, capture=capture, edit=edit)
+    schedule = model.schedule
+    return Known(
+        t=t, z_t=z_t, eps=schedule.eps(z_t, out, t), noise=calls.noise, x0=schedule.x0(z_t, out, t), z0=calls.z0, mask=calls.mask,
+        maps=maps, out=out, target=schedule.target(calls.z0, calls.noise, t),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -215,37 +223,33 @@ def invert(
 ) -> Inversion:  # fmt: skip
     """DDIM inversion of a grid with its true B', then sampling forward again.
 
-    guidance: of both directions; 1 inverts best. refine: fixed-point iterations a step for the latents whose DDIM step gives
-    the known ones (0: the usual approximation, which takes the noise predicted at the step before).
-    call: negative_prompt, prompt_suffix, text, seed, config (its steps and strength), attention.
+    guidance: of both directions; 1 inverts best. refine: fixed-point iterations per step for the latents whose DDIM step gives
+    the known ones (0: the usual approximation, which takes the network's output for the latents of the step before).
+    call: negative_prompt, prompt_suffix, text, seed, config (its steps and strength; eta has no effect), attention.
+    Raises ValueError as the call would; SamplingError where a step cannot be inverted.
     Source: Song et al. 2021 (DDIM), Sec. 4.3; refinement as in Pan et al. 2023 (AIDI).
     """
     if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:
         raise ValueError(f"refine {refine!r}: a whole number from 0 up")
     calls = unet_calls(model, grid, prompt, b_prime=b_prime, **call)
     times = calls.run.times
-    bars, end = model.alpha_bars, model.alpha_bar_end
+    schedule = model.schedule
 
-    def bar(t: int) -> Tensor:
-        return bars[t] if t >= 0 else end
-
-    def eps(z: Tensor, i: int) -> Tensor:
-        return calls.eps(z, times[i][0], step=i, guidance=guidance)[0]
+    def output(z: Tensor, i: int) -> Tensor:
+        return calls.output(z, times[i][0], step=i, guidance=guidance)[0]
 
     order = list(reversed(range(len(times))))
     latents = [calls.z0]
     for i in tqdm(order, desc="inverting", unit="step", disable=not progress):
-        t, t_prev = times[i]
         known, z = latents[-1], latents[-1]
         for _ in range(1 + refine):
-            e = eps(z, i)
-            clean = (known - (1 - bar(t_prev)).sqrt() * e) / bar(t_prev).sqrt()
-            z = add_noise(clean, e, bar(t))
+            z = schedule.step_back(known, output(z, i), *times[i])
+        if not torch.isfinite(z).all():
+            raise SamplingError(f"step {i} (t = {times[i][0]}) cannot be inverted: NaN or infinite latents; try more steps, or refine=0")
         latents.append(z)
     z = latents[-1]
     for i in tqdm(range(len(times)), desc="sampling", unit="step", disable=not progress):
-        t, t_prev = times[i]
-        z, _ = ddim_step(z, eps(z, i), bar(t), bar(t_prev))
+        z, _ = schedule.step(z, output(z, i), *times[i])
     error = float((z - calls.z0).norm() / calls.z0.norm())
     picture = to_image(decode(model.vae, z[:1]))
     return Inversion((-1, *(times[i][0] for i in order)), tuple(latents), z, picture, error)

@@ -1,7 +1,6 @@
 """One run of the sampler: what it starts from, and its steps, in the published order (Gu et al. 2024 and the authors' code)."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,36 +10,13 @@ from torch import Tensor
 from analogist.config import AnalogistConfig
 from analogist.grid.prompt_grid import PromptGrid
 from analogist.models.control import AttentionControl, Tap
-from analogist.models.ddim import add_noise, ddim_step
+from analogist.models.ddim import Schedule
 from analogist.models.text import EncodedText, PreparedText
 from analogist.models.unet import UNet
 from analogist.models.vae import VAE, Posterior
-from analogist.run.result import SamplingError, Step
-from analogist.run.seeds import Draws, Randomness
-
-
-@contextmanager
-def exact(device: torch.device) -> Iterator[None]:
-    """TF32 off for convolutions on CUDA unless it was asked for, as for matrix products; what was set before comes back.
-
-    torch leaves TF32 on for convolutions and off for matrix products; here one setting counts for both, that of matrix
-    products (`torch.backends.cuda.matmul`).
-    """
-    if device.type != "cuda":
-        yield
-        return
-    matmul, conv = torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", None)
-    if hasattr(conv, "fp32_precision") and hasattr(matmul, "fp32_precision"):
-        before = conv.fp32_precision
-        conv.fp32_precision = "tf32" if matmul.fp32_precision == "tf32" else "ieee"
-        try:
-            yield
-        finally:
-            conv.fp32_precision = before
-    else:  # torch before 2.9
-        cudnn = torch.backends.cudnn
-        with cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, matmul.allow_tf32):
-            yield
+from analogist.result import SamplingError, Step
+from analogist.run.denoise import exact, guided, not_finite
+from analogist.seeds import Draws, Randomness
 
 
 @dataclass(frozen=True)
@@ -58,10 +34,10 @@ class Start:
 
 @dataclass(frozen=True)
 class GridPosteriors:
-    """What the VAE says of a grid, before anything is drawn: once for all seeds. float32 on the model's device.
+    """What the VAE says of grids, before anything is drawn: once for all seeds. float32 on the model's device.
 
-    pasted, masked: posteriors [1 4 h w] of the picture with B pasted over B' and of the masked one (B' mid-grey).
-    mask: 1 1 h w. scale: of the latents.
+    pasted, masked: posteriors [image 4 h w] of the picture with B pasted over B' and of the masked one (B' mid-grey); one for all
+    draws or one for each. mask: image 1 h w, 1 on B'. scale: of the latents.
     """
 
     pasted: Posterior
@@ -70,7 +46,7 @@ class GridPosteriors:
     scale: float
 
     def start(self, draws: Draws) -> Start:
-        """Latents sampled with the given draws, one an image."""
+        """Latents sampled with the given draws, one per image."""
         device = self.mask.device
         z0 = self.pasted.sample(draws.image.to(device)) * self.scale
         z_masked = self.masked.sample(draws.masked.to(device)) * self.scale
@@ -79,21 +55,25 @@ class GridPosteriors:
 
 
 @torch.no_grad()
-def grid_posteriors(vae: VAE, grid: PromptGrid) -> GridPosteriors:
-    """What the VAE says of a grid. The picture with B pasted over B' and the masked picture are encoded together.
+def posteriors(vae: VAE, pasted: Tensor, masked: Tensor, mask: Tensor) -> GridPosteriors:
+    """What the VAE says of pictures with B pasted over B' and of masked ones; both are encoded together.
 
-    The mask goes to latent size by nearest neighbour.
+    pasted, masked: image 3 height width in [-1, 1]. mask: image 1 height width, 1 on B'; goes to latent size by nearest neighbour.
     """
     device = vae.device
-    pictures = torch.cat([grid.pixels(), grid.masked_pixels()]).to(device, vae.dtype)
     with exact(device):
-        posterior = vae.posterior(pictures)
+        posterior = vae.posterior(torch.cat([pasted, masked]).to(device, vae.dtype))
     mean, std = posterior.mean.float(), posterior.std.float()
-    mask = F.interpolate(grid.mask_tensor().to(device), size=mean.shape[-2:], mode="nearest")
-    return GridPosteriors(Posterior(mean[:1], std[:1]), Posterior(mean[1:], std[1:]), mask, vae.config.scaling_factor)
+    mask = F.interpolate(mask.to(device), size=mean.shape[-2:], mode="nearest")
+    n = len(pasted)
+    return GridPosteriors(Posterior(mean[:n], std[:n]), Posterior(mean[n:], std[n:]), mask, vae.config.scaling_factor)
 
 
-@torch.no_grad()
+def grid_posteriors(vae: VAE, grid: PromptGrid) -> GridPosteriors:
+    """What the VAE says of one grid."""
+    return posteriors(vae, grid.pixels(), grid.masked_pixels(), grid.mask_tensor())
+
+
 def encode_grid(vae: VAE, grid: PromptGrid, draws: Draws) -> Start:
     """Latents of the grid, sampled with the given draws."""
     return grid_posteriors(vae, grid).start(draws)
@@ -103,16 +83,15 @@ def encode_grid(vae: VAE, grid: PromptGrid, draws: Draws) -> Start:
 class Run:
     """Everything one run needs, ready to step. Nothing of it is kept on the model.
 
-    text: branch token channel, branch 0 negative and 1 prompt. times: (t, t_prev) of the executed steps.
-    alpha_bars: float32 [1000]. alpha_bar_end: the cumulative product below time 0.
+    text: (branch image) token channel, branch 0 negative and 1 prompt; or [branch token channel], one text for all images.
+    times: (t, t_prev) of the executed steps. images_at_once: images in one UNet call.
     """
 
     unet: UNet
+    schedule: Schedule
     start: Start
     text: EncodedText
     times: list[tuple[int, int]]
-    alpha_bars: Tensor
-    alpha_bar_end: Tensor
     config: AnalogistConfig
     randomness: Randomness
     rows: int
@@ -126,8 +105,8 @@ class Run:
 
     @property
     def branches(self) -> int:
-        """2 with classifier-free guidance; 1 (the text branch alone) at guidance 1, where the other has no weight."""
-        return 1 if self.config.sampling.guidance == 1 else 2
+        """2 with classifier-free guidance; 1 (the text branch alone) at guidance 1."""
+        return self.config.sampling.branches
 
     def control(self, i: int, images: int) -> AttentionControl:
         """What acts on attention in executed step i, for a batch of `images` images."""
@@ -140,28 +119,33 @@ class Run:
         """What acts on attention in each executed step, for all images at once."""
         return [self.control(i, self.images) for i in range(len(self.times))]
 
-    @torch.no_grad()
-    def prepare_text(self) -> dict[int, PreparedText]:
-        """Keys and values of the text for each batch size that the UNet calls of this run have."""
-        chosen = self.text if self.branches == 2 else self.text[1:]
-        sizes = {min(self.images_at_once, self.images), self.images % self.images_at_once or self.images_at_once}
-        return {n: self.unet.prepare_text(chosen.repeat_interleave(n, dim=0)) for n in sizes}
+    def batches(self) -> list[range]:
+        """The images of each UNet call of a step."""
+        return [range(first, min(first + self.images_at_once, self.images)) for first in range(0, self.images, self.images_at_once)]
+
+    def text_of(self, images: range) -> EncodedText:
+        """(branch image) token channel for some images, of the branches that are run."""
+        branches = range(2)[-self.branches :]
+        if self.text.shape[0] == 2:  # one text for all
+            return self.text[branches.start :].repeat_interleave(len(images), dim=0)
+        return self.text[[branch * self.images + image for branch in branches for image in images]]
 
     @torch.no_grad()
-    def guided_noise(self, z_t: Tensor, i: int, texts: dict[int, PreparedText]) -> Tensor:
-        """Predicted noise with classifier-free guidance, eps = eps_neg + w (eps_text - eps_neg). z_t: image 4 h w, float32."""
+    def prepare_text(self) -> list[PreparedText]:
+        """Keys and values of the text for each UNet call of a step: the same in every step, and shared where the texts are the same."""
+        if self.text.shape[0] > 2:
+            return [self.unet.prepare_text(self.text_of(images)) for images in self.batches()]
+        by_size = {len(images): images for images in self.batches()}
+        prepared = {size: self.unet.prepare_text(self.text_of(images)) for size, images in by_size.items()}
+        return [prepared[len(images)] for images in self.batches()]
+
+    @torch.no_grad()
+    def guided(self, z_t: Tensor, i: int, texts: list[PreparedText]) -> Tensor:
+        """The network's output for all images, with guidance. z_t: image 4 h w, float32. texts: from `prepare_text`."""
         parts = []
-        for first in range(0, self.images, self.images_at_once):
-            chosen = slice(first, min(first + self.images_at_once, self.images))
-            images = chosen.stop - chosen.start
-            # channel order of the checkpoints: noisy latents 4, mask 1, masked-image latents 4
-            x = torch.cat([z_t[chosen], self.start.fixed[chosen]], dim=1).to(self.text.dtype)
-            with exact(x.device):
-                eps = self.unet(torch.cat([x] * self.branches), self.times[i][0], texts[images], self.control(i, images)).float()
-            if self.branches == 2:
-                negative, text = eps.chunk(2)
-                eps = negative + self.config.sampling.guidance * (text - negative)
-            parts.append(eps)
+        for images, text in zip(self.batches(), texts, strict=True):
+            some, control = slice(images.start, images.stop), self.control(i, len(images))
+            parts.append(guided(self.unet, z_t[some], self.start.fixed[some], text, control, self.config.sampling.guidance))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @torch.no_grad()
@@ -169,40 +153,40 @@ class Run:
         """Latents at the first executed time; at strength exactly 1 they are the pure noise, as in the authors' code."""
         if self.config.sampling.strength == 1:
             return self.start.noise
-        return add_noise(self.start.z0, self.start.noise, self.alpha_bars[self.times[0][0]])
+        return self.schedule.add_noise(self.start.z0, self.start.noise, self.times[0][0])
 
     def steps(self) -> Iterator[Step]:
         """Runs the steps, yielding after each; `step.z_t` may be assigned. Raises SamplingError on NaN, naming the step."""
         texts = self.prepare_text()
         z_t = self.start_latents()
-        for i, (t, t_prev) in enumerate(self.times):
-            step = self._step(z_t, i, t, t_prev, texts)
+        for i in range(len(self.times)):
+            step = self._step(z_t, i, texts)
             yield step
             if step.z_t.shape != z_t.shape:
                 raise ValueError(f"step {i}: z_t was assigned {tuple(step.z_t.shape)}, but the latents are {tuple(z_t.shape)}")
             z_t = step.z_t.detach().to(z_t)
 
     @torch.no_grad()
-    def _step(self, z_t: Tensor, i: int, t: int, t_prev: int, texts: dict[int, PreparedText]) -> Step:
-        eps = self.guided_noise(z_t, i, texts)
-        alpha_bar = self.alpha_bars[t]
-        alpha_bar_prev = self.alpha_bars[t_prev] if t_prev >= 0 else self.alpha_bar_end
+    def _step(self, z_t: Tensor, i: int, texts: list[PreparedText]) -> Step:
+        t, t_prev = self.times[i]
         eta = self.config.sampling.eta
+        out = self.guided(z_t, i, texts)
         noise = self.randomness.step_noise(z_t) if eta > 0 else None
-        z_prev, x0 = ddim_step(z_t, eps, alpha_bar, alpha_bar_prev, eta=eta, noise=noise)
+        z_prev, x0 = self.schedule.step(z_t, out, t, t_prev, eta=eta, noise=noise)
         if not torch.isfinite(z_prev).all():
-            raise SamplingError(
-                f"NaN or infinite latents at step {i} (t = {t}) in {self.text.dtype}; "
-                "try dtype float32 or bfloat16, or a smaller guidance or SAC scale"
-            )
-        return Step(i, t, z_prev, x0, eps, {} if self.tap is None else self.tap.step_maps(i))
+            raise SamplingError(not_finite(i, t, self.text.dtype))
+        maps = {} if self.tap is None else self.tap.step_maps(i)
+        return Step(i, t, z_prev, x0, self.schedule.eps(z_t, out, t), maps)
 
 
 @torch.no_grad()
-def decode(vae: VAE, latents: Tensor) -> Tensor:
-    """Pixels [image 3 height width] in about [-1, 1], float32, one image at a time. latents: image 4 h w, VAE-scaled."""
+def decode(vae: VAE, latents: Tensor, *, at_once: int = 1) -> Tensor:
+    """Pixels [image 3 height width] in about [-1, 1], float32. latents: image 4 h w, VAE-scaled. at_once: images in one VAE call.
+
+    Raises SamplingError on NaN.
+    """
     with exact(latents.device):
-        pixels = torch.cat([vae.decode(z[None].to(vae.dtype)).float() for z in latents])
+        pixels = torch.cat([vae.decode(z.to(vae.dtype)).float() for z in latents.split(at_once)])
     if not torch.isfinite(pixels).all():
         raise SamplingError(f"the VAE decoded NaN in {vae.dtype}; some checkpoints' VAE needs float32 or bfloat16: try that dtype")
     return pixels

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from analogist.config import with_suffix
 from analogist.models.placement import BRANCHES, TEXT
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ def _as_encoded(prompts: Mapping[str, str | None], branches: int) -> tuple[str, 
     prompt = prompts.get("prompt")
     if prompt is None:
         return None
-    text = prompt + (prompts.get("prompt_suffix") or "") if prompt else ""
-    return (prompts.get("negative_prompt") or "", text)[-branches:]
+    return (prompts.get("negative_prompt") or "", with_suffix(prompt, prompts.get("prompt_suffix") or ""))[-branches:]
 
 
 def run_shape(
@@ -97,7 +97,7 @@ def run_shape(
         "prompt_suffix": model.prompt_suffix if prompt_suffix is None else prompt_suffix,
     }
     return RunShape(
-        steps=len(times), times=tuple(t for t, _ in times), branches=1 if config.sampling.guidance == 1 else 2, images=images,
+        steps=len(times), times=tuple(t for t, _ in times), branches=config.sampling.branches, images=images,
         latent=(h, w), size=grid.size, rows=grid.rows, tokens=model.text.length if text is None else text.shape[1],
         dtype=model.dtype, words=model.text, prompts=prompts if text is None else None,
     )  # fmt: skip

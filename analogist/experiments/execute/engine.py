@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from analogist.experiments.execute.histories import Histories
-from analogist.experiments.execute.jobs import Group, Job
+from analogist.config import with_suffix
+from analogist.experiments.histories import Histories
+from analogist.experiments.jobs import Group, Job
 from analogist.models.control import AttentionControl
-from analogist.models.ddim import add_noise, ddim_step, ddim_times
 from analogist.models.text import PreparedText
 from analogist.pipeline import Analogist
-from analogist.run.sampling import GridPosteriors, Start, exact, grid_posteriors
-from analogist.run.seeds import Randomness
+from analogist.run.denoise import guided, not_finite
+from analogist.sampling import GridPosteriors, Start, grid_posteriors
+from analogist.seeds import Randomness
 
 KEPT = 64  # texts and pictures that are remembered from group to group
 
@@ -44,7 +45,7 @@ class Engine:
     def _text(self, job: Job) -> PreparedText:
         """Keys and values of a job's two prompts, branch 0 negative and 1 prompt."""
         p = job.prompts
-        prompt = p["prompt"] + p["prompt_suffix"] if p["prompt"] else ""  # as the pipeline appends it
+        prompt = with_suffix(p["prompt"], p["prompt_suffix"])
         return _remember(
             self._texts, (prompt, p["negative_prompt"], job.grid.size),
             lambda: self.model.unet.prepare_text(self.model.encode_text(prompt, p["negative_prompt"], size=job.grid.size)),
@@ -95,8 +96,8 @@ class _GroupRun:
         model, jobs = engine.model, group.jobs
         self.model, self.group, self.jobs = model, group, jobs
         sampling = jobs[0].config.sampling
-        self.times = ddim_times(sampling.steps, sampling.strength, n=len(model.alpha_bars), offset=model.steps_offset)
-        self.eta, self.branches = sampling.eta, 1 if sampling.guidance == 1 else 2
+        self.times = model.schedule.times(sampling.steps, sampling.strength)
+        self.eta, self.branches = sampling.eta, sampling.branches
         self.pure_noise = sampling.strength == 1
         self.guidance = torch.tensor([job.config.sampling.guidance for job in jobs], device=model.device)
         self.texts = [engine._text(job) for job in jobs]
@@ -116,7 +117,7 @@ class _GroupRun:
     def _begin(self, start: Start) -> Tensor:
         if self.pure_noise:
             return start.noise
-        return add_noise(start.z0, start.noise, self.model.alpha_bars[self.times[0][0]])
+        return self.model.schedule.add_noise(start.z0, start.noise, self.times[0][0])
 
     def step(self, i: int) -> None:
         """One executed step of every job."""
@@ -142,33 +143,24 @@ class _GroupRun:
 
     def _advance(self, chosen: Sequence[int], i: int, noises: list[Tensor | None]) -> Iterator[Tensor]:
         """Latents [1 4 h w] after step i of the chosen jobs, in UNet calls of at most `batch` images."""
-        alpha_bars, (t, t_prev) = self.model.alpha_bars, self.times[i]
-        alpha_bar_prev = alpha_bars[t_prev] if t_prev >= 0 else self.model.alpha_bar_end
+        schedule, (t, t_prev) = self.model.schedule, self.times[i]
         for first in range(0, len(chosen), self.group.batch):
             part = list(chosen[first : first + self.group.batch])
-            eps = self._guided_noise(part, i)
+            out = self._guided(part, i)
             for position, j in enumerate(part):
-                z, _ = ddim_step(
-                    self.latents[j], eps[position : position + 1], alpha_bars[t], alpha_bar_prev,
-                    eta=self.eta, noise=noises[self.source[j]],
-                )  # fmt: skip
+                one = out[position : position + 1]
+                z, _ = schedule.step(self.latents[j], one, t, t_prev, eta=self.eta, noise=noises[self.source[j]])
                 yield z
 
-    def _guided_noise(self, part: list[int], i: int) -> Tensor:
-        model, n = self.model, len(part)
-        # channel order of the checkpoints: noisy latents 4, mask 1, masked-image latents 4
-        x = torch.cat([torch.cat([self.latents[j], self.fixed[j]], dim=1) for j in part]).to(model.dtype)
+    def _guided(self, part: list[int], i: int) -> Tensor:
+        n = len(part)
+        z_t, fixed = (torch.cat([tensors[j] for j in part]) for tensors in (self.latents, self.fixed))
         control = AttentionControl(
             step=i, t=self.times[i][0], branches=self.branches, images=n, sac=[self.jobs[j].config.sac for j in part],
             cam=[self.jobs[j].config.cam for j in part], rows=self.jobs[0].grid.rows, attention=self.jobs[0].content["attention"],
         )  # fmt: skip
-        with exact(x.device):
-            eps = model.unet(torch.cat([x] * self.branches), self.times[i][0], self._stack(part), control).float()
         self.calls, self.images = self.calls + 1, self.images + n
-        if self.branches == 1:
-            return eps
-        negative, text = eps.chunk(2)
-        return negative + self.guidance[part][:, None, None, None] * (text - negative)
+        return guided(self.model.unet, z_t, fixed, self._stack(part), control, self.guidance[part])
 
     def _stack(self, part: list[int]) -> PreparedText:
         """The prepared texts of some jobs as one batch [(branch image) ...]; the last one is remembered."""
@@ -192,7 +184,4 @@ class _GroupRun:
     def _note_failures(self, i: int) -> None:
         for j, z in enumerate(self.latents):
             if j not in self.failed and not torch.isfinite(z).all():
-                self.failed[j] = (
-                    f"NaN or infinite latents at step {i} (t = {self.times[i][0]}) in {self.model.dtype}; "
-                    "try dtype float32 or bfloat16, or a smaller guidance or SAC scale"
-                )
+                self.failed[j] = not_finite(i, self.times[i][0], self.model.dtype)
