@@ -52,7 +52,8 @@ def lab_checkpoint() -> Path:
 class Analogist:
     """The method on one checkpoint. Runs keep nothing on it: two runs cannot influence each other.
 
-    unet, vae, text: the networks. schedule: of the noise, and what the UNet predicts. config: the checkpoint's own settings, else the published ones; used where config=None.
+    unet, vae, text: the networks. schedule: of the noise, and what the UNet predicts. config: the checkpoint's own settings, else
+    the published ones; used where config=None.
     size: default picture size in pixels. device, dtype: where and in what the networks compute.
     """
 
@@ -220,7 +221,8 @@ class Analogist:
         c = self.checkpoint
         return {
             "name": self.source or Path(c.path).name, "family": c.family, "layout": c.layout, "fingerprint": c.fingerprint,
-            "trained": self.trained, "notes": list(c.notes), **({"lora": described(self.loras)} if self.loras else {}),
+            "prediction_type": self.schedule.prediction_type, "trained": self.trained, "notes": list(c.notes),
+            **({"lora": described(self.loras)} if self.loras else {}),
         }  # fmt: skip
 
     def size_multiples(self, rows: int = 2) -> tuple[int, int]:

@@ -234,7 +234,10 @@ def test_numbers_that_do_not_divide_ask_for_a_config(tmp_path):
 @pytest.mark.parametrize(
     ("scheduler", "words"),
     [
-        ({"prediction_type": "v_prediction"}, "v_prediction"),
+        ({"prediction_type": "sample"}, "allowed are 'epsilon', the noise, and 'v_prediction', the velocity"),
+        ({"timestep_spacing": "linspace"}, "not a whole stride apart"),
+        ({"rescale_betas_zero_snr": True}, "x0 would be 0 / 0"),
+        ({"rescale_betas_zero_snr": "yes"}, "true or false"),
         ({"beta_schedule": "linear"}, "scaled_linear"),
         ({"beta_end": 2.0}, "betas run from"),
         ({"steps_offset": -1}, "steps_offset"),
@@ -243,6 +246,29 @@ def test_numbers_that_do_not_divide_ask_for_a_config(tmp_path):
 )
 def test_a_schedule_that_is_not_stable_diffusions_is_refused(tmp_path, scheduler, words):
     assert words in message(write_folder(tmp_path, "sd15"), config={"scheduler": scheduler})
+
+
+def test_velocity_zero_terminal_snr_and_trailing_times_are_read_from_the_scheduler_file(tmp_path):
+    folder = write_folder(tmp_path, "sd15")
+    published = open_checkpoint(folder)
+    assert published.scheduler["prediction_type"] == "epsilon"
+    said = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | said))
+    changed = open_checkpoint(folder)
+    assert {name: changed.scheduler[name] for name in said} == said
+    assert changed.fingerprint != published.fingerprint
+    file.write_text(json.dumps(json.loads(file.read_text()) | {**said, "prediction_type": "epsilon"}))
+    assert "x0 would be 0 / 0" in message(folder)
+
+
+def test_a_single_file_says_that_the_noise_is_assumed_and_how_to_say_otherwise(tmp_path):
+    path, given = write_single(tmp_path / "a.safetensors", "sd15"), small_configs("sd15")
+    known = {part: config for part, config in given.items() if part != "scheduler"}
+    (assumed,) = [note for note in open_checkpoint(path, config=known).notes if "assumed" in note]
+    assert "'epsilon'" in assumed and 'config={"scheduler": {"prediction_type": "v_prediction"}}' in assumed
+    said = open_checkpoint(path, config={**known, "scheduler": {"prediction_type": "v_prediction"}})
+    assert said.scheduler["prediction_type"] == "v_prediction" and not any("assumed" in note for note in said.notes)
 
 
 def test_settings_of_a_network_that_is_not_built_here_are_refused(tmp_path):

@@ -65,11 +65,12 @@ class Checkpoint:
 
     layout: "single file" or "folder". family: "sd15-inpainting", "sd2-inpainting" or "sdxl-inpainting"; description: the same in words.
     unet, vae, text: fields of UNetConfig, VAEConfig and CLIPTextConfig. scheduler: beta_start, beta_end, num_train_timesteps,
-    steps_offset, set_alpha_to_one, prediction_type. text_layer: "penultimate" where the last layer of the stored tower is left out
-    (text then has one layer less), else "last". tokenizer: a folder; None: CLIP's published one. defaults: the checkpoint's own
-    settings (analogist.json), if any. default_size: pixels, or (height, width). notes: what was chosen, ignored or contradicted.
-    text_2, pad_token_id_2, tokenizer_2: of SDXL's second encoder (with its projection); None elsewhere. vae_float32: the VAE overflows
-    in float16 (its config's force_upcast) and has to compute in float32.
+    steps_offset, set_alpha_to_one, prediction_type, and timestep_spacing and rescale_betas_zero_snr where they are not "leading" and off,
+    which keeps the fingerprints of checkpoints that have no such setting. text_layer: "penultimate" where the last layer of the stored
+    tower is left out (text then has one layer less), else "last". tokenizer: a folder; None: CLIP's published one. defaults: the
+    checkpoint's own settings (analogist.json), if any. default_size: pixels, or (height, width). notes: what was chosen, ignored or
+    contradicted. text_2, pad_token_id_2, tokenizer_2: of SDXL's second encoder (with its projection); None elsewhere. vae_float32: the
+    VAE overflows in float16 (its config's force_upcast) and has to compute in float32.
     """
 
     path: Path

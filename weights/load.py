@@ -180,6 +180,8 @@ def _describe(
     text, text_notes = network_configs.text(families.text_geometry(sources["text"].mapped.pieces), family.base, settings.part("text"))
     scheduler, scheduler_notes = network_configs.scheduler(settings.part("scheduler"))
     notes = [*notes, *unet_notes, *vae_notes, *text_notes, *scheduler_notes]
+    if layout == "single file":
+        notes += network_configs.assumed_prediction(settings.part("scheduler"))
     text_2, width = None, text["hidden_size"]
     if "text_2" in sources:
         text_2, text_notes = network_configs.text(

@@ -29,6 +29,7 @@ UNET_ONLY = {
     "addition_embed_type": (None, "text_time"),
 }
 VAE_ONLY = {"act_fn": ("silu", "swish"), "latents_mean": (None,), "latents_std": (None,), "shift_factor": (None, 0)}
+PREDICTION_TYPES = ("epsilon", "v_prediction")
 SIZES, SIZE_WIDTH = 6, 256  # SDXL: numbers that describe the picture's size, and published features of each
 
 
@@ -146,25 +147,42 @@ def text(sizes: dict[str, int], base: str, config: Mapping[str, object]) -> tupl
 
 
 def scheduler(config: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
-    """The noise schedule's six numbers and notes; published values where the config is silent.
+    """The noise schedule's settings and notes; published values where the config is silent. timestep_spacing and
+    rescale_betas_zero_snr are in the result only where they differ from the published ones ("leading", off).
 
-    Raises WeightsError for a schedule or prediction type other than Stable Diffusion's (scaled_linear, epsilon).
+    Raises WeightsError for another schedule than Stable Diffusion's (scaled_linear betas, "leading" or "trailing" times, a network
+    that predicts the noise or the velocity), and for one that cannot be sampled.
     """
     result = {name: config[name] if config.get(name) is not None else value for name, value in families.SCHEDULER.items()}
-    if result["prediction_type"] != "epsilon":
+    if result["prediction_type"] not in PREDICTION_TYPES:
         raise WeightsError(
-            f"this checkpoint predicts {result['prediction_type']!r} (scheduler's prediction_type); only 'epsilon', the noise, "
-            "is supported: "
-            "Stable Diffusion's inpainting checkpoints all predict it"
+            f"this checkpoint predicts {result['prediction_type']!r} (scheduler's prediction_type); allowed are 'epsilon', the noise, and "
+            "'v_prediction', the velocity"
         )
-    if (
-        config.get("beta_schedule", "scaled_linear") != "scaled_linear"
-        or config.get("trained_betas")
-        or config.get("rescale_betas_zero_snr")
-    ):
+    if config.get("beta_schedule", "scaled_linear") != "scaled_linear" or config.get("trained_betas"):
         raise WeightsError(
             "this checkpoint's scheduler does not use Stable Diffusion's scaled_linear betas; no other schedule is supported"
         )
+    if _differs(config, "timestep_spacing", "leading"):
+        if config["timestep_spacing"] != "trailing":
+            raise WeightsError(
+                f"the scheduler config's timestep_spacing is {config['timestep_spacing']!r}; allowed are 'leading' and 'trailing': the "
+                "times of others are not a whole stride apart, as the steps of DDIM are. To sample at the published times all the same: "
+                'config={"scheduler": {"timestep_spacing": "leading"}}'
+            )
+        result["timestep_spacing"] = "trailing"
+    if _differs(config, "rescale_betas_zero_snr", False):
+        if config["rescale_betas_zero_snr"] is not True:
+            raise WeightsError(
+                f"the scheduler config's rescale_betas_zero_snr is {config['rescale_betas_zero_snr']!r}; true or false is expected"
+            )
+        if result["prediction_type"] == "epsilon":
+            raise WeightsError(
+                "the scheduler config has rescale_betas_zero_snr with prediction_type 'epsilon': at the last time the latents are pure "
+                "noise, so the predicted noise says nothing about the picture (x0 would be 0 / 0). Such checkpoints predict the velocity: "
+                'give config={"scheduler": {"prediction_type": "v_prediction"}}, or "rescale_betas_zero_snr": false'
+            )
+        result["rescale_betas_zero_snr"] = True
     for name in ("beta_start", "beta_end"):
         result[name] = float(_number(result[name], f"the scheduler config's {name}"))
     if not result["beta_start"] <= result["beta_end"] < 1:
@@ -183,9 +201,21 @@ def scheduler(config: Mapping[str, object]) -> tuple[dict[str, object], list[str
         notes.append(
             f"the scheduler config is {name}'s: the method samples with DDIM on its betas and steps_offset; set_alpha_to_one is {end}"
         )
-    if config.get("timestep_spacing", "leading") != "leading":
-        notes.append(f"the scheduler config asks for {config['timestep_spacing']!r} timestep spacing; the method's own, 'leading', is used")
     return result, notes
+
+
+def _differs(config: Mapping[str, object], name: str, published: object) -> bool:
+    return config.get(name) is not None and config[name] != published
+
+
+def assumed_prediction(config: Mapping[str, object]) -> list[str]:
+    """A note where nothing says what the network predicts, as for a single file, which holds no scheduler."""
+    if config.get("prediction_type") is not None:
+        return []
+    return [
+        "nothing says what the UNet predicts: prediction_type 'epsilon', the noise, is assumed; for a checkpoint that predicts the "
+        'velocity give config={"scheduler": {"prediction_type": "v_prediction"}}, or a .json file of the same name beside it that says so'
+    ]
 
 
 def side(config: Mapping[str, object], factor: int) -> int | tuple[int, int]:

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from transformers import CLIPTextModel
 
 from analogist.models.control import AttentionControl
-from analogist.models.ddim import add_noise, alpha_bars
+from analogist.models.ddim import add_noise, alpha_bars, x0_from_eps
 from analogist.models.unet import UNet
 from analogist.models.vae import VAE, Posterior, VAEConfig
 
@@ -205,7 +205,7 @@ class UNetTask:
             x = torch.cat([add_noise(z0, noise[2], alpha_bar), grids.mask, z_masked], dim=1)
             t = torch.full((len(x),), time, device=self.device)
             eps = functional_call(self.network, weights, (x, t, grids.ids))
-            x0 = (x[:, :4] - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
+            x0 = x0_from_eps(x[:, :4], eps, alpha_bar)
             error = ((x0 - z0).square() * grids.mask).sum() / (grids.mask.sum() * z0.shape[1])
             figures[f"x0_error_{time}"] = error.item()
         return figures
