@@ -59,8 +59,9 @@ def below_zero(tree: ast.AST) -> Iterator[ast.AST]:
 def suffix(tree: ast.AST) -> Iterator[ast.AST]:
     """prompt + suffix."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add) and {"suffix", "prompt_suffix"} & names(node.right) and "prompt" in ast.unparse(node.left):
-            yield node
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add) and "prompt" in ast.unparse(node.left):
+            if {"suffix", "prompt_suffix"} & names(node.right):
+                yield node
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from analogist.config import AnalogistConfig, SamplingConfig
-from analogist.experiments.engine import Engine
+from analogist.experiments.execute.engine import Engine
 from analogist.grid import PromptGrid
 from analogist.lab.measure import answers
 from analogist.models.ddim import PREDICTION_TYPES, SPACINGS, Schedule, alpha_bars
 from analogist.pipeline import Analogist
-from analogist.study import known
+from analogist.run import known_pictures as known
 from tests.experiments_small import CHECKPOINT, alone, load_model, one_input, plan_of
 from tests.small import relative
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from analogist.attention.capture.maps import AttentionMap, Maps
 from analogist.config import AnalogistConfig, read_json, with_suffix
+from analogist.grid.pictures import read_picture
 from analogist.models.control import CAM, SAC
 from analogist.models.placement import BRANCHES, Placement
 from analogist.run.result import Result

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from analogist.config import AnalogistConfig
 from analogist.pipeline import Analogist
-from analogist.sampling import Run, decode, posteriors
-from analogist.seeds import Randomness
+from analogist.run.sampling import Run, decode, posteriors
+from analogist.run.seeds import Randomness
 
 from .grids import corners, picture_side
 

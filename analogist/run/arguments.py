@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from torch import Generator, Tensor
 
+from analogist.attention.select.run_shape import RunShape
+from analogist.attention.tap import StudyTap
 from analogist.config import AnalogistConfig, with_suffix
-from analogist.grid import PromptGrid
-from analogist.memory import images_at_once
+from analogist.grid.prompt_grid import PromptGrid
 from analogist.models.control import FORMS
 from analogist.models.text import EncodedText, PooledText
 from analogist.run.memory import images_at_once

@@ -18,12 +18,12 @@ from analogist.attention.edit.edits import Edits
 from analogist.attention.select.run_shape import RunShape, run_shape
 from analogist.attention.tap import StudyTap
 from analogist.config import AnalogistConfig
-from analogist.grid import PromptGrid, to_image, to_pixels
-from analogist.pictures import Picture, read_picture
-from analogist.result import SamplingError
+from analogist.grid.pictures import Picture, read_picture
+from analogist.grid.prompt_grid import PromptGrid, to_image, to_pixels
 from analogist.run.denoise import guided
-from analogist.sampling import Run, Start, decode, encode_grid
-from analogist.seeds import Randomness
+from analogist.run.result import SamplingError
+from analogist.run.sampling import Run, Start, decode, encode_grid
+from analogist.run.seeds import Randomness
 
 if TYPE_CHECKING:
     from analogist.pipeline import Analogist

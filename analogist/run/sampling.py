@@ -14,9 +14,9 @@ from analogist.models.ddim import Schedule
 from analogist.models.text import EncodedText, PreparedText
 from analogist.models.unet import UNet
 from analogist.models.vae import VAE, Posterior
-from analogist.result import SamplingError, Step
 from analogist.run.denoise import exact, guided, not_finite
-from analogist.seeds import Draws, Randomness
+from analogist.run.result import SamplingError, Step
+from analogist.run.seeds import Draws, Randomness
 
 
 @dataclass(frozen=True)

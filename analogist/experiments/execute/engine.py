@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from analogist.config import with_suffix
-from analogist.experiments.histories import Histories
-from analogist.experiments.jobs import Group, Job
+from analogist.experiments.execute.histories import Histories
+from analogist.experiments.execute.jobs import Group, Job
 from analogist.models.control import AttentionControl
 from analogist.models.text import PreparedText
 from analogist.pipeline import Analogist
 from analogist.run.denoise import guided, not_finite
-from analogist.sampling import GridPosteriors, Start, grid_posteriors
-from analogist.seeds import Randomness
+from analogist.run.sampling import GridPosteriors, Start, grid_posteriors
+from analogist.run.seeds import Randomness
 
 KEPT = 64  # texts and pictures that are remembered from group to group
 
