@@ -7,35 +7,19 @@ import math
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
+
+from .cpu_tricks import convolution_as_product, is_small, silu_in_place
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution, padded by one pixel; on a CPU as one matrix product where the picture is small against the weights.
-
-    x: batch cin row col -> batch cout row col. At every call the CPU's own convolution reorders its weights, which at the
-    lowest resolutions costs as much as the convolution itself; the columns of a matrix product are then the smaller copy.
-    """
+    """A 3x3 convolution, padded by one pixel. x: batch cin row col -> batch cout row col."""
 
     def __init__(self, cin: int, cout: int, *, stride: int = 1, padding: int = 1) -> None:
         super().__init__(cin, cout, 3, stride=stride, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        (stride, _), (padding, _) = self.stride, self.padding
-        positions = x.shape[0] * (x.shape[2] // stride) * (x.shape[3] // stride)
-        if x.device.type != "cpu" or positions > self.out_channels:  # columns are 9 cin positions, weights 9 cin cout
-            return super().forward(x)
-        windows = F.pad(x, (padding,) * 4).unfold(2, 3, stride).unfold(3, 3, stride)
-        columns = rearrange(windows, "b cin row col ky kx -> (cin ky kx) (b row col)")
-        out = torch.addmm(self.bias[:, None], self.weight.flatten(1), columns)
-        return rearrange(out, "cout (b row col) -> b cout row col", b=x.shape[0], row=windows.shape[2])
-
-
-def silu_of_norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """SiLU after the norm, in the norm's own memory where no gradient needs what it held. x: batch channel row col -> the same."""
-    h = norm(x)
-    return F.silu(h, inplace=not h.requires_grad)
+        return convolution_as_product(self, x) if is_small(self, x) else super().forward(x)
 
 
 class ResBlock(nn.Module):
@@ -54,10 +38,10 @@ class ResBlock(nn.Module):
         self.conv_shortcut = None if cin == cout else nn.Conv2d(cin, cout, 1)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        h = self.conv1(silu_of_norm(self.norm1, x))
+        h = self.conv1(silu_in_place(self.norm1(x)))
         if self.time_emb_proj is not None:
             h = h + self.time_emb_proj(time)[:, :, None, None]
-        h = self.conv2(silu_of_norm(self.norm2, h))
+        h = self.conv2(silu_in_place(self.norm2(h)))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 

@@ -75,3 +75,31 @@ def token_cells(x: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
 def join_cells(cells: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
     """The inverse of token_cells: [row column ... token channel] -> [... query channel]."""
     return rearrange(cells, "r c ... (y x) d -> ... (r y c x) d", r=rows, c=2, y=hw[0] // rows, x=hw[1] // 2)
+
+
+def number(cell: Cell) -> int:
+    """Position of a cell in `by_cells`: row-major."""
+    return 2 * cell[0] + cell[1]
+
+
+def by_cells(x: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
+    """Tokens by cells, a copy: [batch head cell token d], cells in row-major order, token row-major inside the cell.
+
+    x: batch head token d, token row-major over hw. The axes cell and token flatten into one without a copy.
+    """
+    check_splits(hw, rows)
+    split = x.unflatten(2, (rows, hw[0] // rows, 2, hw[1] // 2))  # batch head row y column x d
+    return split.transpose(3, 4).flatten(4, 5).flatten(2, 3).contiguous()
+
+
+def from_cells(cells: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
+    """The inverse of by_cells: [batch head cell token d] -> [batch head token d]."""
+    split = cells.unflatten(3, (hw[0] // rows, hw[1] // 2)).unflatten(2, (rows, 2))  # batch head row column y x d
+    return split.transpose(3, 4).flatten(2, 5)
+
+
+def cell_view(x: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
+    """A view of tokens by cells: view[cell] is [batch y x channel]. x: batch token channel, contiguous, token row-major over hw."""
+    check_splits(hw, rows)
+    split = x.unflatten(1, (rows, hw[0] // rows, 2, hw[1] // 2))  # batch row y column x channel
+    return split.permute(1, 3, 0, 2, 4, 5)

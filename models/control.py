@@ -13,6 +13,7 @@ from torch import Tensor
 from .cells import REGIONS, Cell, cells_of, cross_cells, self_cells
 from .placement import MAP_POINTS, TEXT, Placement, Site
 
+Block = tuple[int, int, int, int]  # (query row, query column, key row, key column) of cells: A' -> B' is the block of queries in A'
 Where = tuple  # an index into [batch head ...]: which rows of the batch and which heads
 EVERYTHING: Where = (slice(None),)  # the index of a group that covers all rows and heads
 
@@ -150,6 +151,33 @@ class Tap(Protocol):
         """The tensor that the next line of forward uses."""
 
 
+class Seeing(Protocol):
+    """A tap bound to one site for one forward, as modules call it."""
+
+    def __call__(self, point: str, tensor: Tensor, heads: range | None = None) -> Tensor:
+        """The tensor that the next line of forward uses. heads: those in the tensor, where it is a slice of them."""
+
+
+def unseen(point: str, tensor: Tensor, heads: range | None = None) -> Tensor:
+    """What modules call where nobody looks."""
+    return tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A tap that looks at some points of one site."""
+
+    control: "AttentionControl"
+    site: Site
+    hw: tuple[int, int]
+    points: frozenset[str]
+
+    def __call__(self, point: str, tensor: Tensor, heads: range | None = None) -> Tensor:
+        if point not in self.points:
+            return tensor
+        return self.control.tap(tensor, self.control.at(self.site, point, self.hw, heads))
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttentionControl:
     """Everything that acts on attention in one UNet call.
@@ -210,11 +238,12 @@ class AttentionControl:
         heads = range(site.heads) if heads is None else heads
         return At(site, point, self.step, self.t, hw, self.branches, self.images, self.rows, heads)
 
-    def see(self, tensor: Tensor, site: Site, point: str, hw: tuple[int, int], heads: range | None = None) -> Tensor:
-        """Passes a tensor through the tap, if there is one that wants it."""
-        if self.tap is None or not self.tap.wants(site, point, self.step):
-            return tensor
-        return self.tap(tensor, self.at(site, point, hw, heads))
+    def tap_at(self, site: Site, hw: tuple[int, int]) -> "Seeing":
+        """The tap bound to one site for one forward: `see("q", q)` gives what the next line uses. `unseen` where nobody looks."""
+        if self.tap is None:
+            return unseen
+        points = frozenset(point for point in site.points if self.tap.wants(site, point, self.step))
+        return Bound(self, site, hw, points) if points else unseen
 
     def sac_at(self, site: Site, heads: range | None = None) -> list[tuple[Where, SAC]]:
         """What SAC does at a site now: a setting for each effect, with its index into [batch head ...] (heads: those at hand).
@@ -226,6 +255,18 @@ class AttentionControl:
     def cam_at(self, site: Site, heads: range | None = None) -> list[tuple[Where, CAM]]:
         """What CAM does at a site now: as `sac_at`."""
         return self._groups(self.cam, site, heads)
+
+    def clones_at(self, site: Site, stage: str, heads: range | None = None) -> list[tuple[Where, Block, Block, float]]:
+        """SAC at a site as single assignments, M[written][where] = s * M[read][where]: (where, written, read, s) of each.
+
+        stage: the maps they act on, "scores" or "probs". Nothing that is read is written too.
+        """
+        return [
+            (where, query + key, from_query + from_key, s)
+            for where, sac in self.sac_at(site, heads)
+            if sac.stage == stage
+            for query, key, from_query, from_key, s in sac.blocks(self.rows)
+        ]
 
     def _groups(self, settings, site: Site, heads: range | None) -> list[tuple[Where, SAC | CAM]]:
         """Groups batch rows that share an effect and its heads; a group of everything is indexed without a copy."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .cells import Cell, all_cells, join_cells, token_cells
+from .cells import Cell, all_cells, by_cells, cell_view, from_cells, join_cells, number, token_cells
 from .control import CAM, EVERYTHING, SAC, AttentionControl
 from .placement import Site
 
@@ -18,11 +18,11 @@ from .placement import Site
 def self_attention(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], control: AttentionControl, site: Site) -> Tensor:
     """Self-attention with SAC, no map. q, k, v: batch head token d -> batch head token d."""
     groups = control.sac_at(site)
+    if len(groups) == 1 and groups[0][0] == EVERYTHING:
+        return _cloned(q, k, v, hw, control.rows, groups[0][1])
     q, k, v = (tensor.contiguous() for tensor in (q, k, v))  # every query walks over all keys: worth one copy, side by side
     if not groups:
         return F.scaled_dot_product_attention(q, k, v)
-    if len(groups) == 1 and groups[0][0] == EVERYTHING:
-        return _cloned(q, k, v, hw, control.rows, groups[0][1])
     # Settings that differ within the batch: each group's rows and heads are computed as a batch of their own.
     head_out = F.scaled_dot_product_attention(q, k, v)
     for where, sac in groups:
@@ -45,61 +45,58 @@ def _put(into: Tensor, where: tuple, values: Tensor) -> Tensor:
 
 def _cloned(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], rows: int, sac: SAC) -> Tensor:
     """SAC for every row and head of a batch. q, k, v: batch head token d -> the same."""
-    q_cells, k_cells, v_cells = (token_cells(tensor, hw, rows) for tensor in (q, k, v))  # row column batch head token d
-    clones: dict[Cell, list[tuple[Cell, Cell, Cell, float]]] = {}
+    q, k, v = (by_cells(tensor, hw, rows) for tensor in (q, k, v))  # batch head cell token d
+    clones: dict[int, list[Clone]] = {}
     for query, key, from_query, from_key, s in sac.blocks(rows):
-        clones.setdefault(query, []).append((key, from_query, from_key, s))
+        clones.setdefault(number(query), []).append((number(key), number(from_query), number(from_key), s))
 
-    out: dict[Cell, Tensor] = {}
-    plain = [cell for cell in all_cells(rows) if cell not in clones]
+    out = torch.empty_like(q)
+    plain = [cell for cell in range(2 * rows) if cell not in clones]
     if plain:  # rows of these cells are ordinary attention, in one call
-        together = F.scaled_dot_product_attention(torch.cat([q_cells[cell] for cell in plain], dim=-2), k, v)
-        out.update(zip(plain, together.chunk(len(plain), dim=-2), strict=True))
+        together = F.scaled_dot_product_attention(q[:, :, plain].flatten(2, 3), k.flatten(2, 3), v.flatten(2, 3))
+        out[:, :, plain] = together.unflatten(2, (len(plain), -1))
+    rows_of = _before_softmax if sac.stage == "scores" else _after_softmax
     for query, written in clones.items():
-        rows_of = _before_softmax if sac.stage == "scores" else _after_softmax
-        out[query] = rows_of(query, written, q_cells, k_cells, v_cells, rows)
-    joined = torch.stack([torch.stack([out[(row, column)] for column in range(2)]) for row in range(rows)])
-    return join_cells(joined, hw, rows)
+        out[:, :, query] = rows_of(query, written, q, k, v)
+    return from_cells(out, hw, rows)
 
 
-def _before_softmax(
-    query: Cell, written: list[tuple[Cell, Cell, Cell, float]], q: Tensor, k: Tensor, v: Tensor, rows: int
-) -> Tensor:
-    """The rows of one cell whose logits against some keys are another block's, scaled. q, k, v: by cells."""
+Clone = tuple[int, int, int, float]  # a written key's cell, the query's and the key's cell that are read, and s
+
+
+def _before_softmax(query: int, written: list[Clone], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The rows of one cell whose logits against some keys are another block's, scaled. q, k, v: batch head cell token d."""
+    d = q.shape[-1]
     sources = list(dict.fromkeys(from_query for _, from_query, _, _ in written))  # usually one
-    slots = {key: (1 + sources.index(from_query), from_key, s) for key, from_query, from_key, s in written}
-    queries = torch.cat([q[query], *(q[source] for source in sources)], dim=-1)
-    nothing = torch.zeros_like(k[query])
-    keys = []
-    for cell in all_cells(rows):
-        slot, from_key, s = slots.get(cell, (0, cell, 1.0))
-        own = k[from_key] if s == 1.0 else s * k[from_key]
-        keys.append(torch.cat([own if i == slot else nothing for i in range(1 + len(sources))], dim=-1))
-    values = torch.cat([v[cell] for cell in all_cells(rows)], dim=-2)
+    queries = torch.cat([q[:, :, cell] for cell in (query, *sources)], dim=-1)
+    keys = F.pad(k, (0, d * len(sources)))
+    for key, from_query, from_key, s in written:
+        first = d * (1 + sources.index(from_query))
+        keys[:, :, key, :, :d] = 0
+        keys[:, :, key, :, first : first + d] = s * k[:, :, from_key]
     # The kernels without a map need values as wide as queries; otherwise torch falls back to one that holds the map.
-    values = F.pad(values, (0, queries.shape[-1] - values.shape[-1]))
-    out = F.scaled_dot_product_attention(queries, torch.cat(keys, dim=-2), values, scale=q.shape[-1] ** -0.5)
-    return out[..., : v.shape[-1]]
+    values = F.pad(v, (0, queries.shape[-1] - d))
+    out = F.scaled_dot_product_attention(queries, keys.flatten(2, 3), values.flatten(2, 3), scale=d**-0.5)
+    return out[..., :d]
 
 
-def _after_softmax(
-    query: Cell, written: list[tuple[Cell, Cell, Cell, float]], q: Tensor, k: Tensor, v: Tensor, rows: int
-) -> Tensor:
+def _after_softmax(query: int, written: list[Clone], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The rows of one cell whose probabilities against some keys are another block's, scaled.
 
     Its own attention with the values of the written keys left out, plus the other block's rows with the written
-    keys' values in place of the values it read. q, k, v: by cells.
+    keys' values in place of the values it read. q, k, v: batch head cell token d.
     """
-    cells = all_cells(rows)
-    keys = torch.cat([k[cell] for cell in cells], dim=-2)
-    nothing = torch.zeros_like(v[query])
 
-    def attend(queries: Tensor, values: dict[Cell, Tensor]) -> Tensor:
-        return F.scaled_dot_product_attention(queries, keys, torch.cat([values.get(cell, nothing) for cell in cells], dim=-2))
+    def attend(cell: int, values: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q[:, :, cell], k.flatten(2, 3), values.flatten(2, 3))
 
-    out = attend(q[query], {cell: v[cell] for cell in cells if cell not in {key for key, *_ in written}})
+    own = v.clone()
+    own[:, :, [key for key, *_ in written]] = 0
+    out = attend(query, own)
     for key, from_query, from_key, s in written:
-        out = out + s * attend(q[from_query], {from_key: v[key]})
+        values = torch.zeros_like(v)
+        values[:, :, from_key] = v[:, :, key]
+        out = out + s * attend(from_query, values)
     return out
 
 
@@ -131,12 +128,12 @@ def cross_attention_of_cells(module, x: Tensor, k: Tensor, v: Tensor, hw: tuple[
     module: the CrossAttention, for its projections. x: batch token channel; k, v: batch head token d.
     Rows of silenced cells are the output projection's bias.
     """
-    cells = token_cells(x, hw, rows)  # row column batch token channel
-    silent = module.to_out.bias.to(x.dtype).expand(cells.shape[2:])
-    out = {cell: silent for cell in all_cells(rows)}
+    out = module.to_out.bias.to(x.dtype).expand_as(x).clone()
     if heard:
-        tokens = torch.cat([cells[cell] for cell in heard], dim=-2)
+        tokens = torch.cat([cell_view(x, hw, rows)[cell].flatten(1, 2) for cell in heard], dim=1)
         head_out = F.scaled_dot_product_attention(module.split(module.to_q(tokens)), k, v)
-        out.update(zip(heard, module.to_out(module.join(head_out)).chunk(len(heard), dim=-2), strict=True))
-    joined = torch.stack([torch.stack([out[(row, column)] for column in range(2)]) for row in range(rows)])
-    return join_cells(joined, hw, rows)
+        answers = module.to_out(module.join(head_out)).chunk(len(heard), dim=1)
+        for cell, answer in zip(heard, answers, strict=True):
+            place = cell_view(out, hw, rows)[cell]
+            place.copy_(answer.view(place.shape))
+    return out

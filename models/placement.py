@@ -1,7 +1,7 @@
 """Sites, and placements: at which sites, steps, heads and branches something acts."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import reduce
 from operator import or_
@@ -9,18 +9,35 @@ from operator import or_
 NEGATIVE, TEXT = 0, 1  # branches of classifier-free guidance, in batch order
 BRANCHES = ("negative", "text")
 
-POINTS = ("x", "q", "k", "v", "scores", "logits", "probs", "head_out", "out")
-MAP_POINTS = ("scores", "logits", "probs")  # these exist only where the map is in hand (explicit form)
-BLOCK_POINTS = ("x", "skip", "out")  # of residual blocks, transformers and resampling (kind "block")
+# Where a tensor can be read and edited, in the order in which it passes there, and its axes behind the batch's (branch image).
+# Of an attention module; in self-attention the keys are the picture's tokens too, in cross-attention they are the text's.
+MAP_AXES = ("head", "query", "key")
+AXES = {
+    "x": ("query", "channel"),
+    "q": ("head", "query", "channel"),
+    "k": ("head", "key", "channel"),
+    "v": ("head", "key", "channel"),
+    "scores": MAP_AXES,
+    "logits": MAP_AXES,
+    "probs": MAP_AXES,
+    "head_out": ("head", "query", "channel"),
+    "out": ("query", "channel"),
+}
+# Of the blocks around them (kind "block"): residual blocks and transformers; only residual blocks on the way up have a skip.
+BLOCK_AXES = {point: ("channel", "row", "column") for point in ("x", "skip", "out")}
+POINTS, BLOCK_POINTS = tuple(AXES), tuple(BLOCK_AXES)
+MAP_POINTS = tuple(point for point, axes in AXES.items() if axes == MAP_AXES)  # these exist only in the explicit form
 
 
 @dataclass(frozen=True)
 class Site:
     """One place in the UNet where tensors can be read and edited: an attention module, or a block around it.
 
-    name: five fields, {down|mid|up}.{level}.{attn|res|resample}.{index}.{self|cross|block}, in execution order.
+    name: five fields, {down|mid|up}.{level}.{attn|res}.{index}.{self|cross|block}, in execution order.
     layer: number of the transformer block in execution order (0..15 for SD), -1 for kind "block".
-    stride: latent pixels a token, along one side. heads: attention heads, 0 for kind "block".
+    stride: latent pixels per token, along one side. heads: attention heads, 0 for kind "block".
+    widths: channels of the tensors at the points that have a channel axis; empty where the network is not at hand. Two sites are the
+    same by the other fields.
     """
 
     name: str
@@ -28,6 +45,7 @@ class Site:
     layer: int
     stride: int
     heads: int
+    widths: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __str__(self) -> str:
         return self.name
@@ -36,6 +54,10 @@ class Site:
     def points(self) -> tuple[str, ...]:
         """The points at this site, in the order in which a tensor passes them."""
         return BLOCK_POINTS if self.kind == "block" else POINTS
+
+    def axes(self, point: str) -> tuple[str, ...]:
+        """Names of the axes behind (branch, image) at a point of this site."""
+        return (BLOCK_AXES if self.kind == "block" else AXES)[point]
 
     def hw(self, latent: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the token map, from the latent's."""

@@ -3,21 +3,21 @@
 Source: Rombach et al. 2022, App. E.2.1 (their ablation of the transformer block).
 """
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import CrossAttention, SelfAttention
 from .control import AttentionControl
+from .cpu_tricks import SLICE_BYTES, in_slices
 from .placement import Site
 from .text import PreparedText
 
 
 class FeedForward(nn.Module):
-    """GEGLU and a linear layer, on a CPU in slices of tokens. Source: Shazeer 2020, "GLU Variants Improve Transformer"."""
+    """GEGLU and a linear layer. Source: Shazeer 2020, "GLU Variants Improve Transformer"."""
 
-    slice_bytes = 12 * 2**20  # of the hidden layer: memory that is given back and taken again instead of mapped anew
+    slice_bytes = SLICE_BYTES
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -26,15 +26,10 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: batch token channel -> the same."""
-        tokens = x.flatten(0, 1)
-        hidden = self.proj_out.in_features * x.element_size()
-        size = len(tokens) if x.device.type != "cpu" else max(1, self.slice_bytes // hidden)
-        if size >= len(tokens):
-            return self.of_tokens(tokens).view_as(x)
-        return torch.cat([self.of_tokens(part) for part in tokens.split(size)]).view_as(x)
+        return in_slices(self.of_tokens, x, self.proj_out.in_features * x.element_size(), self.slice_bytes)
 
     def of_tokens(self, x: Tensor) -> Tensor:
-        """token channel -> token channel."""
+        """... channel -> ... channel, each token by itself."""
         (value, gate), (of_value, of_gate) = self.proj_in.weight.chunk(2), self.proj_in.bias.chunk(2)
         return self.proj_out(F.linear(x, value, of_value) * F.gelu(F.linear(x, gate, of_gate)))
 
@@ -68,11 +63,16 @@ class Transformer(nn.Module):
         self.proj_out = nn.Linear(channels, channels)
         self.site: Site
 
+    @property
+    def widths(self) -> dict[str, int]:
+        """Channels at each point."""
+        return {"x": self.proj_in.in_features, "out": self.proj_out.out_features}
+
     def forward(self, x: Tensor, text: PreparedText, control: AttentionControl) -> Tensor:
         hw = (x.shape[-2], x.shape[-1])
-        x = control.see(x, self.site, "x", hw)
+        see = control.tap_at(self.site, hw)
+        x = see("x", x)
         tokens = self.proj_in(rearrange(self.norm(x), "b c h w -> b (h w) c"))
         for block in self.blocks:
             tokens = block(tokens, text, hw, control)
-        out = x + rearrange(self.proj_out(tokens), "b (h w) c -> b c h w", h=hw[0], w=hw[1])
-        return control.see(out, self.site, "out", hw)
+        return see("out", x + rearrange(self.proj_out(tokens), "b (h w) c -> b c h w", h=hw[0], w=hw[1]))

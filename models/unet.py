@@ -65,27 +65,33 @@ class UNetConfig:
 
 
 class Residual(ResBlock):
-    """A residual block that the tap can see: x (hidden state), skip (on the way up) and out."""
+    """A residual block that the tap can see: x (hidden state), skip (on the way up) and out. skip: its channels, 0 for none."""
 
     site: Site
 
-    def seen(self, x: Tensor, point: str, control: AttentionControl) -> Tensor:
-        """x: batch channel row col, at a point of this block."""
-        return control.see(x, self.site, point, (x.shape[-2], x.shape[-1]))
+    def __init__(self, cin: int, cout: int, groups: int, time_width: int, skip: int = 0) -> None:
+        super().__init__(cin + skip, cout, groups, eps=1e-5, time_width=time_width)
+        self.widths = {"x": cin, "out": cout} | ({"skip": skip} if skip else {})
 
-    def join(self, x: Tensor, skip: Tensor, control: AttentionControl) -> Tensor:
-        """What a block on the way up reads: the skip behind x, as in FreeU's b and s."""
-        return torch.cat([self.seen(x, "x", control), self.seen(skip, "skip", control)], dim=1)
+    def reads(self, x: Tensor, control: AttentionControl, skip: Tensor | None = None) -> Tensor:
+        """What the block computes from: the hidden state x, on the way up with the skip behind it (as in FreeU's b and s)."""
+        see = control.tap_at(self.site, (x.shape[-2], x.shape[-1]))
+        return see("x", x) if skip is None else torch.cat([see("x", x), see("skip", skip)], dim=1)
+
+    def forward(self, x: Tensor, time: Tensor, control: AttentionControl) -> Tensor:
+        """x: from `reads`."""
+        return control.tap_at(self.site, (x.shape[-2], x.shape[-1]))("out", super().forward(x, time))
 
 
 class Level(nn.Module):
     """One resolution on the way down or up: residual blocks, each followed by a transformer where the level has one."""
 
-    def __init__(self, widths: list[tuple[int, int]], level: int, config: UNetConfig, time_width: int) -> None:
+    def __init__(self, widths: list[tuple[int, int, int]], level: int, config: UNetConfig, time_width: int) -> None:
+        """widths: channels of the hidden state, of the result and of the skip (0: none), of each residual block."""
         super().__init__()
         groups, channels, depth = config.norm_groups, config.channels[level], config.depth[level]
         self.resnets = nn.ModuleList(
-            [Residual(cin, cout, groups, eps=1e-5, time_width=time_width) for cin, cout in widths]
+            [Residual(cin, cout, groups, time_width, skip) for cin, cout, skip in widths]
         )
         shared = {"text_width": config.text_width, "norm_groups": groups}
         self.attn = nn.ModuleList([Transformer(channels, config.heads[level], depth, **shared) for _ in widths] if depth else [])
@@ -96,7 +102,7 @@ class DownLevel(Level):
 
     def __init__(self, level: int, config: UNetConfig, time_width: int) -> None:
         cin, cout = config.channels[max(level - 1, 0)], config.channels[level]
-        widths = [(cin if i == 0 else cout, cout) for i in range(config.layers_per_block)]
+        widths = [(cin if i == 0 else cout, cout, 0) for i in range(config.layers_per_block)]
         super().__init__(widths, level, config, time_width)
         last = level == len(config.channels) - 1
         self.downsample = None if last else Downsample(cout, padding=(1, 1, 1, 1))
@@ -111,7 +117,7 @@ class UpLevel(Level):
         beside = config.channels[max(level - 1, 0)]
         blocks = config.layers_per_block + 1
         skips = [cout] * (blocks - 1) + [beside]
-        widths = [((below if i == 0 else cout) + skips[i], cout) for i in range(blocks)]
+        widths = [(below if i == 0 else cout, cout, skips[i]) for i in range(blocks)]
         super().__init__(widths, level, config, time_width)
         self.upsample = None if level == 0 else Upsample(cout)
 
@@ -123,7 +129,7 @@ class Middle(nn.Module):
         super().__init__()
         channels, groups = config.channels[-1], config.norm_groups
         self.resnets = nn.ModuleList(
-            [Residual(channels, channels, groups, eps=1e-5, time_width=time_width) for _ in range(2)]
+            [Residual(channels, channels, groups, time_width) for _ in range(2)]
         )
         transformer = Transformer(channels, config.heads[-1], config.mid_depth, text_width=config.text_width, norm_groups=groups)
         self.attn = nn.ModuleList([transformer])
@@ -165,15 +171,15 @@ class UNet(nn.Module):
         for name, stride, level in self._levels():
             index = 0
             for i, resnet in enumerate(level.resnets):
-                resnet.site = Site(f"{name}.res.{i}.block", "block", -1, stride, 0)
+                resnet.site = Site(f"{name}.res.{i}.block", "block", -1, stride, 0, resnet.widths)
                 places.append(resnet.site)
                 if i < len(level.attn):
                     transformer = level.attn[i]
-                    transformer.site = Site(f"{name}.attn.{i}.block", "block", -1, stride, 0)
+                    transformer.site = Site(f"{name}.attn.{i}.block", "block", -1, stride, 0, transformer.widths)
                     places.append(transformer.site)
                     for block in transformer.blocks:
                         for kind, module in (("self", block.self), ("cross", block.cross)):
-                            module.site = Site(f"{name}.attn.{index}.{kind}", kind, layer, stride, module.heads)
+                            module.site = Site(f"{name}.attn.{index}.{kind}", kind, layer, stride, module.heads, module.widths)
                             sites.append(module.site)
                         layer, index = layer + 1, index + 1
         return tuple(sites), tuple(places)
@@ -215,39 +221,23 @@ class UNet(nn.Module):
         """Predicted noise eps [batch 4 h w].
 
         x: batch 9 h w — noisy latents, mask {0, 1}, masked-image latents (VAE-scaled); h, w multiples of config.factor.
-        t: training time index 0..999, one for all or [batch]. text: batch token channel (SDXL: PooledText), or from
-        `prepare_text`.
+        t: training time index 0..999, one number for all, or a tensor of one or [batch]; a tensor on a device is not checked.
+        text: batch token channel (SDXL: PooledText), or from `prepare_text`.
         control: what acts on attention; None: nothing. Its batch axis is (branch image).
         Raises ValueError on shapes that do not fit.
         """
-        factor = self.config.factor
-        if x.ndim != 4 or x.shape[1] != self.config.in_channels or x.shape[2] % factor or x.shape[3] % factor:
-            raise ValueError(
-                f"x {tuple(x.shape)}: give [batch {self.config.in_channels} h w] with h and w multiples of {factor}"
-            )
         if control is None:
             control = AttentionControl(branches=1, images=x.shape[0], t=t if isinstance(t, int) else 0)
-        elif control.branches * control.images != x.shape[0]:
-            raise ValueError(f"batch of {x.shape[0]}, but control says {control.branches} branches x {control.images} images")
         if not isinstance(text, PreparedText):
             text = self.prepare_text(text)
-        if text.text.shape[0] != x.shape[0]:
-            raise ValueError(f"text for a batch of {text.text.shape[0]}, but x has {x.shape[0]}")
-
-        times = torch.as_tensor(t, device=x.device)
-        if not times.is_meta and times.numel() and not 0 <= int(times.min()) <= int(times.max()) < TIMES:
-            raise ValueError(f"t {t}: training time indices run from 0 to {TIMES - 1}")
-        if times.numel() not in (1, x.shape[0]):
-            raise ValueError(f"t of shape {tuple(times.shape)}: give one time, or one for each of the {x.shape[0]} rows of the batch")
-        times = times.reshape(-1).expand(x.shape[0])
-        time = self.time_embedding(sinusoidal(times, self.config.channels[0]).to(x.dtype))
-        time = F.silu(time if text.added is None else time + text.added)
+        self._check(x, t, text, control)
+        time = self._time(t, text, x)
 
         h = self.conv_in(x)
         skips = [h]
         for level in self.down:
-            for i, resnet in enumerate(level.resnets):
-                h = resnet.seen(resnet(resnet.seen(h, "x", control), time), "out", control)
+            for i, block in enumerate(level.resnets):
+                h = block(block.reads(h, control), time, control)
                 if level.attn:
                     h = level.attn[i](h, text, control)
                 skips.append(h)
@@ -255,17 +245,44 @@ class UNet(nn.Module):
                 h = level.downsample(h)
                 skips.append(h)
 
-        for i, resnet in enumerate(self.mid.resnets):
-            h = resnet.seen(resnet(resnet.seen(h, "x", control), time), "out", control)
-            if i == 0:
-                h = self.mid.attn[0](h, text, control)
+        before, after = self.mid.resnets
+        h = before(before.reads(h, control), time, control)
+        h = self.mid.attn[0](h, text, control)
+        h = after(after.reads(h, control), time, control)
 
         for level in self.up:
-            for i, resnet in enumerate(level.resnets):
-                h = resnet.join(h, skips.pop(), control)  # a name of its own: x and skip are not held beside the joined one
-                h = resnet.seen(resnet(h, time), "out", control)
+            for i, block in enumerate(level.resnets):
+                h = block.reads(h, control, skips.pop())  # a line of its own: hidden state and skip are not held beside the two joined
+                h = block(h, time, control)
                 if level.attn:
                     h = level.attn[i](h, text, control)
             if level.upsample is not None:
                 h = level.upsample(h)
         return self.conv_out(F.silu(self.norm_out(h)))
+
+    def _time(self, t: int | Tensor, text: PreparedText, x: Tensor) -> Tensor:
+        """Embedding of the time [batch time_width], through SiLU, with what the text adds to it."""
+        times = t.to(x.device).reshape(-1) if isinstance(t, Tensor) else torch.full((1,), t, device=x.device)
+        time = self.time_embedding(sinusoidal(times.expand(x.shape[0]), self.config.channels[0]).to(x.dtype))
+        return F.silu(time if text.added is None else time + text.added)
+
+    def _check(self, x: Tensor, t: int | Tensor, text: PreparedText, control: AttentionControl) -> None:
+        """Raises ValueError where the arguments of a call do not fit each other. Looks at shapes and at numbers on the host alone."""
+        batch, factor = x.shape[0], self.config.factor
+        if x.ndim != 4 or x.shape[1] != self.config.in_channels or x.shape[2] % factor or x.shape[3] % factor:
+            raise ValueError(
+                f"x {tuple(x.shape)}: give [batch {self.config.in_channels} h w] with h and w multiples of {factor}"
+            )
+        if control.branches * control.images != batch:
+            raise ValueError(f"batch of {batch}, but control says {control.branches} branches x {control.images} images")
+        if text.text.shape[0] != batch:
+            raise ValueError(f"text for a batch of {text.text.shape[0]}, but x has {batch}")
+        if isinstance(t, Tensor) and t.numel() not in (1, batch):
+            raise ValueError(f"t of shape {tuple(t.shape)}: give one time, or one for each of the {batch} rows of the batch")
+        # Times on a device are not looked at: that would wait for everything that runs there.
+        if isinstance(t, Tensor):
+            looked_at = t.flatten().tolist() if t.device.type == "cpu" and not torch.compiler.is_compiling() else []
+        else:
+            looked_at = [t]
+        if any(not 0 <= one < TIMES for one in looked_at):
+            raise ValueError(f"t {t}: training time indices run from 0 to {TIMES - 1}")

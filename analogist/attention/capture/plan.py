@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from analogist.attention.capture.reduce import Function, OverSteps, RegionTotals, TopK
-from analogist.attention.select.points import layout, select, widths
+from analogist.attention.select.points import layout, select
 from analogist.attention.select.regions import rectangle, region_tokens
 from analogist.attention.select.run_shape import RunShape, resolve_branches, resolve_indices, resolve_steps
 from analogist.attention.select.word_columns import branch_columns
@@ -122,12 +122,11 @@ def human_bytes(count: float) -> str:
 def plan_items(request: "Capture", unet: UNet, run: RunShape) -> list[Item]:
     """Everything that one capture keeps. Raises ValueError for whatever the run does not have."""
     points = select(request.patterns, unet, request.layers)
-    channels = widths(unet)
     steps = resolve_steps(request.steps, run.steps)
     branches = resolve_branches(request.branches, run)
     images = resolve_indices(request.images, run.images, "images")
-    items = [_item(request, site, point, run, channels, steps, branches, images) for site, point in points]
-    used = {axis for site, point in points for axis in layout(site, point, run, channels)[0]}
+    items = [_item(request, site, point, run, steps, branches, images) for site, point in points]
+    used = {axis for site, point in points for axis in layout(site, point, run)[0]}
     axes_of = {"query": ("query", "row"), "key": ("key",), "words": ("key",), "heads": ("head",)}
     for name, axes in axes_of.items():
         if getattr(request, name) is not None and not used & set(axes):
@@ -136,11 +135,11 @@ def plan_items(request: "Capture", unet: UNet, run: RunShape) -> list[Item]:
 
 
 def _item(
-    request: "Capture", site: Site, point: str, run: RunShape, channels: dict, steps: tuple[int, ...],
+    request: "Capture", site: Site, point: str, run: RunShape, steps: tuple[int, ...],
     branches: tuple[str, ...], images: tuple[int, ...],
 ) -> Item:  # fmt: skip
     name = f"{site}:{point}" + (f"@{request.label}" if request.label else "")
-    axes, shape = layout(site, point, run, channels)
+    axes, shape = layout(site, point, run)
     hw = site.hw(run.latent)
     heads: tuple[int, ...] = ()
     query = key = columns = None

@@ -1,0 +1,52 @@
+"""What computes the same faster or in less memory on a CPU: convolutions as one matrix product, tokens in slices, softmax in place.
+
+Each is exact up to the order in which numbers are added. The networks read the same without this file; on a CPU they would be slower.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+SLICE_BYTES = 12 * 2**20  # of a hidden layer: memory that is given back and taken again instead of mapped anew
+
+
+def is_small(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Whether a 3x3 convolution is cheaper as a matrix product: on a CPU, where the picture is small against the weights.
+
+    At every call the CPU's own convolution reorders its weights, which at the lowest resolutions costs as much as the convolution
+    itself; the columns of a matrix product (9 cin positions) are then the smaller copy than the weights (9 cin cout).
+    """
+    return x.device.type == "cpu" and x.shape[0] * (x.shape[2] // conv.stride[0]) * (x.shape[3] // conv.stride[0]) <= conv.out_channels
+
+
+def convolution_as_product(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A 3x3 convolution by its columns (im2col). x: batch cin row col -> batch cout row col."""
+    (stride, _), (padding, _) = conv.stride, conv.padding
+    windows = F.pad(x, (padding,) * 4).unfold(2, 3, stride).unfold(3, 3, stride)
+    columns = rearrange(windows, "b cin row col ky kx -> (cin ky kx) (b row col)")
+    out = torch.addmm(conv.bias[:, None], conv.weight.flatten(1), columns)
+    return rearrange(out, "cout (b row col) -> b cout row col", b=x.shape[0], row=windows.shape[2])
+
+
+def in_slices(of_tokens: Callable[[Tensor], Tensor], x: Tensor, token_bytes: int, slice_bytes: int = SLICE_BYTES) -> Tensor:
+    """A function of single tokens, on a CPU in slices of them.
+
+    x: batch token channel -> the same. token_bytes: of one token's hidden layer.
+    """
+    if x.device.type != "cpu" or x.shape[0] * x.shape[1] * token_bytes <= slice_bytes:
+        return of_tokens(x)
+    parts = x.flatten(0, 1).split(max(1, slice_bytes // token_bytes))
+    return torch.cat([of_tokens(part) for part in parts]).view_as(x)
+
+
+def softmax_in_place(logits: Tensor) -> Tensor:
+    """Softmax over the last axis in the memory of the logits, which are overwritten: one map less is held, not a bit of it changes."""
+    return torch.softmax(logits, -1, out=logits)
+
+
+def silu_in_place(x: Tensor) -> Tensor:
+    """SiLU in its argument's own memory where no gradient needs what it held."""
+    return F.silu(x, inplace=not x.requires_grad)
