@@ -3,14 +3,13 @@
 This is what training and evaluation see; a grid drawn here equals what `PromptGrid` composes from the same four pictures.
 """
 
-import random
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from . import effects
-from .captions import caption, training_caption
+from .captions import caption
 from .draw import Cells, Draw
 from .families import analogies, collages
 from .scene import render
@@ -27,7 +26,7 @@ class Batch:
     mask: Tensor  # grid 1 size size — 1 where the model paints
     captions: list[str]
     families: list[str]  # family's name, "collage" for none
-    cells: Cells
+    cells: Cells | None  # of the lab's own scenes alone
 
 
 def picture_side(size: int) -> int:
@@ -92,7 +91,7 @@ def _training_cells(analogy_count: int, collage_count: int, draw: Draw) -> tuple
 _MASKS = {"cell": 0.12, "row": 0.06, "column": 0.06, "box": 0.06, "all": 0.02}  # the rest paints B'
 
 
-def _mask(count: int, size: int, draw: Draw, only_cell: float) -> tuple[Tensor, list[int]]:
+def masks(count: int, size: int, draw: Draw, only_cell: float) -> tuple[Tensor, list[int]]:
     """Masks [grid 1 size size] of many kinds, and the cell that the caption is about. only_cell: share of plain B' masks."""
     mask = torch.zeros(count, 1, size, size)
     about, half = [], size // 2
@@ -135,20 +134,14 @@ def _finish(cells: Cells, size: int, device: torch.device, noise_seed: int) -> T
     return compose(draw_cells(cells, picture_side(size), generator), size) * 2 - 1
 
 
-def training_batch(count: int, *, size: int, seed: int, analogy_share: float, dropped: float = 0.3,
-                   only_cell: float = 0.7, device: torch.device | str = "cpu") -> Batch:
-    """A batch to train on, without anything held out; the same seed gives the same batch.
+def scene_grids(analogy_count: int, collage_count: int, *, size: int, draw: Draw, seed: int, device: torch.device) -> Batch:
+    """Grids of the lab's own scenes to train on, without anything held out; masks and captions are the caller's.
 
-    analogy_share: part of analogy grids, the rest are collages. dropped: part of empty captions.
+    seed: of the noise in pictures.
     """
-    draw = Draw(torch.Generator().manual_seed(seed))
-    rng = random.Random(seed)
-    analogy_count = round(count * analogy_share)
-    cells, labels = _training_cells(analogy_count, count - analogy_count, draw)
-    mask, about = _mask(count, size, draw, only_cell)
-    captions = ["" if rng.random() < dropped else training_caption(cells, g, about[g], rng) for g in range(count)]
-    pixels = _finish(cells, size, torch.device(device), seed)
-    return Batch(pixels, mask.to(device), captions, labels, cells)
+    cells, labels = _training_cells(analogy_count, collage_count, draw)
+    pixels = (_finish(cells, size, device, seed) + 1) / 2
+    return Batch(pixels, torch.empty(0), [], labels, cells)
 
 
 def evaluation_batch(families: list[str], *, size: int, seed: int, held_out_pairs: bool = False,

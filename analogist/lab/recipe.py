@@ -1,6 +1,7 @@
 """Recipes: everything that decides what a training computes, as JSON-ready frozen dataclasses.
 
-Two recipes for the networks' geometry are kept here: "coarse" trains on two CPU cores, "fine" wants a GPU.
+Two recipes for the networks' geometry are kept here: "small" trains on two CPU cores, "fine" wants a GPU. Each has three parts that are
+trained one after the other: the autoencoder ("vae"), the UNet on everything but analogies ("generic"), and from there on analogies ("solver").
 """
 
 import json
@@ -37,6 +38,35 @@ class Optimisation:
     seed: int = 0
 
 
+MIX_KINDS = ("scene_analogies", "scene_collages", "drawing_analogies", "look_ups", "drawing_collages", "singles")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """How much of each kind of grid a training sees (relative shares), what is painted, and what captions are about."""
+
+    scene_analogies: float = 0.0  # of the lab's own scenes
+    scene_collages: float = 0.0
+    drawing_analogies: float = 0.0  # of drawings by people
+    look_ups: float = 0.0
+    drawing_collages: float = 0.0
+    singles: float = 0.0  # one drawing over the whole canvas
+    only_cell: float = 0.7  # part of the masks that paint just B'
+    whole_captions: float = 0.0  # part of the captions that describe all four cells; the others the painted one
+
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that it holds any of. Raises ValueError for one without any."""
+        found = tuple(name for name in MIX_KINDS if getattr(self, name) > 0)
+        if not found or any(getattr(self, name) < 0 for name in MIX_KINDS):
+            raise ValueError(f"mix {self}: give shares of 0 or more, one at least above 0, for {', '.join(MIX_KINDS)}")
+        return found
+
+    @property
+    def drawings(self) -> bool:
+        """Whether it needs drawings by people."""
+        return any(not name.startswith("scene") for name in self.kinds())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What one laboratory checkpoint is made of."""
@@ -47,16 +77,20 @@ class Recipe:
     unet: UNetConfig = field(default_factory=UNetConfig)
     text: TextConfig = field(default_factory=TextConfig)
     vae_training: Optimisation = field(default_factory=Optimisation)
-    unet_training: Optimisation = field(default_factory=Optimisation)
-    analogy_share: float = 0.5  # part of analogy grids, the rest are collages
+    generic_training: Optimisation = field(default_factory=Optimisation)
+    solver_training: Optimisation = field(default_factory=Optimisation)
+    generic: Mix = field(default_factory=lambda: Mix(scene_collages=1.0))
+    solver: Mix = field(default_factory=lambda: Mix(scene_analogies=0.5, scene_collages=0.5))
+    prediction: str = "velocity"  # what the UNet predicts; or "epsilon"
     dropped: float = 0.3  # part of empty captions, for guidance
-    only_cell: float = 0.7  # part of the masks that paint just B'
     known_weight: float = 0.15  # loss weight of the pixels outside the mask
     snr_ceiling: float = 5.0  # min-SNR weighting (Hang et al. 2023)
-    snr_floor: float = 0.0  # least weight of the error in x0, so that the noisiest steps count too; 0: plain min-SNR
-    skew: float = 1.0  # times are 1000 u^skew, u even in [0, 1]: below 1 the noisy ones come more often
+    snr_floor: float = 0.3  # least weight of the error in x0, so that the noisiest steps count too; 0: plain min-SNR
+    skew: float = 0.8  # times are 1000 u^skew, u even in [0, 1]: below 1 the noisy ones come more often
     reuse: int = 1  # steps in which every encoded grid is used, with fresh noise and times
     kl: float = 1e-4  # weight of the posterior's divergence in the VAE's loss
+    edges: float = 0.5  # weight of the error in differences of neighbouring pixels in the VAE's loss
+    turned: float = 0.25  # part of the VAE's steps on turned or halved latents (EQ-VAE); 0: none
 
     def to_json(self) -> dict:
         """A dict for json.dump. What only SDXL's UNet has is left out where it is not there."""
@@ -66,14 +100,20 @@ class Recipe:
         return data
 
     def identity(self, part: str) -> dict:
-        """What must agree for a training of `part` ("vae" or "unet") to be resumed: all but the number of steps."""
+        """What must agree for a training of `part` (one of PARTS) to be resumed: all but the number of steps."""
         data = self.to_json()
         data[f"{part}_training"].pop("steps")
+        own = ("vae", "size", f"{part}_training", "solver")
         names = {
-            "vae": ("size", "vae", "vae_training", "analogy_share", "kl"),
-            "unet": tuple(name for name in data if name not in ("name", "vae_training", "kl")),
+            "vae": (*own, "kl", "edges", "turned"),
+            "generic": (*own, "unet", "text", "generic", *_UNET_SETTINGS),
+            "solver": (*own, "unet", "text", *_UNET_SETTINGS),
         }[part]
         return {name: data[name] for name in names}
+
+
+PARTS = ("vae", "generic", "solver")
+_UNET_SETTINGS = ("prediction", "dropped", "known_weight", "snr_ceiling", "snr_floor", "skew", "reuse")
 
 
 def _lists_to_tuples(data: dict) -> dict:
@@ -82,7 +122,8 @@ def _lists_to_tuples(data: dict) -> dict:
 
 def from_json(data: dict) -> Recipe:
     """A recipe from `Recipe.to_json`. Raises ValueError at unknown keys."""
-    kinds = {"vae": VAEConfig, "unet": UNetConfig, "text": TextConfig, "vae_training": Optimisation, "unet_training": Optimisation}
+    kinds = {"vae": VAEConfig, "unet": UNetConfig, "text": TextConfig, "vae_training": Optimisation, "generic_training": Optimisation,
+             "solver_training": Optimisation, "generic": Mix, "solver": Mix}
     unknown = sorted(set(data) - set(Recipe.__dataclass_fields__))
     if unknown:
         raise ValueError(f"recipe: unknown keys {', '.join(unknown)}; allowed are {', '.join(Recipe.__dataclass_fields__)}")
@@ -98,39 +139,46 @@ def from_json(data: dict) -> Recipe:
     return Recipe(**parts)
 
 
-def coarse() -> Recipe:
-    """128 px grids, VAE factor 8, latents 16 x 16: trains on two CPU cores within hours."""
+# What a stand-in for Stable Diffusion sees: collages, series and single pictures, described as a whole; no analogy.
+GENERIC = Mix(drawing_collages=0.55, scene_collages=0.15, singles=0.3, only_cell=0.3, whole_captions=1.0)
+# What the solver sees from there on.
+SOLVER = Mix(drawing_analogies=0.6, scene_analogies=0.15, look_ups=0.13, drawing_collages=0.06, scene_collages=0.02, singles=0.04,
+             only_cell=0.85, whole_captions=0.15)
+
+
+def small() -> Recipe:
+    """64 px grids (cells of 32), VAE factor 4, latents 16 x 16: trains on two CPU cores within hours."""
     return Recipe(
-        name="coarse",
-        size=128,
-        vae=VAEConfig(channels=(16, 32, 64, 64), layers_per_block=1, norm_groups=8),
-        unet=UNetConfig(channels=(48, 96, 128, 128), heads=(1, 2, 2, 2), text_width=64, norm_groups=8),
-        vae_training=Optimisation(batch=16, learning_rate=2e-3, steps=2200, warmup=50, ema=0.995),
-        unet_training=Optimisation(batch=64, learning_rate=2e-3, steps=8000, warmup=100, ema=0.999, optimiser="muon"),
-        analogy_share=0.6,
-        only_cell=0.75,
+        name="small",
+        size=64,
+        vae=VAEConfig(channels=(24, 48, 64), layers_per_block=1, norm_groups=8),
+        unet=UNetConfig(channels=(48, 96, 128, 112), heads=(4, 4, 4, 4), text_width=64, norm_groups=8),
+        vae_training=Optimisation(batch=32, learning_rate=2e-3, steps=3500, warmup=50, decay=0.7, ema=0.995),
+        generic_training=Optimisation(batch=64, learning_rate=2e-3, steps=3000, warmup=100, decay=0.35, ema=0.998, optimiser="muon"),
+        solver_training=Optimisation(batch=64, learning_rate=2e-3, steps=12000, warmup=100, decay=0.4, ema=0.999, optimiser="muon"),
+        generic=GENERIC,
+        solver=SOLVER,
         reuse=4,
-        snr_floor=0.1,
-        skew=0.8,
     )
 
 
 def fine() -> Recipe:
-    """128 px grids, VAE factor 4, latents 32 x 32: SAC's published layers 3..10 see real correspondences; wants a GPU."""
+    """128 px grids (cells of 64), VAE factor 4, latents 32 x 32: SAC's published layers 3..10 see real correspondences; wants a GPU."""
     return Recipe(
         name="fine",
         size=128,
-        vae=VAEConfig(channels=(32, 64, 64), layers_per_block=1, norm_groups=16),
-        unet=UNetConfig(channels=(32, 64, 128, 128), heads=(1, 2, 4, 4), text_width=64, norm_groups=16),
-        vae_training=Optimisation(batch=256, learning_rate=2e-3, steps=6000, warmup=200),
-        unet_training=Optimisation(batch=512, learning_rate=1.5e-3, steps=20000, warmup=500, ema=0.9995, optimiser="muon"),
+        vae=VAEConfig(channels=(24, 48, 64), layers_per_block=1, norm_groups=8),
+        unet=UNetConfig(channels=(48, 96, 128, 112), heads=(4, 4, 4, 4), text_width=64, norm_groups=8),
+        vae_training=Optimisation(batch=256, learning_rate=2e-3, steps=4000, warmup=100, decay=0.7, ema=0.995),
+        generic_training=Optimisation(batch=512, learning_rate=2e-3, steps=2000, warmup=100, decay=0.35, ema=0.998, optimiser="muon"),
+        solver_training=Optimisation(batch=512, learning_rate=2e-3, steps=6000, warmup=100, decay=0.4, ema=0.999, optimiser="muon"),
+        generic=GENERIC,
+        solver=SOLVER,
         reuse=2,
-        snr_floor=0.1,
-        skew=0.8,
     )
 
 
-RECIPES = {"coarse": coarse, "fine": fine}
+RECIPES = {"small": small, "fine": fine}
 
 
 def load_recipe(name_or_file: str) -> Recipe:
@@ -144,6 +192,6 @@ def load_recipe(name_or_file: str) -> Recipe:
 
 
 def with_training(recipe: Recipe, part: str, **changes) -> Recipe:
-    """The recipe with other values in `vae_training` or `unet_training`."""
+    """The recipe with other values in the training of a part."""
     name = f"{part}_training"
     return replace(recipe, **{name: replace(getattr(recipe, name), **changes)})

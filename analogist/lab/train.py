@@ -1,4 +1,4 @@
-"""Train the lab checkpoint: python -m analogist.lab.train vae --out FOLDER, then unet, then export.
+"""Train the lab checkpoint: python -m analogist.lab.train vae --out FOLDER, then generic, solver and export.
 
 Interrupt it at will (Ctrl-C, or --minutes): the same command goes on where it stopped.
 """
@@ -10,16 +10,19 @@ from pathlib import Path
 
 import torch
 
+from .drawings import OPEN_DRAWINGS, load_drawings
 from .loop import Limits, train
+from .mixture import watched_batch
 from .recipe import RECIPES, Recipe, load_recipe, with_training
+from .split import EVALUATION_SEED
 from .state import TrainingError, pick_device, prepare_folder, replace_file
 
 EXAMPLE = """examples:
-  python -m analogist.lab.train vae  --out runs/lab --minutes 20
-  python -m analogist.lab.train unet --out runs/lab --minutes 90      # goes on by itself when called again
-  python -m analogist.lab.train export --out runs/lab --to weights/lab
-  python -m analogist.lab.train unet --init weights/lab --out runs/on --steps 2000   # trains on from a finished checkpoint
-  python -m analogist.lab.train vae  --recipe fine --device cuda --out runs/fine
+  python -m analogist.lab.train vae     --drawings drawings --out runs/lab --minutes 20
+  python -m analogist.lab.train generic --drawings drawings --out runs/lab --minutes 60      # goes on by itself when called again
+  python -m analogist.lab.train solver  --drawings drawings --out runs/lab --minutes 90      # starts from the generic one
+  python -m analogist.lab.train export  --out runs/lab --to weights/lab
+  python -m analogist.lab.train solver  --drawings drawings --init weights/lab --out runs/on --steps 2000   # on from a finished checkpoint
 """
 
 
@@ -27,9 +30,10 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog="python -m analogist.lab.train", description=__doc__, epilog=EXAMPLE,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("part", choices=("vae", "unet", "export"), help="what to train, or: write the folder that the pipeline loads")
+    p.add_argument("part", choices=("vae", "generic", "solver", "export"), help="what to train, or: write the folder that the pipeline loads")
     p.add_argument("--out", type=Path, required=True, help="folder for state, log and recipe")
-    p.add_argument("--recipe", default="coarse", help=f"{', '.join(RECIPES)} or a JSON file (default: coarse)")
+    p.add_argument("--recipe", default="small", help=f"{', '.join(RECIPES)} or a JSON file (default: small)")
+    p.add_argument("--drawings", type=Path, help="folder of drawings to train on: names.json, flat.png, line.png, soft.png")
     p.add_argument("--minutes", type=float, help="stop after so much wall-clock time, resumable")
     p.add_argument("--steps", type=int,
                    help="length of the whole training; may differ when resumed (it moves the decay of the learning rate)")
@@ -71,17 +75,22 @@ def run(args: argparse.Namespace) -> None:
             raise TrainingError("export: say where to with --to FOLDER")
         export(args.out, args.to)
         return
+    mixes = (recipe.solver, recipe.generic)
+    if any(mix.drawings for mix in mixes) and args.drawings is None:
+        raise TrainingError(f"recipe {recipe.name} trains on drawings by people: give their folder with --drawings FOLDER")
+    drawings = load_drawings(args.drawings).to(device) if args.drawings is not None else None
+    watched = watched_batch(90, size=recipe.size, seed=EVALUATION_SEED + 17, drawings=load_drawings(OPEN_DRAWINGS).to(device), device=device)
     if args.part == "vae":
         from .vae_task import VAETask
 
-        task = VAETask(recipe, device)
+        task = VAETask(recipe, device, drawings, watched)
     else:
         from .unet_task import UNetTask
         from .warm import adopt_vae
 
         if args.init is not None and not (args.out / "vae.safetensors").exists():
             adopt_vae(args.out, args.init, recipe)
-        task = UNetTask(recipe, device, args.out)
+        task = UNetTask(args.part, recipe, device, args.out, drawings, watched)
     if args.init is not None and not (args.out / f"{task.name}.safetensors").exists():
         from .warm import warm_start
 

@@ -3,6 +3,8 @@
 Everything that is drawn is an index into these tables; captions are put together from the same words.
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -23,8 +25,15 @@ TEXTURE_NAMES = ("plain", "striped", "dotted", "checked")
 # Words that name a look instead of a thing; captions and later prompts may hold them.
 STYLE_NAMES = ("cartoon", "grey", "negative", "dark", "sketch", "big", "small", "sepia")
 FILLER_NAMES = ("a", "and", "on", "background", "picture", "of", "with", "the", "two")
+# How a drawing by people is drawn, and what has been done to it.
+LOOK_NAMES = (
+    "line", "soft", "blurred", "pale", "faded", "tone", "mosaic", "outlined", "silhouette", "edges", "patterned", "framed",
+    "poster", "tinted", "noisy",
+)  # fmt: skip
+# The words in the names of the drawings that are trained on, one per line.
+DRAWING_NAMES = tuple((Path(__file__).parent / "words.txt").read_text(encoding="ascii").split())
 
-WORDS = (*COLOUR_NAMES, *SHAPE_NAMES, *TEXTURE_NAMES, *STYLE_NAMES, *FILLER_NAMES)
+WORDS = tuple(dict.fromkeys((*COLOUR_NAMES, *SHAPE_NAMES, *TEXTURE_NAMES, *STYLE_NAMES, *FILLER_NAMES, *LOOK_NAMES, *DRAWING_NAMES)))
 
 
 def palette() -> Tensor:
