@@ -15,6 +15,7 @@ from transformers import CLIPTextModel
 
 from analogist.config import AnalogistConfig
 
+from .mixture import watched_grids
 from .recipe import Recipe, from_json
 from .state import TrainingError, load_state, prepare_folder, replace_file
 from .unet_task import load_vae
@@ -56,7 +57,6 @@ _SCHEDULER = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
     "timestep_spacing": "leading",
-    "prediction_type": "epsilon",
 }
 
 
@@ -163,7 +163,7 @@ def write_folder(
     replace_file(folder / "tokenizer/vocab.json", lambda p: p.write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8"))
     table = "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges)
     replace_file(folder / "tokenizer/merges.txt", lambda p: p.write_text(table, encoding="utf-8"))
-    _write_json(folder / "scheduler/scheduler_config.json", _SCHEDULER)
+    _write_json(folder / "scheduler/scheduler_config.json", {**_SCHEDULER, "prediction_type": recipe.prediction})
     _write_json(folder / "analogist.json", defaults)
     library = {
         "scheduler": ["diffusers", "DDIMScheduler"],
@@ -192,20 +192,20 @@ def _kept_defaults(folder: Path, recipe: Recipe) -> dict:
     return defaults_json(recipe, AnalogistConfig(), trained=True)
 
 
-def export(training: Path, folder: Path, *, defaults: dict | None = None) -> None:
+def export(training: Path, folder: Path, *, stage: str = "solver", defaults: dict | None = None) -> None:
     """Export the averaged weights of a training folder.
 
-    defaults: contents of analogist.json; None: those already in `folder`, else the published settings.
+    stage: "solver" or "generic". defaults: contents of analogist.json; None: those already in `folder`, else the published settings.
     Raises TrainingError where a part has not been trained.
     """
-    path = training / "unet.safetensors"
+    path = training / f"{stage}.safetensors"
     if not path.exists():
-        raise TrainingError(f"no {path}: train first (python -m analogist.lab.train unet --out {training})")
-    recipe = from_json(json.loads((training / "unet.recipe.json").read_text(encoding="utf-8")))
-    groups, _ = load_state(path, recipe.identity("unet"))
+        raise TrainingError(f"no {path}: train first (python -m analogist.lab.train {stage} --out {training})")
+    recipe = from_json(json.loads((training / f"{stage}.recipe.json").read_text(encoding="utf-8")))
+    groups, _ = load_state(path, recipe.identity(stage))
     ema = groups["ema"].items()
     parts = {part: {n.removeprefix(f"{part}."): t for n, t in ema if n.startswith(f"{part}.")} for part in ("unet", "text")}
-    vae = load_vae(training, recipe, torch.device("cpu"))
+    vae = load_vae(training, recipe, watched_grids(recipe.size))
     write_folder(folder, recipe, unet=parts["unet"], text=parts["text"], vae=vae.state_dict(), scaling_factor=vae.config.scaling_factor,
                  defaults=_kept_defaults(folder, recipe) if defaults is None else defaults)
     _write_json(folder / "recipe.json", recipe.to_json())
@@ -216,7 +216,7 @@ def export_untrained(folder: Path, recipe: Recipe) -> None:
     from analogist.models.unet import UNet
     from analogist.models.vae import VAE
 
-    torch.manual_seed(recipe.unet_training.seed)
+    torch.manual_seed(recipe.generic_training.seed)
     text, unet, vae = text_encoder(recipe.text), UNet(recipe.unet), VAE(recipe.vae)
     write_folder(folder, recipe, unet=unet.state_dict(), vae=vae.state_dict(), text=text.state_dict(),
                  scaling_factor=recipe.vae.scaling_factor, defaults=defaults_json(recipe, AnalogistConfig(), trained=False))

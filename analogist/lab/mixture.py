@@ -13,11 +13,12 @@ from torch import Tensor
 from .captions import training_caption
 from .changes import CHANGES, WORD_OF, change_of, needs_natural, styles_of
 from .draw import Draw
-from .drawings import Drawings
+from .drawings import OPEN_DRAWINGS, Drawings, load_drawings
 from .grids import Batch, compose, masks, picture_side, scene_grids
 from .lookups import LOOK_UPS, look_ups
 from .recipe import MIX_KINDS, Mix
 from .sketches import Sketches, plan, sketches
+from .split import EVALUATION_SEED
 from .vocabulary import COLOUR_NAMES, palette
 
 _LOOKS = ("", "line", "soft")
@@ -217,3 +218,8 @@ def watched_batch(count: int, *, size: int, seed: int, drawings: Drawings, devic
     mask[:, :, size // 2 :, size // 2 :] = 1
     pixels = compose(pictures, size) * 2 - 1
     return Batch(pixels, mask.to(device), [each[3] for each in cells], drawn + looked, None)
+
+
+def watched_grids(size: int, device: torch.device | str = "cpu") -> Batch:
+    """The 90 grids that every training is watched with, two per change, of the drawings that are never trained on."""
+    return watched_batch(90, size=size, seed=EVALUATION_SEED + 17, drawings=load_drawings(OPEN_DRAWINGS).to(device), device=device)

@@ -81,7 +81,7 @@ class Recipe:
     solver_training: Optimisation = field(default_factory=Optimisation)
     generic: Mix = field(default_factory=lambda: Mix(scene_collages=1.0))
     solver: Mix = field(default_factory=lambda: Mix(scene_analogies=0.5, scene_collages=0.5))
-    prediction: str = "velocity"  # what the UNet predicts; or "epsilon"
+    prediction: str = "v_prediction"  # what the UNet predicts: velocity, or "epsilon", the noise
     dropped: float = 0.3  # part of empty captions, for guidance
     known_weight: float = 0.15  # loss weight of the pixels outside the mask
     snr_ceiling: float = 5.0  # min-SNR weighting (Hang et al. 2023)

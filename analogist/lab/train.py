@@ -10,11 +10,10 @@ from pathlib import Path
 
 import torch
 
-from .drawings import OPEN_DRAWINGS, load_drawings
+from .drawings import load_drawings
 from .loop import Limits, train
-from .mixture import watched_batch
+from .mixture import watched_grids
 from .recipe import RECIPES, Recipe, load_recipe, with_training
-from .split import EVALUATION_SEED
 from .state import TrainingError, pick_device, prepare_folder, replace_file
 
 EXAMPLE = """examples:
@@ -45,7 +44,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16",
                    help="of the networks while training (default: bfloat16)")
     p.add_argument("--init", type=Path,
-                   help="start from an exported checkpoint folder instead of random weights (unet: its VAE too, if --out has none)")
+                   help="start from an exported checkpoint folder (generic, solver: its VAE too, if --out has none)")
+    p.add_argument("--stage", choices=("solver", "generic"), default="solver", help="export: which UNet (default: solver)")
     p.add_argument("--to", type=Path, help="export: the folder to write")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     return p
@@ -73,13 +73,13 @@ def run(args: argparse.Namespace) -> None:
 
         if args.to is None:
             raise TrainingError("export: say where to with --to FOLDER")
-        export(args.out, args.to)
+        export(args.out, args.to, stage=args.stage)
         return
     mixes = (recipe.solver, recipe.generic)
     if any(mix.drawings for mix in mixes) and args.drawings is None:
         raise TrainingError(f"recipe {recipe.name} trains on drawings by people: give their folder with --drawings FOLDER")
     drawings = load_drawings(args.drawings).to(device) if args.drawings is not None else None
-    watched = watched_batch(90, size=recipe.size, seed=EVALUATION_SEED + 17, drawings=load_drawings(OPEN_DRAWINGS).to(device), device=device)
+    watched = watched_grids(recipe.size, device)
     if args.part == "vae":
         from .vae_task import VAETask
 
@@ -91,10 +91,13 @@ def run(args: argparse.Namespace) -> None:
         if args.init is not None and not (args.out / "vae.safetensors").exists():
             adopt_vae(args.out, args.init, recipe)
         task = UNetTask(args.part, recipe, device, args.out, drawings, watched)
-    if args.init is not None and not (args.out / f"{task.name}.safetensors").exists():
-        from .warm import warm_start
+    if not (args.out / f"{task.name}.safetensors").exists():
+        from .warm import go_on, warm_start
 
-        warm_start(task, args.init)
+        if args.init is not None:
+            warm_start(task, args.init)
+        elif args.part == "solver":
+            go_on(task, args.out, recipe)
     text = json.dumps(recipe.to_json(), indent=1)
     limits = Limits(minutes=args.minutes, progress=not args.quiet)
     optimisation = getattr(recipe, f"{args.part}_training")

@@ -1,4 +1,7 @@
-"""Training the UNet and the text encoder: predicted noise on Stable Diffusion's own schedule, inpainting conditions included."""
+"""Training the UNet and the text encoder on Stable Diffusion's own schedule, inpainting conditions included.
+
+Two stages, "generic" and "solver", differ in what they see (the recipe's mixes) alone.
+"""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,14 +15,15 @@ from torch.func import functional_call
 from transformers import CLIPTextModel
 
 from analogist.models.control import AttentionControl
-from analogist.models.ddim import add_noise, alpha_bars, x0_from_eps
+from analogist.models.ddim import VELOCITY, Schedule, alpha_bars
 from analogist.models.unet import UNet
 from analogist.models.vae import VAE, Posterior, VAEConfig
 
-from .grids import Batch, training_batch
-from .recipe import Recipe
+from .drawings import Drawings
+from .grids import Batch
+from .mixture import training_batch
+from .recipe import Mix, Optimisation, Recipe
 from .state import TrainingError, load_state
-from .vae_task import held_out_grids
 from .words import text_encoder, tokenizer
 
 POOL_STEPS = 8  # steps after which a pool of encoded grids has been used once
@@ -27,7 +31,7 @@ CHECK_TIMES = (961, 801, 501)
 
 
 class Denoiser(nn.Module):
-    """Text encoder and UNet together. x: batch 9 h w; t: batch; ids: batch token -> predicted noise."""
+    """Text encoder and UNet together. x: batch 9 h w; t: batch; ids: batch token -> predicted velocity or noise."""
 
     def __init__(self, text: CLIPTextModel, unet: UNet) -> None:
         super().__init__()
@@ -56,8 +60,8 @@ class Encoded:
         return Encoded(image, masked, self.mask[rows], self.ids[rows])
 
 
-def load_vae(folder: Path, recipe: Recipe, device: torch.device) -> VAE:
-    """The trained autoencoder's averaged weights, with its scaling factor measured on training grids.
+def load_vae(folder: Path, recipe: Recipe, watched: Batch) -> VAE:
+    """The trained autoencoder's averaged weights, with its scaling factor measured on the watched grids.
 
     Raises TrainingError where it is not there or is of another recipe.
     """
@@ -68,10 +72,9 @@ def load_vae(folder: Path, recipe: Recipe, device: torch.device) -> VAE:
     groups, _ = load_state(path, identity, keys=("size", "vae"))
     vae = VAE(recipe.vae)
     vae.load_state_dict({name.removeprefix("vae."): t for name, t in groups["ema"].items()})
-    vae = vae.to(device).eval().requires_grad_(False)
+    vae = vae.to(watched.pixels.device).eval().requires_grad_(False)
     with torch.no_grad():
-        pixels = training_batch(64, size=recipe.size, seed=0, analogy_share=recipe.analogy_share, device=device).pixels
-        posterior = vae.posterior(pixels)
+        posterior = vae.posterior(watched.pixels)
     # Rounded, so that it does not depend on the last bits of a sum.
     scale = round(1 / float((posterior.mean.square().mean() + posterior.std.square().mean() - posterior.mean.mean() ** 2).sqrt()), 4)
     vae.config = replace(vae.config, scaling_factor=scale)
@@ -83,14 +86,16 @@ def scaled(config: VAEConfig, posterior: Posterior, noise: Tensor) -> Tensor:
     return posterior.sample(noise) * config.scaling_factor
 
 
-def noise_weights(recipe: Recipe, alpha_bar: Tensor) -> Tensor:
-    """Loss weight of the error in eps at each time: the weight of the error in x0, min(max(SNR, floor), ceiling), over the SNR.
+def target_weights(recipe: Recipe, alpha_bar: Tensor) -> Tensor:
+    """Loss weight of the squared error in what the UNet predicts, at each time: the weight of the error in x0, min(max(SNR, floor), ceiling),
+    times 1 - alpha_bar for velocity, over the SNR for noise (an error e in v is one of sqrt(1 - alpha_bar) e in x0).
 
     Source: Hang et al. 2023 (min-SNR), Eq. (9); the floor is ours: an analogy's answer is nearly fixed by its condition,
     so that what the network paints from pure noise matters most.
     """
     snr = alpha_bar / (1 - alpha_bar)
-    return snr.clamp(recipe.snr_floor, recipe.snr_ceiling) / snr
+    weight = snr.clamp(recipe.snr_floor, recipe.snr_ceiling)
+    return weight * (1 - alpha_bar) if recipe.prediction == VELOCITY else weight / snr
 
 
 def soft_start(unet: UNet) -> None:
@@ -105,12 +110,12 @@ def soft_start(unet: UNet) -> None:
 class UNetTask:
     """Task of `loop.train` for text encoder and UNet; the autoencoder is frozen."""
 
-    name = "unet"
-
-    def __init__(self, recipe: Recipe, device: torch.device, folder: Path) -> None:
-        torch.manual_seed(recipe.unet_training.seed)
-        self.recipe, self.device = recipe, device
-        self.vae = load_vae(folder, recipe, device)
+    def __init__(self, stage: str, recipe: Recipe, device: torch.device, folder: Path, drawings: Drawings | None, watched: Batch) -> None:
+        self.name, self.recipe, self.device, self.drawings = stage, recipe, device, drawings
+        self.mix: Mix = getattr(recipe, stage)
+        self.optimisation: Optimisation = getattr(recipe, f"{stage}_training")
+        torch.manual_seed(self.optimisation.seed)
+        self.vae = load_vae(folder, recipe, watched)
         self.low_vae = VAE(recipe.vae).to(device).requires_grad_(False).eval()
         self.low_vae.load_state_dict(self.vae.state_dict())
         self.low_vae.to(torch.bfloat16)
@@ -118,11 +123,11 @@ class UNetTask:
         unet = UNet(recipe.unet)
         soft_start(unet)
         self.network = Denoiser(text_encoder(recipe.text), unet)
-        self.alpha_bars = alpha_bars().to(device)
+        self.schedule = Schedule(alpha_bars().to(device), prediction_type=recipe.prediction)
         self._empty = self._ids([""])
         self._pools: dict[int, Future[Encoded]] = {}  # by their first step; the next one is drawn while this one is used
         self._drawing = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) if device.type == "cpu" else None
-        self._watched = self._encode(held_out_grids(recipe.size, 46, device))
+        self._watched = self._encode(watched)
 
     def _ids(self, captions: list[str]) -> Tensor:
         ids = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
@@ -140,12 +145,11 @@ class UNetTask:
 
     def _grids(self, seed: int, step: int) -> Encoded:
         """The grids of a step: from a pool that serves `reuse` x POOL_STEPS steps, in another order each time around."""
-        r = self.recipe
-        steps = POOL_STEPS * r.reuse
+        steps = POOL_STEPS * self.recipe.reuse
         first = step - step % steps
         around, place = divmod(step - first, POOL_STEPS)
-        order = torch.randperm(POOL_STEPS * r.unet_training.batch, generator=torch.Generator().manual_seed(seed - step + first + around))
-        rows = order[place * r.unet_training.batch : (place + 1) * r.unet_training.batch]
+        order = torch.randperm(POOL_STEPS * self.optimisation.batch, generator=torch.Generator().manual_seed(seed - step + first + around))
+        rows = order[place * self.optimisation.batch : (place + 1) * self.optimisation.batch]
         return self._pool(seed - step % steps, first).pick(rows.to(self.device))
 
     def _pool(self, seed: int, first: int) -> Encoded:
@@ -161,13 +165,12 @@ class UNetTask:
         return self._pools[first].result()
 
     def _draw_pool(self, seed: int) -> Encoded:
-        r = self.recipe
-        drawn = training_batch(POOL_STEPS * r.unet_training.batch, size=r.size, seed=seed, analogy_share=r.analogy_share, dropped=0.0,
-                               only_cell=r.only_cell, device=self.device)
+        drawn = training_batch(POOL_STEPS * self.optimisation.batch, mix=self.mix, size=self.recipe.size, seed=seed, drawings=self.drawings,
+                               device=self.device)
         return self._encode(drawn)
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, ...]:
-        """Input of the UNet, times, captions, the noise to predict, and the loss weight of every place."""
+        """Input of the UNet, times, captions, what it has to predict, and the loss weight of every place."""
         r, config = self.recipe, self.vae.config
         grids = self._grids(seed, step)
         count = len(grids.mask)
@@ -176,22 +179,21 @@ class UNetTask:
         dropped = torch.rand(count, generator=generator, device=self.device) < r.dropped
         # One time from each of `count` equal parts of the schedule: less variance than independent ones.
         places = (torch.arange(count, device=self.device) + torch.rand(count, generator=generator, device=self.device)) / count
-        t = (places**r.skew * len(self.alpha_bars)).long().clamp(max=len(self.alpha_bars) - 1)
+        t = (places**r.skew * len(self.schedule)).long().clamp(max=len(self.schedule) - 1)
         t = t[torch.randperm(count, generator=generator, device=self.device)]
         ids = torch.where(dropped[:, None], self._empty, grids.ids)
-        alpha_bar = self.alpha_bars[t][:, None, None, None]
         z0, z_masked = scaled(config, grids.image, noise[0]), scaled(config, grids.masked, noise[1])
-        x = torch.cat([add_noise(z0, noise[2], alpha_bar), grids.mask, z_masked], dim=1)
+        x = torch.cat([self.schedule.add_noise(z0, noise[2], t), grids.mask, z_masked], dim=1)
         where = torch.where(grids.mask > 0.5, 1.0, r.known_weight)
-        return x, t, ids, noise[2], where
+        return x, t, ids, self.schedule.target(z0, noise[2], t), where
 
     def loss(
-        self, run: Callable[..., object], x: Tensor, t: Tensor, ids: Tensor, noise: Tensor, where: Tensor
+        self, run: Callable[..., object], x: Tensor, t: Tensor, ids: Tensor, wanted: Tensor, where: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        error = (run(x, t, ids).float() - noise).square()
+        error = (run(x, t, ids).float() - wanted).square()
         each = (error * where).mean((1, 2, 3)) / where.mean((1, 2, 3))
-        weights = noise_weights(self.recipe, self.alpha_bars[t])
-        return (each * weights).mean(), {"eps_error": each.detach().mean().item()}
+        weights = target_weights(self.recipe, self.schedule.alpha_bars[t])
+        return (each * weights).mean(), {"error": each.detach().mean().item()}
 
     @torch.no_grad()
     def check(self, weights: dict[str, Tensor]) -> dict[str, float]:
@@ -201,11 +203,9 @@ class UNetTask:
         noise = torch.randn((3, *grids.image.mean.shape), generator=generator, device=self.device)
         z0, z_masked = scaled(self.vae.config, grids.image, noise[0]), scaled(self.vae.config, grids.masked, noise[1])
         for time in CHECK_TIMES:
-            alpha_bar = self.alpha_bars[time]
-            x = torch.cat([add_noise(z0, noise[2], alpha_bar), grids.mask, z_masked], dim=1)
+            x = torch.cat([self.schedule.add_noise(z0, noise[2], time), grids.mask, z_masked], dim=1)
             t = torch.full((len(x),), time, device=self.device)
-            eps = functional_call(self.network, weights, (x, t, grids.ids))
-            x0 = x0_from_eps(x[:, :4], eps, alpha_bar)
+            x0 = self.schedule.x0(x[:, :4], functional_call(self.network, weights, (x, t, grids.ids)), time)
             error = ((x0 - z0).square() * grids.mask).sum() / (grids.mask.sum() * z0.shape[1])
             figures[f"x0_error_{time}"] = error.item()
         return figures

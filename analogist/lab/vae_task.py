@@ -1,6 +1,7 @@
 """Training the autoencoder on drawn grids: pictures in, the same pictures out, through a small Gaussian bottleneck."""
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
@@ -73,14 +74,24 @@ class VAETask:
         vae = VAE(recipe.vae)
         near_identity(vae)
         self.network = Reconstruction(vae)
+        self._drawing = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) if device.type == "cpu" else None
+        self._drawn: dict[int, Future[Tensor]] = {}  # by seed
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, ...]:
-        r = self.recipe
-        pixels = training_batch(r.vae_training.batch, mix=r.solver, size=r.size, seed=seed, drawings=self.drawings, device=self.device).pixels
+        if self._drawing is None:
+            pixels = self._draw(seed)
+        else:  # on a CPU the next step's pictures are drawn meanwhile
+            self._drawn = {each: self._drawn.get(each) or self._drawing.submit(self._draw, each) for each in (seed, seed + 1)}
+            pixels = self._drawn[seed].result()
         generator = torch.Generator().manual_seed(seed + 2)
-        turned = float(torch.rand((), generator=generator)) < r.turned
+        turned = float(torch.rand((), generator=generator)) < self.recipe.turned
         how = 1 + int(torch.randint(4, (), generator=generator)) if turned else 0
         return pixels, self._noise(len(pixels), seed), torch.full((len(pixels),), how)
+
+    def _draw(self, seed: int) -> Tensor:
+        r = self.recipe
+        batch = training_batch(r.vae_training.batch, mix=r.solver, size=r.size, seed=seed, drawings=self.drawings, device=self.device)
+        return batch.pixels
 
     def loss(self, run: Callable[..., object], pixels: Tensor, noise: Tensor, how: Tensor) -> tuple[Tensor, dict[str, float]]:
         out, mean, std = run(pixels, noise, how)
@@ -103,7 +114,10 @@ class VAETask:
         pixels = self.watched.pixels
         out, mean, std = functional_call(self.network, weights, (pixels, self._noise(len(pixels), 0)))
         mse = ((out.clamp(-1, 1) - pixels) / 2).square().mean()
-        return {"held_out_mse": mse.item(), "psnr": (-10 * mse.log10()).item(), "turned": self._turned(weights, pixels), "std": mean.std().item(), "spread": std.mean().item()}
+        return {
+            "held_out_mse": mse.item(), "psnr": (-10 * mse.log10()).item(), "turned": self._turned(weights, pixels),
+            "std": mean.std().item(), "spread": std.mean().item(),
+        }  # fmt: skip
 
     def _turned(self, weights: dict[str, Tensor], pixels: Tensor) -> float:
         """Squared error of pictures decoded from latents that were turned by a quarter."""

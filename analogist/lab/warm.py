@@ -9,7 +9,7 @@ from analogist.weights.load import Checkpoint, open_checkpoint
 
 from .loop import Task
 from .recipe import Recipe
-from .state import TrainingError, save_state
+from .state import TrainingError, load_state, save_state
 
 
 def adopt_vae(training: Path, folder: Path, recipe: Recipe) -> None:
@@ -33,7 +33,7 @@ def warm_start(task: Task, folder: Path) -> None:
     Raises ValueError (WeightsError) where the folder is no such checkpoint or its geometry is another.
     """
     checkpoint = _opened(folder)
-    for part in {"vae": ("vae",), "unet": ("text", "unet")}[task.name]:
+    for part in ("vae",) if task.name == "vae" else ("text", "unet"):
         _load_same(checkpoint, part, getattr(task.network, part), folder)
     task.network.requires_grad_(True)
 
@@ -49,3 +49,12 @@ def _load_same(checkpoint: Checkpoint, part: str, module: torch.nn.Module, folde
     getattr(checkpoint, f"load_{part}")(module, dtype=torch.float32)
     if {name: tensor.shape for name, tensor in module.state_dict().items()} != before:
         raise TrainingError(f"--init {folder}: its {part} has another geometry than the recipe")
+
+
+def go_on(task: Task, training: Path, recipe: Recipe) -> None:
+    """Start the solver from the generic stage's averaged weights. Raises TrainingError where that has not been trained."""
+    path = training / "generic.safetensors"
+    if not path.exists():
+        raise TrainingError(f"no {path}: train the generic stage first, or start from a finished checkpoint with --init FOLDER")
+    groups, _ = load_state(path, recipe.identity("generic"))
+    task.network.load_state_dict(groups["ema"])
