@@ -39,7 +39,8 @@ setup(
     package_dir={"analogist": "analogist", "analogist.models": "models", "analogist.weights": "weights"},
     package_data={
         "analogist.weights": ["README.md", "*.json", "clip_merges/*", "lab/*", "lab/*/*"],
-        "analogist.examples": ["*/*.png", "*.json", "*.md"],
+        "analogist.examples": ["*/*.png", "*/*.json", "*/LICENSE", "*.json", "*.md"],
+        "analogist.lab": ["words.txt"],
         "analogist.explore": ["assets/*"],
     },
     install_requires=[
