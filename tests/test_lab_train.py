@@ -15,15 +15,16 @@ from safetensors.torch import load_file
 from analogist.lab import loop, train
 from analogist.lab.loop import learning_rate, step_seed
 from analogist.lab.optimiser import Optimiser, orthogonal
-from analogist.lab.recipe import Optimisation, Recipe, TextConfig, coarse, fine, from_json
+from analogist.lab.recipe import Mix, Optimisation, Recipe, TextConfig, fine, from_json, small
 from analogist.lab.split import EVALUATION_SEED
 from analogist.lab.state import TrainingError, replace_file
-from analogist.lab.unet_task import noise_weights
+from analogist.lab.unet_task import clean, target, target_weights
 from analogist.lab.workers import Workers
 from analogist.models.ddim import alpha_bars
 from analogist.models.unet import UNetConfig
 from analogist.models.vae import VAEConfig
 
+PARTS = ("vae", "generic", "solver")
 TINY = Recipe(
     name="tiny",
     size=32,
@@ -31,7 +32,10 @@ TINY = Recipe(
     unet=UNetConfig(channels=(8, 8, 8, 8), layers_per_block=2, heads=(1, 1, 1, 1), text_width=8, norm_groups=4),
     text=TextConfig(width=8, layers=1, heads=1),
     vae_training=Optimisation(batch=2, steps=6, warmup=2),
-    unet_training=Optimisation(batch=2, steps=6, warmup=2, optimiser="muon"),
+    generic_training=Optimisation(batch=2, steps=6, warmup=2, optimiser="muon"),
+    solver_training=Optimisation(batch=2, steps=6, warmup=2, optimiser="muon"),
+    generic=Mix(scene_collages=1.0),
+    solver=Mix(scene_analogies=0.5, scene_collages=0.5),
     reuse=2,
 )
 
@@ -51,7 +55,7 @@ def run(part: str, recipe: Path, out: Path, *more: str) -> int:
 def whole(recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training folder that was never interrupted."""
     out = tmp_path_factory.mktemp("whole")
-    assert run("vae", recipe_file, out) == 0 and run("unet", recipe_file, out) == 0
+    assert all(run(part, recipe_file, out) == 0 for part in PARTS)
     return out
 
 
@@ -61,9 +65,9 @@ def same_state(a: Path, b: Path) -> bool:
 
 
 def test_the_same_seed_gives_the_same_numbers_twice(whole: Path, recipe_file: Path, tmp_path: Path) -> None:
-    assert run("vae", recipe_file, tmp_path) == 0 and run("unet", recipe_file, tmp_path) == 0
-    assert same_state(tmp_path / "vae.safetensors", whole / "vae.safetensors")
-    assert same_state(tmp_path / "unet.safetensors", whole / "unet.safetensors")
+    for part in PARTS:
+        assert run(part, recipe_file, tmp_path) == 0
+        assert same_state(tmp_path / f"{part}.safetensors", whole / f"{part}.safetensors")
 
 
 def test_another_seed_gives_other_numbers(whole: Path, recipe_file: Path, tmp_path: Path) -> None:
@@ -79,7 +83,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
             os.kill(os.getpid(), signal.SIGINT)
         return learning_rate(step, o)
 
-    for part in ("vae", "unet"):
+    for part in PARTS:
         with monkeypatch.context() as patch:
             patch.setattr(loop, "learning_rate", interrupt_at_third)
             assert run(part, recipe_file, tmp_path) == 0
@@ -92,8 +96,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 def test_training_goes_on_from_an_exported_folder_alone(whole: Path, recipe_file: Path, tmp_path: Path) -> None:
     assert run("export", recipe_file, whole, "--to", str(tmp_path / "folder")) == 0
     out = tmp_path / "on"
-    assert run("unet", recipe_file, out, "--init", str(tmp_path / "folder"), "--steps", "0") == 0
-    before, after = load_file(whole / "unet.safetensors"), load_file(out / "unet.safetensors")
+    assert run("solver", recipe_file, out, "--init", str(tmp_path / "folder"), "--steps", "0") == 0
+    before, after = load_file(whole / "solver.safetensors"), load_file(out / "solver.safetensors")
     exported = {name: tensor for name, tensor in before.items() if name.startswith("ema/")}
     assert exported
     for name, tensor in exported.items():
@@ -143,13 +147,13 @@ def test_cuda_without_cuda_is_one_clear_line(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_the_unet_without_a_vae_is_one_clear_line(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("unet", recipe_file, tmp_path) == 2
+    assert run("generic", recipe_file, tmp_path) == 2
     assert "train the autoencoder first" in one_line(capsys)
 
 
 def test_an_unknown_recipe_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main(["vae", "--out", str(tmp_path), "--recipe", "coarser"]) == 2
-    assert "coarse, fine" in one_line(capsys)
+    assert "small, fine" in one_line(capsys)
 
 
 def test_adamw_equals_torchs() -> None:
@@ -203,14 +207,44 @@ def test_an_unknown_optimiser_is_an_error() -> None:
         Optimiser({}, "sgd", 0.0)
 
 
-def test_noise_weights_are_min_snr_with_a_floor() -> None:
-    bars = alpha_bars()[[0, 300, 981]]
-    expected = []
-    for bar in bars.tolist():
-        snr = bar / (1 - bar)
-        expected.append(max(0.1, min(5.0, snr)) / snr)
-    found = noise_weights(replace(TINY, snr_floor=0.1), bars)
-    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+@pytest.mark.parametrize("prediction", ["velocity", "epsilon"])
+def test_the_weight_of_the_error_in_x0_is_min_snr_with_a_floor(prediction: str) -> None:
+    """An error of 1 in x0 costs min(max(SNR, floor), ceiling), whatever is predicted."""
+    recipe, bars = replace(TINY, prediction=prediction, snr_floor=0.1), alpha_bars()[[0, 300, 981]]
+    z0, noise = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2)
+    bar = bars[:, None, None, None]
+    z_t = bar.sqrt() * z0 + (1 - bar).sqrt() * noise
+    wanted = target(recipe, z0, noise, bar)
+    assert torch.allclose(clean(recipe, z_t, wanted, bar), z0, atol=1e-3)  # at t = 981 noise outweighs x0 by 14 in float32
+    # what must be predicted for x0 to come out 1 too large, in float64 so that nothing of it is rounding
+    bar, z_t, wanted = bar.double(), z_t.double(), wanted.double()
+    off = {"velocity": -1 / (1 - bar).sqrt(), "epsilon": -bar.sqrt() / (1 - bar).sqrt()}[prediction]
+    assert torch.allclose(clean(recipe, z_t, wanted + off, bar) - clean(recipe, z_t, wanted, bar), torch.ones_like(z_t))
+    cost = off.flatten() ** 2 * target_weights(recipe, bars).double()
+    expected = [max(0.1, min(5.0, b / (1 - b))) for b in bars.double().tolist()]
+    assert cost.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_recipe_of_drawings_without_their_folder_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["vae", "--out", str(tmp_path), "--device", "cpu"]) == 2
+    assert "--drawings FOLDER" in one_line(capsys)
+
+
+def test_the_solver_without_the_generic_stage_is_one_clear_line(
+    whole: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "vae.safetensors").write_bytes((whole / "vae.safetensors").read_bytes())
+    assert run("solver", recipe_file, tmp_path) == 2
+    assert "train the generic stage first" in one_line(capsys)
+
+
+def test_the_solver_starts_from_the_generic_stages_averaged_weights(whole: Path, recipe_file: Path, tmp_path: Path) -> None:
+    for name in ("vae", "generic"):
+        (tmp_path / f"{name}.safetensors").write_bytes((whole / f"{name}.safetensors").read_bytes())
+    assert run("solver", recipe_file, tmp_path, "--steps", "0") == 0
+    generic, solver = load_file(whole / "generic.safetensors"), load_file(tmp_path / "solver.safetensors")
+    names = [name for name in generic if name.startswith("ema/")]
+    assert names and all(torch.equal(solver[name.replace("ema/", "model/")], generic[name]) for name in names)
 
 
 def test_the_learning_rate_rises_stays_and_falls_to_nothing() -> None:
@@ -225,7 +259,7 @@ def test_training_seeds_stay_below_those_of_evaluation() -> None:
 
 
 def test_recipes_survive_json_and_unknown_keys_are_refused() -> None:
-    for recipe in (coarse(), fine(), TINY):
+    for recipe in (small(), fine(), TINY):
         assert from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
     with pytest.raises(ValueError, match="unknown keys sizes"):
         from_json({"name": "x", "sizes": 3})
@@ -277,8 +311,8 @@ def test_workers_use_the_networks_present_weights() -> None:
 def test_two_workers_give_the_same_numbers_twice(recipe_file: Path, tmp_path: Path) -> None:
     for name in ("once", "twice"):
         assert run("vae", recipe_file, tmp_path / name, "--threads", "2") == 0
-        assert run("unet", recipe_file, tmp_path / name, "--threads", "2") == 0
-    for part in ("vae", "unet"):
+        assert run("generic", recipe_file, tmp_path / name, "--threads", "2") == 0
+    for part in ("vae", "generic"):
         assert same_state(tmp_path / "once" / f"{part}.safetensors", tmp_path / "twice" / f"{part}.safetensors")
 
 

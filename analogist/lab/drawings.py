@@ -5,21 +5,20 @@ in the order of `names.json` (a list of {"name", "category"}): Microsoft's Fluen
 styles (MIT, Copyright (c) Microsoft Corporation).
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+
+from analogist.examples.by_people import FOLDER as OPEN_DRAWINGS  # never trained on
+from analogist.examples.by_people import STYLES, read_drawings
 
 from .state import TrainingError
 
-STYLES = ("flat", "line", "soft")
+__all__ = ["FLAT", "LINE", "OPEN_DRAWINGS", "SOFT", "STYLES", "Drawings", "load_drawings", "paper_around"]
 FLAT, LINE, SOFT = range(3)
-SIDE, PER_ROW = 64, 32  # pixels of a drawing, drawings in a row of a sheet
-OPEN_DRAWINGS = Path(__file__).parent.parent / "examples" / "drawings"  # never trained on
 _WHITE = 247  # lighter than this, of 255, counts as paper
 
 
@@ -37,20 +36,6 @@ class Drawings:
 
     def __len__(self) -> int:
         return len(self.names)
-
-
-def _sheet(path: Path, count: int) -> Tensor:
-    """The first `count` pictures of a sheet, uint8 [picture 3 64 64]."""
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    rows, columns = pixels.shape[0] // SIDE, pixels.shape[1] // SIDE
-    if columns != PER_ROW or rows * columns < count or pixels.shape[0] % SIDE:
-        raise TrainingError(
-            f"{path}: {pixels.shape[1]} x {pixels.shape[0]} px; {count} names need {PER_ROW} drawings of {SIDE} px in a row, "
-            f"{-(-count // PER_ROW)} rows or more"
-        )
-    cut = torch.from_numpy(pixels.copy()).view(rows, SIDE, columns, SIDE, 3)
-    return cut.permute(0, 2, 4, 1, 3).reshape(-1, 3, SIDE, SIDE)[:count].contiguous()
 
 
 def _swept(found: np.ndarray, white: np.ndarray) -> np.ndarray:
@@ -82,13 +67,8 @@ def paper_around(pictures: np.ndarray) -> np.ndarray:
 def load_drawings(folder: Path) -> Drawings:
     """The drawings of a folder. Raises TrainingError where a file is missing or does not fit the others."""
     try:
-        listed = json.loads((folder / "names.json").read_text(encoding="utf-8-sig"))
-        names = tuple(str(entry["name"]) for entry in listed)
-        pictures = torch.stack([_sheet(folder / f"{style}.png", len(names)) for style in STYLES], 1)
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise TrainingError(
-            f"drawings in {folder}: {error}; a folder with names.json, flat.png, line.png and soft.png is needed "
-            "(weights/lab/README.md says how to make it)"
-        ) from None
-    outside = paper_around(pictures.permute(0, 1, 3, 4, 2).numpy())[:, :, None]
-    return Drawings(names, pictures, torch.from_numpy(outside).to(torch.uint8) * 255)
+        names, pictures = read_drawings(folder)
+    except ValueError as error:
+        raise TrainingError(f"drawings in {folder}: {error} (weights/lab/README.md says how to make such a folder)") from None
+    outside = paper_around(pictures)[:, :, None]
+    return Drawings(names, torch.from_numpy(pictures).permute(0, 1, 4, 2, 3).contiguous(), torch.from_numpy(outside).to(torch.uint8) * 255)

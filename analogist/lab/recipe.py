@@ -1,7 +1,8 @@
 """Recipes: everything that decides what a training computes, as JSON-ready frozen dataclasses.
 
-Two recipes for the networks' geometry are kept here: "small" trains on two CPU cores, "fine" wants a GPU. Each has three parts that are
-trained one after the other: the autoencoder ("vae"), the UNet on everything but analogies ("generic"), and from there on analogies ("solver").
+Two recipes for the networks' geometry are kept here: "small" trains on two CPU cores, "fine" wants a GPU. Each has three parts that
+are trained one after the other: the autoencoder ("vae"), the UNet on everything but analogies ("generic"), and from there on analogies
+("solver").
 """
 
 import json

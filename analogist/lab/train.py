@@ -68,6 +68,8 @@ def run(args: argparse.Namespace) -> None:
         torch.set_num_threads(1)
     recipe = recipe_of(args)
     prepare_folder(args.out)
+    if args.part != "export" and any(mix.drawings for mix in (recipe.solver, recipe.generic)) and args.drawings is None:
+        raise TrainingError(f"recipe {recipe.name} trains on drawings by people: give their folder with --drawings FOLDER")
     if args.part == "export":
         from .export import export
 
@@ -75,9 +77,6 @@ def run(args: argparse.Namespace) -> None:
             raise TrainingError("export: say where to with --to FOLDER")
         export(args.out, args.to, stage=args.stage)
         return
-    mixes = (recipe.solver, recipe.generic)
-    if any(mix.drawings for mix in mixes) and args.drawings is None:
-        raise TrainingError(f"recipe {recipe.name} trains on drawings by people: give their folder with --drawings FOLDER")
     drawings = load_drawings(args.drawings).to(device) if args.drawings is not None else None
     watched = watched_grids(recipe.size, device)
     if args.part == "vae":

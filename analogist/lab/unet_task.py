@@ -87,8 +87,10 @@ def scaled(config: VAEConfig, posterior: Posterior, noise: Tensor) -> Tensor:
 
 
 def target_weights(recipe: Recipe, alpha_bar: Tensor) -> Tensor:
-    """Loss weight of the squared error in what the UNet predicts, at each time: the weight of the error in x0, min(max(SNR, floor), ceiling),
-    times 1 - alpha_bar for velocity, over the SNR for noise (an error e in v is one of sqrt(1 - alpha_bar) e in x0).
+    """Loss weight of the squared error in what the UNet predicts, at each time.
+
+    It is the weight of the error in x0, min(max(SNR, floor), ceiling), times 1 - alpha_bar for velocity and over the SNR for noise: an
+    error e in v is one of sqrt(1 - alpha_bar) e in x0.
 
     Source: Hang et al. 2023 (min-SNR), Eq. (9); the floor is ours: an analogy's answer is nearly fixed by its condition,
     so that what the network paints from pure noise matters most.
