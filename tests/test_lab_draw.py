@@ -11,8 +11,10 @@ from analogist.lab import effects
 from analogist.lab.captions import caption
 from analogist.lab.draw import Draw
 from analogist.lab.families import CHANGES, collages
-from analogist.lab.grids import draw_cells, evaluation_batch, picture_side, training_batch
+from analogist.lab.grids import draw_cells, evaluation_batch, picture_side, scene_grids
 from analogist.lab.measure import as_shown, cell
+from analogist.lab.mixture import training_batch
+from analogist.lab.recipe import Mix
 from analogist.lab.scene import MASK, OBJECTS, PICTURE, Scenes, render
 from analogist.lab.split import EVALUATION_SEED, FAMILIES, HELD_OUT, HELD_OUT_PAIRS, TRAINED
 from analogist.lab.vocabulary import COLOUR_NAMES, SHAPE_NAMES, WORDS
@@ -67,14 +69,15 @@ def test_pictures_of_any_resolution_show_the_same() -> None:
 
 
 def test_a_seed_gives_the_same_grids_and_another_seed_others() -> None:
-    first, again, other = (training_batch(8, size=64, seed=seed, analogy_share=0.5) for seed in (3, 3, 4))
+    mix = Mix(scene_analogies=0.5, scene_collages=0.5)
+    first, again, other = (training_batch(8, mix=mix, size=64, seed=seed, drawings=None) for seed in (3, 3, 4))
     assert torch.equal(first.pixels, again.pixels) and torch.equal(first.mask, again.mask) and first.captions == again.captions
     assert not torch.equal(first.pixels, other.pixels)
 
 
 def test_training_never_sees_what_is_held_out() -> None:
     held = {(SHAPE_NAMES.index(s), COLOUR_NAMES.index(c)) for s, c in HELD_OUT_PAIRS}
-    batch = training_batch(300, size=16, seed=1, analogy_share=0.7)
+    batch = scene_grids(210, 90, size=16, draw=Draw(torch.Generator().manual_seed(1)), seed=1, device=torch.device("cpu"))
     assert not set(batch.families) & set(HELD_OUT)
     s = batch.cells.scenes
     seen = {

@@ -18,7 +18,7 @@ from analogist.lab.optimiser import Optimiser, orthogonal
 from analogist.lab.recipe import Mix, Optimisation, Recipe, TextConfig, fine, from_json, small
 from analogist.lab.split import EVALUATION_SEED
 from analogist.lab.state import TrainingError, replace_file
-from analogist.lab.unet_task import clean, target, target_weights
+from analogist.lab.unet_task import target_weights
 from analogist.lab.workers import Workers
 from analogist.models.ddim import alpha_bars
 from analogist.models.unet import UNetConfig
@@ -207,22 +207,15 @@ def test_an_unknown_optimiser_is_an_error() -> None:
         Optimiser({}, "sgd", 0.0)
 
 
-@pytest.mark.parametrize("prediction", ["velocity", "epsilon"])
+@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
 def test_the_weight_of_the_error_in_x0_is_min_snr_with_a_floor(prediction: str) -> None:
-    """An error of 1 in x0 costs min(max(SNR, floor), ceiling), whatever is predicted."""
-    recipe, bars = replace(TINY, prediction=prediction, snr_floor=0.1), alpha_bars()[[0, 300, 981]]
-    z0, noise = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2)
-    bar = bars[:, None, None, None]
-    z_t = bar.sqrt() * z0 + (1 - bar).sqrt() * noise
-    wanted = target(recipe, z0, noise, bar)
-    assert torch.allclose(clean(recipe, z_t, wanted, bar), z0, atol=1e-3)  # at t = 981 noise outweighs x0 by 14 in float32
-    # what must be predicted for x0 to come out 1 too large, in float64 so that nothing of it is rounding
-    bar, z_t, wanted = bar.double(), z_t.double(), wanted.double()
-    off = {"velocity": -1 / (1 - bar).sqrt(), "epsilon": -bar.sqrt() / (1 - bar).sqrt()}[prediction]
-    assert torch.allclose(clean(recipe, z_t, wanted + off, bar) - clean(recipe, z_t, wanted, bar), torch.ones_like(z_t))
-    cost = off.flatten() ** 2 * target_weights(recipe, bars).double()
-    expected = [max(0.1, min(5.0, b / (1 - b))) for b in bars.double().tolist()]
-    assert cost.tolist() == pytest.approx(expected, rel=1e-5)
+    """An output that is off so that x0 is off by 1 costs min(max(SNR, floor), ceiling), whatever is predicted."""
+    recipe, bars = replace(TINY, prediction=prediction, snr_floor=0.1), alpha_bars()[[0, 300, 981]].double()
+    # solved by hand: x0 = sqrt(ab) z - sqrt(1 - ab) v, and x0 = (z - sqrt(1 - ab) eps) / sqrt(ab)
+    off = {"v_prediction": -1 / (1 - bars).sqrt(), "epsilon": -bars.sqrt() / (1 - bars).sqrt()}[prediction]
+    cost = off**2 * target_weights(recipe, bars)
+    expected = [max(0.1, min(5.0, bar / (1 - bar))) for bar in bars.tolist()]
+    assert cost.tolist() == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_recipe_of_drawings_without_their_folder_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,7 @@ def gaussian_blur(pictures: Tensor, sigma: Tensor) -> Tensor:
     flat = flat.reshape(1, -1, side, side)
     flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode="replicate"), kernel[:, :, None, :], groups=len(kernel))
     flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode="replicate"), kernel[:, :, :, None], groups=len(kernel))
-    return flat.view(pictures.shape)
+    return flat.view(pictures.shape).clamp(0, 1)  # a mean of whites can be a rounding error above white
 
 
 def _grey(s: Sketches, draw: Draw) -> Tensor:

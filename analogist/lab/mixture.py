@@ -6,6 +6,7 @@ along columns, or everywhere, but no change runs from left to right in both rows
 
 import random
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -32,7 +33,8 @@ _COLLAGE_EFFECTS = tuple(name for name in CHANGES if styles_of(name) is None and
 
 def _counts(count: int, mix: Mix) -> dict[str, int]:
     """Whole numbers in the mix's proportions that add up to `count`."""
-    shares = {name: getattr(mix, name) for name in MIX_KINDS}
+    used = mix.kinds()
+    shares = {name: getattr(mix, name) if name in used else 0.0 for name in MIX_KINDS}
     total, counts, done, left = sum(shares.values()), {}, 0.0, 0
     for name, share in shares.items():
         done += share / total * count
@@ -220,6 +222,7 @@ def watched_batch(count: int, *, size: int, seed: int, drawings: Drawings, devic
     return Batch(pixels, mask.to(device), [each[3] for each in cells], drawn + looked, None)
 
 
+@cache
 def watched_grids(size: int, device: torch.device | str = "cpu") -> Batch:
     """The 90 grids that every training is watched with, two per change, of the drawings that are never trained on."""
     return watched_batch(90, size=size, seed=EVALUATION_SEED + 17, drawings=load_drawings(OPEN_DRAWINGS).to(device), device=device)

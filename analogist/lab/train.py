@@ -29,7 +29,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog="python -m analogist.lab.train", description=__doc__, epilog=EXAMPLE,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("part", choices=("vae", "generic", "solver", "export"), help="what to train, or: write the folder that the pipeline loads")
+    p.add_argument("part", choices=("vae", "generic", "solver", "export"),
+                   help="what to train, or: write the folder that the pipeline loads")
     p.add_argument("--out", type=Path, required=True, help="folder for state, log and recipe")
     p.add_argument("--recipe", default="small", help=f"{', '.join(RECIPES)} or a JSON file (default: small)")
     p.add_argument("--drawings", type=Path, help="folder of drawings to train on: names.json, flat.png, line.png, soft.png")
