@@ -30,7 +30,7 @@ LOOK_NAMES = (
     "line", "soft", "blurred", "pale", "faded", "tone", "mosaic", "outlined", "silhouette", "edges", "patterned", "framed",
     "poster", "tinted", "noisy",
 )  # fmt: skip
-# The words in the names of the drawings that are trained on, one per line.
+# The words in the names of the drawings that are trained on, one per line; numbers fall apart into digits, as in CLIP.
 DRAWING_NAMES = tuple((Path(__file__).parent / "words.txt").read_text(encoding="ascii").split())
 
 WORDS = tuple(dict.fromkeys((*COLOUR_NAMES, *SHAPE_NAMES, *TEXTURE_NAMES, *STYLE_NAMES, *FILLER_NAMES, *LOOK_NAMES, *DRAWING_NAMES)))
