@@ -3,6 +3,9 @@
 Every word of the vocabulary is one token; any other string falls apart into bytes, as in CLIP.
 """
 
+from collections.abc import Callable
+from functools import cache
+
 from tokenizers import Tokenizer, models
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -12,25 +15,35 @@ from .recipe import TextConfig
 from .vocabulary import WORDS
 
 
+@cache
 def vocabulary_and_merges() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """BPE tables in which each of WORDS is one token.
 
-    Words are added in turn: each is split by the merges so far, and what is left is merged from the left. Merges that come
-    later rank lower, so they never change how an earlier word is put together.
+    Words are added in turn: each is split by the merges so far, and what is left is merged from the left. Merges that come later rank
+    lower. A few words are split otherwise once all merges are there; they are merged anew from their new pieces.
     """
     symbols = byte_symbols()
     tokens = [START, END, *symbols, *(s + "</w>" for s in symbols)]
     vocab = {token: i for i, token in enumerate(tokens)}
     merges: list[tuple[str, str]] = []
-    for word in WORDS:
-        bpe = models.BPE(vocab=vocab, merges=merges, end_of_word_suffix="</w>", continuing_subword_prefix="", unk_token=END)
-        pieces = [token.value for token in Tokenizer(bpe).model.tokenize(word)]
-        left = pieces[0]
-        for right in pieces[1:]:
-            merges.append((left, right))
-            left += right
-            vocab.setdefault(left, len(vocab))
+    waiting = list(WORDS)
+    while waiting:
+        for word in waiting:
+            left, *rest = _splitter(vocab, merges)(word)
+            for right in rest:
+                merges.append((left, right))
+                left += right
+                vocab.setdefault(left, len(vocab))
+        pieces = _splitter(vocab, merges)
+        waiting = [word for word in WORDS if len(pieces(word)) > 1]
     return vocab, merges
+
+
+def _splitter(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Callable[[str], list[str]]:
+    """What a word falls apart into under these tables."""
+    bpe = models.BPE(vocab=vocab, merges=merges, end_of_word_suffix="</w>", continuing_subword_prefix="", unk_token=END)
+    model = Tokenizer(bpe).model
+    return lambda word: [token.value for token in model.tokenize(word)]
 
 
 def tokenizer(positions: int = 77) -> CLIPTokenizer:
