@@ -9,6 +9,9 @@ import torch
 from PIL import Image
 
 from analogist.examples import by_people
+from analogist.experiments.design.inputs import from_json
+from analogist.experiments.evaluate.evaluation import read_data
+from analogist.grid.prompt_grid import to_image
 from analogist.lab.changes import CHANGES, HELD_OUT_CHANGES, change_of, gaussian_blur, styles_of
 from analogist.lab.draw import Draw
 from analogist.lab.drawings import OPEN_DRAWINGS, Drawings, load_drawings, paper_around
@@ -207,6 +210,25 @@ def test_the_ten_kinds_have_exact_answers_at_the_size_of_the_cell() -> None:
             box = np.all(np.isclose(b, 128 / 255), axis=-1) & ~np.all(np.isclose(true, 128 / 255), axis=-1)
             rows, columns = np.nonzero(box)
             assert np.ptp(rows) + 1 == round(0.35 * side) and np.ptp(columns) + 1 == round(0.4 * side)
+
+
+def test_the_built_in_drawings_are_inputs_of_studies_and_evaluations() -> None:
+    found = from_json([{"drawings": ["invert", "fill"], "count": 3, "seed": 5}], 128)
+    assert [one.group for one in found] == ["invert"] * 3 + ["fill"] * 3 and len({one.name for one in found}) == 6
+    direct = by_people.analogies("fill", count=3, side=61, seed=5)
+    for one, analogy in zip(found[3:], direct, strict=True):
+        assert one.prompt == analogy.prompt and one.wrong_prompt != one.prompt
+        assert np.array_equal(one.truth, analogy.b_prime) and one.truth.size == (61, 61)
+        # the grid holds the pictures pixel for pixel: their size is the cell's, so nothing is resized
+        whole = np.asarray(to_image(one.grid.masked_pixels()[0]))
+        assert np.array_equal(whole[2:63, 2:63], analogy.a) and np.array_equal(whole[65:126, 2:63], analogy.b)
+    assert all(one.prompt == "" for one in from_json([{"drawings": "all", "prompts": False}], 64))
+    inputs, published = read_data("drawings", tasks=["denoise"], limit=2, size=64)
+    assert not published and [one.group for one in inputs] == ["denoise"] * 2
+    with pytest.raises(ValueError, match="allowed are colorize"):
+        from_json([{"drawings": ["recolor"]}], 64)
+    with pytest.raises(ValueError, match="unknown keys"):
+        from_json([{"drawings": "all", "number": 3}], 64)
 
 
 def test_unknown_kinds_names_and_styles_are_errors_that_list_what_there_is() -> None:

@@ -21,7 +21,7 @@ def test_every_example_has_four_pictures_of_one_size_and_a_short_prompt() -> Non
 
 def test_every_folder_is_an_example() -> None:
     folders = {path.name for path in examples.FOLDER.iterdir() if path.is_dir() and not path.name.startswith("__")}
-    assert folders == set(examples.names())
+    assert folders - {"drawings"} == set(examples.names())  # drawings: the sheets of analogist.examples.by_people
 
 
 def test_the_bundled_pictures_are_what_the_code_draws() -> None:

@@ -7,6 +7,7 @@ from analogist.cli.ablate import add_model_arguments, add_pool_arguments, load_m
 from analogist.cli.prompting import add_prompter_arguments, prompter_from_arguments
 
 EXAMPLES = """examples:
+  analogist evaluate drawings --images 1 --out out/drawings      built in: drawings by people, ten kinds of change, exact answers
   analogist data fetch --out data
   analogist evaluate data --checkpoint sd-v1-5-inpainting.safetensors --clip openai/clip-vit-base-patch16 --out out/eval
   analogist evaluate data --tasks colorization,denoise --limit 10 --images 2 --out out/quick
@@ -25,10 +26,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Paints every analogy of a data set several times and measures the result, as the paper did.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("data", metavar="DATA", help="folder in the published layout, or a CSV file")
+    parser.add_argument("data", metavar="DATA", help="folder in the published layout, a CSV file, or the word drawings (built in)")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder to write into; gone on with where it exists")
-    parser.add_argument("--tasks", metavar="NAMES", help="joined by commas (default: all ten)")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N files of each task")
+    parser.add_argument("--tasks", metavar="NAMES", help="joined by commas (default: all ten); of the drawings: kinds of change")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N files of each task (of the drawings: N per kind, default 12)")
     parser.add_argument("--images", type=int, default=8, metavar="N", help="pictures an input (published: 8)")
     parser.add_argument("--seed", type=int, default=42, metavar="S", help="seeds S, S+1, ... (published: 42)")
     parser.add_argument("--config", metavar="FILE", help="a configuration for all tasks instead of the published ones")

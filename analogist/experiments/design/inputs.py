@@ -1,6 +1,6 @@
 """Inputs of studies and evaluations: a grid with its prompt, and where there is one the true answer.
 
-From files, ready grids, the bundled examples or the lab's drawings (which differ by seed without end).
+From files, ready grids, the bundled examples, the built-in drawings by people or the lab's own drawings (which differ by seed without end).
 """
 
 import hashlib
@@ -53,13 +53,14 @@ def from_json(data: object, size: int) -> list[Input]:
     """The inputs of a study file: "examples", or a list of objects.
 
     {"a", "a_prime", "b"} or {"grid"} with paths, optional "b_prime", "prompt", "wrong_prompt", "name",
-    "group"; {"example": name}; {"lab": [families], "count": n, "seed": s}: n of the lab's held-out drawings a family.
-    size: of the lab's drawings, in pixels. Raises StudyError naming the entry.
+    "group"; {"example": name}; {"lab": [families], "count": n, "seed": s}: n of the lab's held-out drawings per family;
+    {"drawings": [kinds] or "all", "count": n, "seed": s, "prompts": true}: n built-in drawings by people per kind of change.
+    size: of drawings, in pixels. Raises StudyError naming the entry.
     """
     if data == "examples":
         data = [{"example": name} for name in _example_names()]
     if not isinstance(data, list) or not data:
-        raise StudyError('inputs: give a list of {"a", "a_prime", "b"}, {"grid"}, {"example"} or {"lab"}, or "examples"')
+        raise StudyError('inputs: give a list of {"a", "a_prime", "b"}, {"grid"}, {"example"}, {"drawings"} or {"lab"}, or "examples"')
     found: list[Input] = []
     for position, entry in enumerate(data):
         if isinstance(entry, str):
@@ -68,6 +69,8 @@ def from_json(data: object, size: int) -> list[Input]:
             raise StudyError(f"inputs[{position}] {entry!r}: give an object")
         if "lab" in entry:
             found += _lab(entry, size)
+        elif "drawings" in entry:
+            found += _drawings(entry, size)
         elif "example" in entry:
             found.append(_example(entry))
         else:
@@ -105,7 +108,7 @@ def check_names(inputs: Sequence[Input]) -> None:
 def _files(entry: dict, position: int) -> Input:
     unknown = sorted(set(entry) - set(FIELDS))
     if unknown:
-        raise StudyError(f"inputs[{position}]: unknown keys {unknown}; allowed are {', '.join(FIELDS)}, example or lab")
+        raise StudyError(f"inputs[{position}]: unknown keys {unknown}; allowed are {', '.join(FIELDS)}, example, drawings or lab")
 
     if "grid" in entry:
         if {"a", "a_prime", "b"} & set(entry):
@@ -115,7 +118,7 @@ def _files(entry: dict, position: int) -> Input:
         missing = [key for key in ("a", "a_prime", "b") if key not in entry]
         if missing:
             listed = ", ".join(missing)
-            raise StudyError(f"inputs[{position}]: {listed} missing; give a, a_prime and b, a ready grid, example or lab")
+            raise StudyError(f"inputs[{position}]: {listed} missing; give a, a_prime and b, a ready grid, example, drawings or lab")
         grid, named_after = PromptGrid(entry["a"], entry["a_prime"], entry["b"]), entry["b"]
     truth = read_picture(entry["b_prime"], "B'") if "b_prime" in entry else None
     return Input(
@@ -146,6 +149,49 @@ def _example(entry: dict) -> Input:
     )  # fmt: skip
 
 
+def _count(entry: dict, what: str) -> int:
+    count = entry.get("count", 1)
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 10_000:
+        raise StudyError(f"{what}: count {count!r}: a whole number from 1 to 10000 is allowed")
+    return count
+
+
+def _drawings(entry: dict, size: int) -> list[Input]:
+    unknown = sorted(set(entry) - {"drawings", "count", "seed", "prompts"})
+    if unknown:
+        raise StudyError(f"drawings: unknown keys {unknown}; allowed are drawings (kinds of change or \"all\"), count, seed, prompts")
+    kinds = entry["drawings"]
+    return drawing_inputs(
+        kinds if kinds == "all" or isinstance(kinds, list) else [kinds], count=_count(entry, "drawings"), seed=entry.get("seed", 0),
+        size=size, prompts=entry.get("prompts", True),
+    )  # fmt: skip
+
+
+def drawing_inputs(kinds: Sequence[str] | str = "all", *, count: int, seed: int = 0, size: int, prompts: bool = True) -> list[Input]:
+    """The built-in drawings by people: `count` analogies per kind of change, with exact answers.
+
+    kinds: of `analogist.examples.by_people.KINDS`, or "all". size: of the grid in pixels; changes are made at the size of its cells.
+    prompts: the name of what B' shows; False: none. The wrong prompt is the next analogy's.
+    """
+    from analogist.examples import by_people
+    from analogist.grid.layout import Layout
+
+    known = list(by_people.KINDS)
+    chosen = known if kinds == "all" else list(kinds)
+    unknown = [kind for kind in chosen if kind not in known]
+    if unknown:
+        raise StudyError(f"drawings {unknown}: allowed are {', '.join(known)}, or \"all\"")
+    left, _, right, _ = Layout(rows=2, height=size, width=size, drawn_height=size, drawn_width=size).pictures()["A"]
+    found = [one for kind in chosen for one in by_people.analogies(kind, count=count, side=right - left, seed=seed)]
+    return [
+        Input(
+            one.name, PromptGrid(one.a, one.a_prime, one.b, size), one.prompt if prompts else "", found[(i + 1) % len(found)].prompt,
+            one.b_prime, one.kind,
+        )
+        for i, one in enumerate(found)
+    ]  # fmt: skip
+
+
 def _lab(entry: dict, size: int) -> list[Input]:
     unknown = sorted(set(entry) - {"lab", "count", "seed", "held_out_pairs"})
     if unknown:
@@ -158,9 +204,7 @@ def _lab(entry: dict, size: int) -> list[Input]:
     words = {"trained": list(TRAINED), "held-out": list(HELD_OUT), "all": list(FAMILIES)}
     families = words.get(families, families) if isinstance(families, str) else families
     families = [families] if isinstance(families, str) else families
-    count = entry.get("count", 1)
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 10_000:
-        raise StudyError(f"lab inputs: count {count!r}: a whole number from 1 to 10000 is allowed")
+    count = _count(entry, "lab inputs")
     pairs = entry.get("held_out_pairs", False)
     return lab_inputs(list(families), count=count, seed=entry.get("seed", 0), size=size, held_out_pairs=pairs)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from analogist.config import AnalogistConfig, published_code
 from analogist.disk.writing import atomic_write
-from analogist.experiments.design.inputs import Input
+from analogist.experiments.design.inputs import Input, drawing_inputs
 from analogist.experiments.design.study import Study
 from analogist.experiments.evaluate.data import DataError, category_of, find_tasks, read_csv, task_inputs
 from analogist.experiments.execute.ablation import Pool, carry_out, prepare
@@ -28,6 +28,8 @@ DEFAULT_METRICS = (
     "clip_direction", "clip_direction_normalised", "psnr", "ssim", "mse", "clip_distance", "dino_distance", "lpips", "mse_to_b",
 )  # fmt: skip
 ALL = "all tasks"
+DRAWINGS = "drawings"  # the built-in drawings by people, as data; a folder of that name is ./drawings
+PER_KIND = 12  # of the built-in drawings, where no limit is given
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +47,17 @@ class Evaluated:
         return (self.folder / "report.md").read_text(encoding="utf-8")
 
 
-def read_data(data: str | Path, *, tasks: Sequence[str] | None = None, limit: int | None = None) -> tuple[list[Input], bool]:
-    """Inputs from a folder in the published layout or a CSV file, and whether it is the published layout.
+def read_data(
+    data: str | Path, *, tasks: Sequence[str] | None = None, limit: int | None = None, size: int = 512
+) -> tuple[list[Input], bool]:
+    """Inputs from a folder in the published layout, a CSV file or the built-in drawings, and whether it is the published layout.
 
-    Raises DataError naming what is wrong.
+    size: of the grid in pixels, at which the changes of the drawings are made. Raises DataError naming what is wrong.
     """
     if limit is not None and limit < 1:
         raise DataError(f"limit {limit}: 1 or more")
+    if data == DRAWINGS:
+        return drawing_inputs("all" if tasks is None else tasks, count=limit or PER_KIND, size=size), False
     if Path(data).is_file():
         if tasks is not None:
             raise DataError(f"{data}: a list has no tasks; leave out tasks")
@@ -68,14 +74,15 @@ def evaluate(
 ) -> Evaluated:  # fmt: skip
     """Paints every input `images` times, measures, and writes table.csv, summary.csv and report.md into `out`.
 
-    data: a folder in the published layout, a CSV file, or inputs. config None: the published settings of each task for the
+    data: a folder in the published layout, a CSV file, "drawings" (built in: drawings by people with exact answers, tasks are kinds of
+    change, limit is per kind), or inputs. config None: the published settings of each task for the
     published layout, the checkpoint's own otherwise. taken: folders (of shards) whose finished runs are used. Finished runs are
     never done again. prompter: writes the prompts anew, instead of those that the data brings; prompts.json says who wrote which.
     Raises ValueError saying what is wrong with data or settings.
     """
     model = Analogist.from_checkpoint() if model is None else model
     if isinstance(data, str | Path):
-        inputs, published = read_data(data, tasks=tasks, limit=limit)
+        inputs, published = read_data(data, tasks=tasks, limit=limit, size=model.size if size is None else size)
     else:
         inputs, published = list(data)[:limit], False
     written = {} if prompter is None else ask_all({one.name: one.grid for one in inputs}, prompter, progress=progress)
