@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from analogist import Analogist
 from analogist.lab import loop, train
 from analogist.lab.loop import learning_rate, step_seed
 from analogist.lab.optimiser import Optimiser, orthogonal
@@ -78,7 +79,7 @@ def test_another_seed_gives_other_numbers(whole: Path, recipe_file: Path, tmp_pa
 def test_interrupted_and_resumed_equals_uninterrupted(
     whole: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt_at_third(step: int, o: Optimisation) -> float:
+    def interrupt_at_third(step: int, o: Optimisation, left: float | None = None) -> float:
         if step == 2:  # as Ctrl-C in the middle of a step
             os.kill(os.getpid(), signal.SIGINT)
         return learning_rate(step, o)
@@ -240,9 +241,38 @@ def test_the_solver_starts_from_the_generic_stages_averaged_weights(whole: Path,
     assert names and all(torch.equal(solver[name.replace("ema/", "model/")], generic[name]) for name in names)
 
 
+def test_everything_within_some_minutes_ends_in_two_folders_that_load(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+
+    def watched(step: int, o: Optimisation, left: float | None = None) -> float:
+        seen.append(left)
+        return learning_rate(step, o, left)
+
+    monkeypatch.setattr(loop, "learning_rate", watched)
+    assert run("all", recipe_file, tmp_path / "out", "--minutes", "0.25", "--to", str(tmp_path / "lab")) == 0
+    for folder in ("lab", "lab-generic"):
+        model = Analogist.from_checkpoint(tmp_path / folder)
+        assert model.schedule.prediction_type == "v_prediction" and len(model.unet.sites) == 32
+    starts = [i for i, (before, after) in enumerate(zip([0.0, *seen], seen, strict=False)) if after > before]
+    assert len(starts) == len(PARTS) and all(0 <= left <= 1 for left in seen)  # what is left falls within each part, by the clock
+    before = (tmp_path / "out" / "solver.safetensors").read_bytes()
+    assert run("all", recipe_file, tmp_path / "out", "--minutes", "0.25") == 0  # nothing is left to do
+    assert (tmp_path / "out" / "solver.safetensors").read_bytes() == before
+
+
+def test_everything_without_a_time_is_one_clear_line(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("all", recipe_file, tmp_path) == 2
+    assert "--minutes N" in one_line(capsys)
+    assert run("all", recipe_file, tmp_path, "--minutes", "1", "--steps", "5") == 2
+    assert "part by part" in one_line(capsys)
+
+
 def test_the_learning_rate_rises_stays_and_falls_to_nothing() -> None:
     o = Optimisation(steps=100, warmup=10, decay=0.2, learning_rate=1.0)
     assert [learning_rate(s, o) for s in (0, 9, 50, 80, 90, 99)] == pytest.approx([0.1, 1, 1, 1, 0.5, 0.05])
+    assert [learning_rate(50, o, left) for left in (1.0, 0.2, 0.1, 0.0, -0.1)] == pytest.approx([1, 1, 0.5, 0, 0])
 
 
 def test_training_seeds_stay_below_those_of_evaluation() -> None:

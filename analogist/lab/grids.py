@@ -88,44 +88,33 @@ def _training_cells(analogy_count: int, collage_count: int, draw: Draw) -> tuple
     return _join(parts), labels
 
 
-_MASKS = {"cell": 0.12, "row": 0.06, "column": 0.06, "box": 0.06, "all": 0.02}  # the rest paints B'
+# What is painted where it is not just B', and how often, relative to each other.
+_MASKS = {"cell": 0.12, "row": 0.06, "column": 0.06, "box": 0.06, "all": 0.02}
 
 
 def masks(count: int, size: int, draw: Draw, only_cell: float) -> tuple[Tensor, list[int]]:
     """Masks [grid 1 size size] of many kinds, and the cell that the caption is about. only_cell: share of plain B' masks."""
-    mask = torch.zeros(count, 1, size, size)
-    about, half = [], size // 2
-    kinds, others = list(_MASKS), sum(_MASKS.values())
-    for g in range(count):
-        chosen = draw.uniform(1).item()
-        cell = int(draw.index(1, below=4))
-        kind = "answer"
-        if chosen >= only_cell:
-            level = (chosen - only_cell) / (1 - only_cell) * others
-            for kind in kinds:
-                if level < _MASKS[kind]:
-                    break
-                level -= _MASKS[kind]
-        row, column = divmod(cell, 2)
-        rows, columns = slice(row * half, (row + 1) * half), slice(column * half, (column + 1) * half)
-        if kind == "answer":
-            cell, rows, columns = 3, slice(half, size), slice(half, size)
-        elif kind == "row":
-            columns = slice(0, size)
-        elif kind == "column":
-            rows = slice(0, size)
-        elif kind == "box":  # in steps of an eighth of the grid's half, so that latents see whole pixels of it
-            step = size // 16
-            top, left = (int(draw.index(1, below=9)) * step for _ in range(2))
-            height, width = ((3 + int(draw.index(1, below=8))) * step for _ in range(2))
-            rows, columns = slice(top, min(size, top + height)), slice(left, min(size, left + width))
-            middle_row, middle_column = (rows.start + rows.stop) // 2, (columns.start + columns.stop) // 2
-            cell = 2 * int(middle_row >= half) + int(middle_column >= half)
-        elif kind == "all":
-            rows = columns = slice(0, size)
-        mask[g, 0, rows, columns] = 1
-        about.append(cell)
-    return mask, about
+    half, step = size // 2, size // 16
+    kind = torch.multinomial(torch.tensor([only_cell, *((1 - only_cell) * share / sum(_MASKS.values()) for share in _MASKS.values())]),
+                             count, replacement=True, generator=draw.generator)
+    cell = torch.where(kind == 0, 3, draw.index(count, below=4))
+    top, left = (cell // 2) * half, (cell % 2) * half
+    bottom, right = top + half, left + half
+    names = ["answer", *_MASKS]
+    row, column, box, everything = (kind == names.index(name) for name in ("row", "column", "box", "all"))
+    left, right = torch.where(row | everything, 0, left), torch.where(row | everything, size, right)
+    top, bottom = torch.where(column | everything, 0, top), torch.where(column | everything, size, bottom)
+    # Boxes in steps of an eighth of the grid's half, so that latents see whole pixels of them.
+    corner, extent = draw.index(2, count, below=9) * step, (3 + draw.index(2, count, below=8)) * step
+    top, left = torch.where(box, corner[0], top), torch.where(box, corner[1], left)
+    bottom = torch.where(box, (corner[0] + extent[0]).clamp(max=size), bottom)
+    right = torch.where(box, (corner[1] + extent[1]).clamp(max=size), right)
+    middle = 2 * ((top + bottom) // 2 >= half).long() + ((left + right) // 2 >= half).long()
+    about = torch.where(box, middle, cell)
+    axis = torch.arange(size)
+    rows = (axis >= top[:, None]) & (axis < bottom[:, None])
+    columns = (axis >= left[:, None]) & (axis < right[:, None])
+    return (rows[:, :, None] & columns[:, None, :])[:, None].float(), about.tolist()
 
 
 def _finish(cells: Cells, size: int, device: torch.device, noise_seed: int) -> Tensor:

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
@@ -49,12 +50,16 @@ class Limits:
     log_every: int = 20  # steps
     check_every: int = 500  # steps
     progress: bool = True
+    by_clock: bool = False  # the minutes, not the recipe's steps, are the whole training, and the learning rate falls towards their end
 
 
-def learning_rate(step: int, o: Optimisation) -> float:
-    """Up over the warm-up, level, down to nothing over the last part."""
-    decay_steps = max(1, round(o.steps * o.decay))
-    return o.learning_rate * min(1.0, (step + 1) / max(1, o.warmup), max(0.0, (o.steps - step) / decay_steps))
+def learning_rate(step: int, o: Optimisation, left: float | None = None) -> float:
+    """Up over the warm-up, level, down to nothing over the last part.
+
+    left: part of the training that is still to come, in [0, 1]; None: by the steps.
+    """
+    falling = (o.steps - step) / max(1, round(o.steps * o.decay)) if left is None else left / max(o.decay, 1e-6)
+    return o.learning_rate * min(1.0, (step + 1) / max(1, o.warmup), max(0.0, falling))
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -71,6 +76,8 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
     workers: threads on a CPU, each with a part of the batch (see `Workers`).
     Returns the averaged weights and the number of finished steps. Raises TrainingError where it can't start or diverges.
     """
+    if limits.by_clock and limits.minutes is None:
+        raise ValueError("by_clock needs minutes: they are the whole training")
     prepare_folder(folder)
     path, log = folder / f"{task.name}.safetensors", folder / f"{task.name}.jsonl"
     network = task.network.to(device).train()
@@ -101,10 +108,13 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
     sums: dict[str, float] = {}
     counted = 0
     step = start
+    total = None if limits.by_clock else o.steps
     try:
-        bar = tqdm(range(start, o.steps), initial=start, total=o.steps, desc=task.name, disable=not limits.progress, mininterval=5)
+        steps = count(start) if total is None else range(start, total)
+        bar = tqdm(steps, initial=start, total=total, desc=task.name, disable=not limits.progress, mininterval=5)
         for step in bar:
-            rate = learning_rate(step, o)
+            left = 1 - (time.monotonic() - began) / (limits.minutes * 60) if limits.by_clock else None
+            rate = learning_rate(step, o, left)
             loss, figures = team.gradient(task.loss, task.batch(step_seed(o.seed, step), step))
             norm = nn.utils.clip_grad_norm_(network.parameters(), o.clip)
             if not torch.isfinite(norm):

@@ -6,17 +6,26 @@ Interrupt it at will (Ctrl-C, or --minutes): the same command goes on where it s
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 
 import torch
 
-from .drawings import load_drawings
+from .drawings import Drawings, load_drawings
+from .export import export
 from .loop import Limits, train
 from .mixture import watched_grids
 from .recipe import RECIPES, Recipe, load_recipe, with_training
 from .state import TrainingError, pick_device, prepare_folder, replace_file
+from .unet_task import UNetTask
+from .vae_task import VAETask
+from .warm import adopt_vae, go_on, warm_start
+
+SHARES = {"vae": 0.15, "generic": 0.25, "solver": 0.6}  # of the time, of `all`
+EXPORTING = 0.1  # minutes kept for writing what was trained
 
 EXAMPLE = """examples:
+  python -m analogist.lab.train all --recipe fine --device cuda --minutes 13 --drawings drawings --out runs/card --to weights/lab
   python -m analogist.lab.train vae     --drawings drawings --out runs/lab --minutes 20
   python -m analogist.lab.train generic --drawings drawings --out runs/lab --minutes 60      # goes on by itself when called again
   python -m analogist.lab.train solver  --drawings drawings --out runs/lab --minutes 90      # starts from the generic one
@@ -29,12 +38,12 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog="python -m analogist.lab.train", description=__doc__, epilog=EXAMPLE,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("part", choices=("vae", "generic", "solver", "export"),
-                   help="what to train, or: write the folder that the pipeline loads")
+    p.add_argument("part", choices=("vae", "generic", "solver", "export", "all"),
+                   help="what to train; export: write the folder that the pipeline loads; all: everything within --minutes")
     p.add_argument("--out", type=Path, required=True, help="folder for state, log and recipe")
     p.add_argument("--recipe", default="small", help=f"{', '.join(RECIPES)} or a JSON file (default: small)")
     p.add_argument("--drawings", type=Path, help="folder of drawings to train on: names.json, flat.png, line.png, soft.png")
-    p.add_argument("--minutes", type=float, help="stop after so much wall-clock time, resumable")
+    p.add_argument("--minutes", type=float, help="stop after so much wall-clock time, resumable; all: the time for everything together")
     p.add_argument("--steps", type=int,
                    help="length of the whole training; may differ when resumed (it moves the decay of the learning rate)")
     p.add_argument("--batch", type=int, help="grids a step")
@@ -56,11 +65,11 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     """The recipe with the command line's changes."""
     recipe = load_recipe(args.recipe)
     changes = {name: getattr(args, name) for name in ("steps", "batch", "seed") if getattr(args, name) is not None}
-    return with_training(recipe, args.part, **changes) if changes and args.part != "export" else recipe
+    return with_training(recipe, args.part, **changes) if changes and args.part not in ("export", "all") else recipe
 
 
 def run(args: argparse.Namespace) -> None:
-    """One part of the training. Raises ValueError (TrainingError) with one clear line."""
+    """One part of the training, or all of them. Raises ValueError (TrainingError) with one clear line."""
     device = pick_device(args.device)
     if args.threads is not None and args.threads < 1:
         raise TrainingError(f"--threads {args.threads}: give 1 or more")
@@ -69,44 +78,71 @@ def run(args: argparse.Namespace) -> None:
         torch.set_num_threads(1)
     recipe = recipe_of(args)
     prepare_folder(args.out)
-    if args.part != "export" and any(mix.drawings for mix in (recipe.solver, recipe.generic)) and args.drawings is None:
-        raise TrainingError(f"recipe {recipe.name} trains on drawings by people: give their folder with --drawings FOLDER")
     if args.part == "export":
-        from .export import export
-
         if args.to is None:
             raise TrainingError("export: say where to with --to FOLDER")
         export(args.out, args.to, stage=args.stage)
         return
+    if any(mix.drawings for mix in (recipe.solver, recipe.generic)) and args.drawings is None:
+        raise TrainingError(f"recipe {recipe.name} trains on drawings by people: give their folder with --drawings FOLDER")
+    if args.part == "all":
+        if args.minutes is None or args.minutes <= 0:
+            raise TrainingError("all: say how long it may take with --minutes N")
+        if args.steps is not None or args.batch is not None or args.seed is not None:
+            raise TrainingError("all: --steps, --batch and --seed are of one part; put them into a recipe file, or train part by part")
     drawings = load_drawings(args.drawings).to(device) if args.drawings is not None else None
-    watched = watched_grids(recipe.size, device)
-    if args.part == "vae":
-        from .vae_task import VAETask
+    if args.part == "all":
+        everything(args, recipe, device, workers, drawings)
+    else:
+        limits = Limits(minutes=args.minutes, progress=not args.quiet)
+        part(args.part, args, recipe, device, workers, drawings, limits)
 
+
+def part(
+    name: str, args: argparse.Namespace, recipe: Recipe, device: torch.device, workers: int, drawings: Drawings | None, limits: Limits
+) -> None:
+    """Trains "vae", "generic" or "solver", from where it stopped if it was begun."""
+    watched = watched_grids(recipe.size, device)
+    if name == "vae":
         task = VAETask(recipe, device, drawings, watched)
     else:
-        from .unet_task import UNetTask
-        from .warm import adopt_vae
-
         if args.init is not None and not (args.out / "vae.safetensors").exists():
             adopt_vae(args.out, args.init, recipe)
-        task = UNetTask(args.part, recipe, device, args.out, drawings, watched)
-    if not (args.out / f"{task.name}.safetensors").exists():
-        from .warm import go_on, warm_start
-
-        if args.init is not None:
-            warm_start(task, args.init)
-        elif args.part == "solver":
-            go_on(task, args.out, recipe)
+        task = UNetTask(name, recipe, device, args.out, drawings, watched)
+    new = not (args.out / f"{name}.safetensors").exists()
+    if new and args.init is not None:
+        warm_start(task, args.init)
+    elif new and name == "solver":
+        go_on(task, args.out, recipe)
+    recipe_file = args.out / f"{name}.recipe.json"
     text = json.dumps(recipe.to_json(), indent=1)
-    limits = Limits(minutes=args.minutes, progress=not args.quiet)
-    optimisation = getattr(recipe, f"{args.part}_training")
-    recipe_file = args.out / f"{args.part}.recipe.json"
-    if not recipe_file.exists() or not (args.out / f"{task.name}.safetensors").exists():
+    if new or not recipe_file.exists():
         replace_file(recipe_file, lambda path: path.write_text(text))
-    train(task, optimisation, recipe.identity(args.part), args.out, limits=limits, device=device,
+    train(task, getattr(recipe, f"{name}_training"), recipe.identity(name), args.out, limits=limits, device=device,
           precision=getattr(torch, args.precision), workers=workers)
     replace_file(recipe_file, lambda path: path.write_text(text))
+
+
+def everything(args: argparse.Namespace, recipe: Recipe, device: torch.device, workers: int, drawings: Drawings | None) -> None:
+    """Autoencoder, generic UNet, solver and export within --minutes. What was finished before an interruption is kept.
+
+    Each part is as long as its share of the time that is left; the learning rate falls by the clock. The weights so far are exported
+    after each part, beside `--to` with the ending -generic, and into `--to`.
+    """
+    began = time.monotonic()
+    finished_file = args.out / "finished.json"
+    finished = json.loads(finished_file.read_text()) if finished_file.exists() else []
+    shares = {name: share for name, share in SHARES.items() if name not in finished}
+    for name, share in shares.items():
+        left = args.minutes - (time.monotonic() - began) / 60 - EXPORTING
+        minutes = left * share / sum(other for other_name, other in shares.items() if other_name not in finished)
+        if minutes <= 0:
+            raise TrainingError(f"all: no time left for {name} within --minutes {args.minutes:g}; give more, the finished parts are kept")
+        part(name, args, recipe, device, workers, drawings, Limits(minutes=minutes, progress=not args.quiet, by_clock=True, save_every=60))
+        finished.append(name)
+        replace_file(finished_file, lambda path: path.write_text(json.dumps(finished)))
+        if args.to is not None and name != "vae":
+            export(args.out, args.to if name == "solver" else args.to.with_name(f"{args.to.name}-generic"), stage=name)
 
 
 def main(argv: list[str] | None = None) -> int:

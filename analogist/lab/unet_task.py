@@ -128,7 +128,7 @@ class UNetTask:
         self.schedule = Schedule(alpha_bars().to(device), prediction_type=recipe.prediction)
         self._empty = self._ids([""])
         self._pools: dict[int, Future[Encoded]] = {}  # by their first step; the next one is drawn while this one is used
-        self._drawing = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) if device.type == "cpu" else None
+        self._drawing = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
         self._watched = self._encode(watched)
 
     def _ids(self, captions: list[str]) -> Tensor:
@@ -155,15 +155,10 @@ class UNetTask:
         return self._pool(seed - step % steps, first).pick(rows.to(self.device))
 
     def _pool(self, seed: int, first: int) -> Encoded:
-        """The pool that serves the steps from `first` on; on a CPU the one after it is drawn meanwhile."""
-        if self._drawing is None:
-            if first not in self._pools:
-                self._pools = {first: Future()}
-                self._pools[first].set_result(self._draw_pool(seed))
-        else:
-            steps = POOL_STEPS * self.recipe.reuse
-            wanted = (first, first + steps)
-            self._pools = {start: self._pools.get(start) or self._drawing.submit(self._draw_pool, seed + start - first) for start in wanted}
+        """The pool that serves the steps from `first` on; the one after it is drawn meanwhile."""
+        steps = POOL_STEPS * self.recipe.reuse
+        wanted = (first, first + steps)
+        self._pools = {start: self._pools.get(start) or self._drawing.submit(self._draw_pool, seed + start - first) for start in wanted}
         return self._pools[first].result()
 
     def _draw_pool(self, seed: int) -> Encoded:

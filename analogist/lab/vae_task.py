@@ -74,15 +74,13 @@ class VAETask:
         vae = VAE(recipe.vae)
         near_identity(vae)
         self.network = Reconstruction(vae)
-        self._drawing = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) if device.type == "cpu" else None
+        self._drawing = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
         self._drawn: dict[int, Future[Tensor]] = {}  # by seed
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, ...]:
-        if self._drawing is None:
-            pixels = self._draw(seed)
-        else:  # on a CPU the next step's pictures are drawn meanwhile
-            self._drawn = {each: self._drawn.get(each) or self._drawing.submit(self._draw, each) for each in (seed, seed + 1)}
-            pixels = self._drawn[seed].result()
+        # The next step's pictures are drawn meanwhile.
+        self._drawn = {each: self._drawn.get(each) or self._drawing.submit(self._draw, each) for each in (seed, seed + 1)}
+        pixels = self._drawn[seed].result()
         generator = torch.Generator().manual_seed(seed + 2)
         turned = float(torch.rand((), generator=generator)) < self.recipe.turned
         how = 1 + int(torch.randint(4, (), generator=generator)) if turned else 0
