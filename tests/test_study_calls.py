@@ -98,8 +98,8 @@ def test_a_run_in_bfloat16_keeps_its_own_type_but_for_scores_and_sums_in_the_pla
 
 
 def here() -> list[str]:
-    """The right column of the README's table for those who come from elsewhere."""
-    lines = (ROOT / "README.md").read_text().partition("Coming from elsewhere:")[2].partition("\n## ")[0].splitlines()
+    """The right column of the table in notebooks/README.md for those who come from elsewhere."""
+    lines = (ROOT / "notebooks" / "README.md").read_text().partition("## Coming from elsewhere")[2].partition("\n## ")[0].splitlines()
     return [line.replace("\\|", "\0").split(" | ")[-1].replace("\0", "|") for line in lines if line.startswith("|")][2:]
 
 
