@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import traceback
+import unicodedata
 import warnings
 
 import pytest
@@ -72,6 +73,31 @@ def test_the_published_form_lists_several_prompts_by_name(tmp_path):
         FilePrompter(path)(None, "002.png")
     with pytest.raises(PromptError, match="by name"):
         FilePrompter(path)()
+
+
+NAMES = ["Fläche.png", "été 01.png", "Ångström.png", "ñandú.png", "빨간배.png", "が.png", "ô̱.png"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("listed_as", "asked_as"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_name_is_found_in_whichever_way_its_accents_are_stored(tmp_path, name, listed_as, asked_as):
+    listed, asked = unicodedata.normalize(listed_as, name), unicodedata.normalize(asked_as, name)
+    assert listed != asked
+    path = tmp_path / "p.txt"
+    path.write_text(f"{listed}\ta red boat\nother.png\ta cat\n", encoding="utf-8")
+    prompts = FilePrompter(path)(None, asked)
+    assert prompts.first == "a red boat" and prompts.author["line"] == listed
+    assert FilePrompter(path)(None, asked.replace(".png", ".jpg")).first == "a red boat"
+    path.write_text(f"{listed}\ta red boat\n{asked}\ta cat\n", encoding="utf-8")
+    with pytest.raises(PromptError, match="line 2 lists .* a second time"):
+        read_prompt_file(path)
+
+
+@pytest.mark.parametrize("text", ["a caf\udce9 boat", "a \ud83d boat", "\udc80", "boat \udfff", "\ud800" * 3])
+def test_a_given_text_that_is_no_valid_unicode_is_one_clear_line(text):
+    with pytest.raises(PromptError, match=r"the prompt given is not valid Unicode text at character \d") as caught:
+        TextPrompter(text)()
+    assert str(caught.value).isascii() and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -181,8 +207,9 @@ def test_a_cache_that_cannot_be_written_loses_no_answer(grid, tmp_path, monkeypa
 
 
 def test_an_answer_of_no_use_is_not_kept(grid, tmp_path):
-    with chat_server("I'm sorry, I can't help with that.", "red boat") as server:
-        with pytest.raises(PromptError, match="refuses"):
+    no = "I'm sorry, I can't help with that."
+    with chat_server(no, no, "red boat") as server:
+        with pytest.raises(PromptError, match="refuses.*asked again with the stricter wording: the same"):
             asker(server, model="m")(grid)
         assert asker(server, model="m")(grid).first == "red boat"
 
@@ -211,12 +238,12 @@ def test_busy_and_failing_servers_are_asked_again(grid, replies):
         (Reply({"choices": None}), 1, "no chat completion"),
         (Reply({"choices": []}), 1, "without a choice"),
         (Reply({"choices": [{"message": None}]}), 1, "without a choice"),
-        (Reply(completion("")), 1, "empty answer"),
-        (Reply(completion(None)), 1, "empty answer"),
-        (Reply(completion("", finish_reason="length")), 1, "used up its tokens"),
-        (Reply(completion(None, refusal="I will not.")), 1, "refuses: 'I will not.'"),
-        (Reply(completion("I'm sorry, but I can't assist with that.")), 1, "refuses"),
-        (Reply(completion("...")), 1, "no prompt can be read"),
+        (Reply(completion("")), 2, "empty answer"),
+        (Reply(completion(None)), 2, "empty answer"),
+        (Reply(completion("", finish_reason="length")), 2, "used up its tokens"),
+        (Reply(completion(None, refusal="I will not.")), 2, "refuses: 'I will not.'"),
+        (Reply(completion("I'm sorry, but I can't assist with that.")), 2, "refuses"),
+        (Reply(completion("...")), 2, "no prompt can be read"),
     ],
 )  # fmt: skip
 def test_everything_else_is_one_clear_line(grid, reply, asked, message):
@@ -278,11 +305,21 @@ def test_an_answer_in_parts_is_read(grid):
         ({"base_url": "localhost:8000"}, "http://"),
         ({"api_key": "k", "retries": -1}, "retries"),
         ({"api_key": "k", "timeout": 0}, "timeout"),
+        ({"api_key": "k\u00e9y"}, "API key holds characters"),
+        ({"api_key": "k\ny"}, "API key holds characters"),
+        ({"base_url": "http://"}, "and a host"),
+        ({"base_url": "http://[::1"}, "base URL"),
+        ({"base_url": "http://localhost:99999/v1"}, "base URL"),
+        ({"base_url": "http://localhost:port/v1"}, "base URL"),
+        ({"base_url": "http://" + "a" * 70 + "/v1"}, "base URL"),
+        ({"base_url": "http://local host/v1"}, "base URL"),
+        ({"base_url": "http://caf\udce9/v1"}, "base URL is not valid Unicode"),
+        ({"model": "m\udce9", "api_key": "k"}, "the model's name is not valid Unicode"),
     ],
 )
 def test_unusable_settings_are_refused_before_anything_is_sent(settings, message):
     with pytest.raises(PromptError, match=message):
-        OpenAIPrompter("m", **settings)
+        OpenAIPrompter(**{"model": "m"} | settings)
 
 
 def test_without_the_client_the_extra_is_named(monkeypatch):

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from analogist.prompting.given import FilePrompter, NoPrompter, TextPrompter, read_prompt_file
     from analogist.prompting.local import LocalPrompter
     from analogist.prompting.many import ask_all
-    from analogist.prompting.parse import is_refusal, parse_answer
-    from analogist.prompting.prompts import Prompter, PromptError, Prompts, PromptWarning
-    from analogist.prompting.wording import WORDINGS, request
+    from analogist.prompting.parse import Answer, is_refusal, parse_answer, read_answer
+    from analogist.prompting.prompts import NoAnswer, Prompter, PromptError, Prompts, PromptWarning
+    from analogist.prompting.wording import WORDINGS, request, stricter
 
 __all__ = [
-    "ASKED_SIZE", "WORDINGS", "AskingPrompter", "AutoPrompter", "FilePrompter", "LocalPrompter", "NoPrompter", "OpenAIPrompter",
-    "PromptError", "PromptWarning", "Prompter", "Prompts", "TextPrompter", "ask_all", "cache_folder", "is_refusal", "parse_answer",
-    "read_prompt_file", "request",
+    "ASKED_SIZE", "WORDINGS", "Answer", "AskingPrompter", "AutoPrompter", "FilePrompter", "LocalPrompter", "NoAnswer", "NoPrompter",
+    "OpenAIPrompter", "PromptError", "PromptWarning", "Prompter", "Prompts", "TextPrompter", "ask_all", "cache_folder", "is_refusal",
+    "parse_answer", "read_answer", "read_prompt_file", "request", "stricter",
 ]  # fmt: skip
 
 _PLACES = {
@@ -40,14 +40,18 @@ _PLACES = {
     "read_prompt_file": "analogist.prompting.given",
     "LocalPrompter": "analogist.prompting.local",
     "ask_all": "analogist.prompting.many",
+    "Answer": "analogist.prompting.parse",
     "is_refusal": "analogist.prompting.parse",
     "parse_answer": "analogist.prompting.parse",
+    "read_answer": "analogist.prompting.parse",
     "Prompter": "analogist.prompting.prompts",
+    "NoAnswer": "analogist.prompting.prompts",
     "PromptError": "analogist.prompting.prompts",
     "Prompts": "analogist.prompting.prompts",
     "PromptWarning": "analogist.prompting.prompts",
     "WORDINGS": "analogist.prompting.wording",
     "request": "analogist.prompting.wording",
+    "stricter": "analogist.prompting.wording",
 }
 
 __getattr__, __dir__ = load_on_use(__name__, _PLACES)

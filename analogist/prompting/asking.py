@@ -2,6 +2,7 @@
 
 import abc
 import hashlib
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from PIL import Image
 from analogist.disk.cache_folder import cache_folder
 from analogist.grid.prompt_grid import PromptGrid
 from analogist.prompting.cache import AnswerCache, content_key
-from analogist.prompting.parse import is_refusal, parse_answer
-from analogist.prompting.prompts import PromptError, Prompts
-from analogist.prompting.wording import request
+from analogist.prompting.parse import Answer, read_answer
+from analogist.prompting.prompts import NoAnswer, PromptError, Prompts, PromptWarning
+from analogist.prompting.wording import request, stricter
 
 ASKED_SIZE = 512  # px, the width at which the marked grid is shown, as published; whatever size the checkpoint paints at
 
@@ -40,29 +41,57 @@ class AskingPrompter(abc.ABC):
 
     @abc.abstractmethod
     def answer(self, picture: Image.Image, question: str) -> str:
-        """One answer. Raises PromptError."""
+        """One answer. Raises NoAnswer where the model gave none, PromptError where it could not be asked."""
 
     def __call__(self, grid: PromptGrid, name: str | None = None) -> Prompts:
-        """Asks about the marked grid, or takes the kept answer. Raises PromptError where no prompt comes of it."""
+        """Asks about the marked grid, or takes the kept answer. An answer that is no prompt is asked again once, with the stricter
+        wording, and a PromptWarning says so. Raises PromptError, with what came back, where no prompt comes of that either.
+        """
         picture = shown_grid(grid)
-        question = request(self.wording, candidates=self.candidates, words=self.words, pairs=grid.pairs)
+        asked = {"candidates": self.candidates, "words": self.words, "pairs": grid.pairs}
+        questions = {self.wording: request(self.wording, **asked), "strict": stricter(**asked)}
         identity = {"prompter": self.kind, **self.identity()}
-        key = content_key(picture.tobytes(), question, identity)
-        kept = None if self._cache is None else self._cache.get(key)
-        answer = kept["answer"] if kept is not None else self.answer(picture, question)
-        time = kept["time"] if kept is not None else datetime.now(UTC).isoformat(timespec="seconds")
-        prompts = parse_answer(answer, candidates=self.candidates, words=self.words)
-        if not prompts:
-            why = "it refuses" if is_refusal(answer) else "no prompt can be read from it" if answer.strip() else "it is empty"
+        keys = {wording: content_key(picture.tobytes(), question, identity) for wording, question in questions.items()}
+        for wording, question in questions.items():
+            kept = None if self._cache is None else self._cache.get(keys[wording])
+            read = None if kept is None else read_answer(kept["answer"], candidates=self.candidates, words=self.words)
+            if read is not None and read.prompts:
+                return Prompts(read.prompts, identity | _author(wording, question, kept["answer"], kept["time"]) | {"cached": True})
+        problems: list[str] = []
+        for wording, question in questions.items():
+            try:
+                answer, read = self._asked(picture, question)
+            except NoAnswer as error:
+                problems.append(str(error))
+                continue
+            except PromptError as error:
+                raise PromptError("; asked again with the stricter wording: ".join([*problems, str(error)])) from None
+            time = datetime.now(UTC).isoformat(timespec="seconds")
+            author = identity | _author(wording, question, answer, time) | {"cached": False}
+            if problems:
+                author["before"] = problems[0]
+                warnings.warn(f"{problems[0]}; asked again with the stricter wording, and answered", PromptWarning, stacklevel=2)
+            if self._cache is not None:
+                self._cache.put(keys[wording], answer, time, identity)
+            return Prompts(read.prompts, author)
+        first, second = problems
+        again = "the same" if first == second else second
+        raise PromptError(f"{first}; asked again with the stricter wording: {again}; try another model, or give --prompt")
+
+    def _asked(self, picture: Image.Image, question: str) -> tuple[str, Answer]:
+        """The answer, whole characters only, and its prompts. Raises NoAnswer, with what came back, where it holds none."""
+        answer = self.answer(picture, question).encode("utf-8", "replace").decode()
+        read = read_answer(answer, candidates=self.candidates, words=self.words)
+        if not read.prompts:
             said = f": {' '.join(answer.split())[:160]!r}" if answer.strip() else ""
-            raise PromptError(f"the answer of {identity['model']} is of no use, {why}{said}; try another model, or give --prompt")
-        if kept is None and self._cache is not None:
-            self._cache.put(key, answer, time, identity)
-        author = {
-            **identity, "wording": self.wording, "question_sha256": hashlib.sha256(question.encode()).hexdigest(), "time": time,
-            "cached": kept is not None, "answer": answer[:2000],
-        }  # fmt: skip
-        return Prompts(tuple(prompts), author)
+            raise NoAnswer(f"the answer of {self.identity()['model']} is of no use, {read.why}{said}")
+        return answer, read
+
+
+def _author(wording: str, question: str, answer: str, time: str) -> dict[str, object]:
+    """What a record says about an answer."""
+    digest = hashlib.sha256(question.encode()).hexdigest()
+    return {"wording": wording, "question_sha256": digest, "time": time, "answer": answer[:2000]}
 
 
 def shown_grid(grid: PromptGrid) -> Image.Image:

@@ -32,10 +32,10 @@ class AnswerCache:
         """The kept answer with its time; None where there is none. A damaged file is reported and asked for anew."""
         path = self._path(key)
         try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            kept = json.loads(path.read_text(encoding="utf-8-sig"))  # a mark, where a person saved it with another program
         except (FileNotFoundError, NotADirectoryError):  # the second is reported when the answer is to be kept
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             warnings.warn(
                 f"{path}: a kept answer cannot be read ({error}); the model is asked again", PromptWarning, stacklevel=2
             )

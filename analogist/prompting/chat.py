@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from PIL import Image
 
 from analogist.prompting.asking import AskingPrompter
-from analogist.prompting.prompts import PromptError
+from analogist.prompting.prompts import NoAnswer, PromptError, check_text
 
 HIDDEN = "***"
 EXTRA = "the openai client is not installed; install it with: pip install 'analogist[prompting]'"
@@ -46,10 +46,9 @@ class OpenAIPrompter(AskingPrompter):
                 raise PromptError(f"{name} {value!r}: a number of at least {low} is allowed")
         base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
         key = api_key or os.environ.get("OPENAI_API_KEY") or None
-        if base_url is not None and urlsplit(base_url).scheme not in ("http", "https"):
-            raise PromptError(
-                f"base URL {_public(base_url)!r}: it must begin with http:// or https://, such as http://localhost:8000/v1"
-            )
+        _check_url(base_url)
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise PromptError("the API key holds characters that no key holds; check OPENAI_API_KEY or --api-key")
         if key is None and base_url is None:
             raise PromptError(
                 "no endpoint: set OPENAI_API_KEY for OpenAI's own, or give --base-url (OPENAI_BASE_URL) of another, such as "
@@ -68,6 +67,8 @@ class OpenAIPrompter(AskingPrompter):
         )  # fmt: skip
         self.endpoint = _public(str(self._client.base_url))
         self._model = model or os.environ.get("OPENAI_MODEL") or None
+        if self._model is not None:
+            check_text(self._model, "the model's name")
         self.max_tokens, self.temperature = int(max_tokens), temperature
 
     @property
@@ -98,10 +99,11 @@ class OpenAIPrompter(AskingPrompter):
             completion = self._complete(settings | {"max_tokens": self.max_tokens})
         except _OtherLimit:  # OpenAI's newer models take the limit under another name only
             completion = self._complete(settings | {"max_completion_tokens": self.max_tokens})
-        text, problem = _text(completion, self.endpoint)
-        if problem:
-            raise PromptError(self._hide(problem))
-        return self._hide(text)
+        try:
+            return self._hide(_text(completion, self.endpoint))
+        except PromptError as error:
+            problem = type(error)(self._hide(str(error)))
+        raise problem  # out of the handler: the error with the key in it is not kept as its context
 
     def _complete(self, settings: dict[str, object]) -> object:
         return self._guarded(lambda: self._client.chat.completions.create(**settings), limit="max_tokens" in settings)
@@ -151,6 +153,23 @@ class _OtherLimit(Exception):
     """The server asks for max_completion_tokens."""
 
 
+def _check_url(url: str | None) -> None:
+    """Raises PromptError for what is no address of an endpoint."""
+    if url is None:
+        return
+    check_text(url, "the base URL")
+    shown = ""
+    try:
+        parts = urlsplit(url)
+        shown = f" {_public(url)!r}"
+        host = (parts.hostname or "").encode("idna")
+        usable = parts.scheme in ("http", "https") and host and parts.port != 0 and url.isprintable() and " " not in url
+    except ValueError:  # brackets that do not close, a port that is no number, a host of 70 letters
+        usable = False
+    if not usable:
+        raise PromptError(f"base URL{shown}: it must begin with http:// or https:// and a host, such as http://localhost:8000/v1")
+
+
 def _public(url: str) -> str:
     """A URL without user, password, query and fragment."""
     parts = urlsplit(url)
@@ -181,22 +200,26 @@ def _said(error) -> str:
     return text[:240] or "no reason given"
 
 
-def _text(completion: object, endpoint: str) -> tuple[str, str | None]:
-    """The answer's text, and what is wrong where there is none."""
+def _text(completion: object, endpoint: str) -> str:
+    """The answer's text. Raises NoAnswer where there is none, PromptError where it is no chat completion."""
     choices = getattr(completion, "choices", None)
     if not isinstance(choices, list):
-        return "", f"the endpoint {endpoint} sent no chat completion; check that --base-url is an OpenAI-compatible address"
+        raise PromptError(f"the endpoint {endpoint} sent no chat completion; check that --base-url is an OpenAI-compatible address")
     message = getattr(choices[0], "message", None) if choices else None
     if message is None:
-        return "", f"the endpoint {endpoint} sent an answer without a choice; try again or another model"
+        raise PromptError(f"the endpoint {endpoint} sent an answer without a choice; try again or another model")
     content = getattr(message, "content", None)
-    if isinstance(content, list):  # some servers send parts
-        content = " ".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+    if isinstance(content, list):  # some servers send parts, and thoughts as parts of their own
+        content = " ".join(part["text"] for part in content if isinstance(part, dict) and _is_said(part))
     if isinstance(content, str) and content.strip():
-        return content, None
+        return content
     refusal = getattr(message, "refusal", None)
     if isinstance(refusal, str) and refusal.strip():
-        return "", f"the model refuses: {' '.join(refusal.split())[:160]!r}; try another model, or give --prompt"
+        raise NoAnswer(f"the model refuses: {' '.join(refusal.split())[:160]!r}")
     if getattr(choices[0], "finish_reason", None) == "length":
-        return "", "the model used up its tokens before it answered; raise --max-tokens"
-    return "", f"the endpoint {endpoint} sent an empty answer; try again or another model"
+        raise NoAnswer("the model used up its tokens before it answered; raise --max-tokens")
+    raise NoAnswer(f"the endpoint {endpoint} sent an empty answer")
+
+
+def _is_said(part: dict) -> bool:
+    return isinstance(part.get("text"), str) and not any(word in str(part.get("type")).lower() for word in ("think", "thought", "reason"))

@@ -1,13 +1,20 @@
 """Prompts that are there already: given as text, in a file, or none at all."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analogist.prompting.prompts import PromptError, Prompts
+from analogist.disk.unicode_text import same_name
+from analogist.disk.writing import shown
+from analogist.prompting.prompts import PromptError, Prompts, check_text
 
 if TYPE_CHECKING:
     from analogist.grid.prompt_grid import PromptGrid
+
+
+# A picture's name with nothing behind its tab: a line of the published form whose prompt is missing, not a prompt.
+PICTURE_AND_TAB = re.compile(r"\.(?:png|jpe?g|webp|bmp|gif|tiff?)\t", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,7 @@ class TextPrompter:
         """Raises PromptError for an empty text; NoPrompter stands for none."""
         if not self.text.strip():
             raise PromptError("the prompt given is empty; leave it out to go by the pictures alone")
-        return Prompts((self.text.strip(),), {"prompter": "text"})
+        return Prompts((check_text(self.text.strip(), "the prompt given"),), {"prompter": "text"})
 
 
 @dataclass(frozen=True)
@@ -36,13 +43,14 @@ class NoPrompter:
 @dataclass(frozen=True)
 class FilePrompter:
     """Prompts of a text file, either one prompt a line (all of them candidates for every grid) or the published tab-separated form,
-    name TAB prompt [TAB prompt ...], one line a grid.
+    name TAB prompt [TAB prompt ...], one line for each grid.
     """
 
     path: str | Path
 
     def __call__(self, grid: "PromptGrid | None" = None, name: str | None = None) -> Prompts:
-        """name: the grid's file name, by which the tab-separated form is looked up (the suffix may differ).
+        """name: the grid's file name, by which the tab-separated form is looked up. The suffix may differ, and so may
+        the way an accented letter is stored: as one character (NFC) or as a letter and its accent (NFD, as on a Mac).
 
         Raises PromptError where the file cannot be read, is malformed, or does not list the name.
         """
@@ -55,12 +63,13 @@ class FilePrompter:
                 only = next(iter(by_name))
                 return Prompts(by_name[only], author | {"line": only})
             raise PromptError(
-                f"{self.path}: lists prompts by name ({_some(by_name)}), and this grid has none; give a file with one prompt a line"
+                f"{shown(self.path)}: lists prompts by name ({_some(by_name)}), and this grid has none; give a file with one prompt a line"
             )
-        stems = {Path(listed).stem: listed for listed in by_name}
-        listed = name if name in by_name else stems.get(Path(name).stem)
+        names = {same_name(listed): listed for listed in by_name}
+        stems = {same_name(Path(listed).stem): listed for listed in by_name}
+        listed = names.get(same_name(name)) or stems.get(same_name(Path(name).stem))
         if listed is None:
-            raise PromptError(f"{self.path}: no line for {name}; it lists {_some(by_name)}")
+            raise PromptError(f"{shown(self.path)}: no line for {name}; it lists {_some(by_name)}")
         return Prompts(by_name[listed], author | {"line": listed})
 
 
@@ -73,27 +82,29 @@ def read_prompt_file(path: str | Path) -> dict[str | None, tuple[str, ...]]:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise PromptError(
-            f"{path}: cannot be read ({error.strerror or error}); give a text file with one prompt a line"
+            f"{shown(path)}: cannot be read ({error.strerror or error}); give a text file with one prompt a line"
         ) from None
-    except UnicodeDecodeError:
-        raise PromptError(f"{path}: not UTF-8 text; give a text file with one prompt a line") from None
+    except ValueError:  # not UTF-8, or a name that no file has
+        raise PromptError(f"{shown(path)}: not UTF-8 text; give a text file with one prompt a line") from None
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
-        raise PromptError(f"{path}: holds no prompt; write one a line")
-    if not any("\t" in line.strip() for _, line in numbered):
+        raise PromptError(f"{shown(path)}: holds no prompt; write one a line")
+    if not any("\t" in line.strip() or PICTURE_AND_TAB.search(line) for _, line in numbered):
         return {None: tuple(line.strip() for _, line in numbered)}
     by_name: dict[str | None, tuple[str, ...]] = {}
+    listed: set[str] = set()
     for number, line in numbered:
         name, *prompts = (field.strip() for field in line.split("\t"))
         prompts = tuple(prompt for prompt in prompts if prompt)
         if not name or not prompts:
             raise PromptError(
-                f"{path}: line {number} is not name TAB prompt, as the lines with a TAB before it are: {line.strip()[:80]!r}"
+                f"{shown(path)}: line {number} is not name TAB prompt, as the lines with a TAB before it are: {line.strip()[:80]!r}"
             )
-        if name in by_name:
+        if same_name(name) in listed:
             raise PromptError(
-                f"{path}: line {number} lists {name} a second time; keep one line, with the prompts behind each other"
+                f"{shown(path)}: line {number} lists {name} a second time; keep one line, with the prompts behind each other"
             )
+        listed.add(same_name(name))
         by_name[name] = prompts
     return by_name
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from analogist.disk.writing import shown
 from analogist.prompting.asking import AskingPrompter
 from analogist.prompting.prompts import PromptError
 
@@ -31,6 +32,8 @@ class LocalPrompter(AskingPrompter):
         if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or not 1 <= max_tokens <= 100_000:
             raise PromptError(f"max_tokens {max_tokens!r}: a whole number in 1..100000 is allowed")
         self.name = str(model)
+        if not self.name.strip():
+            raise PromptError("the local model has no name; give --prompter-model, the folder or hub id of a vision-language model")
         self.device = pick_device(device)
         self.dtype = pick_dtype(dtype, self.device)
         self.max_tokens = max_tokens
@@ -67,12 +70,12 @@ class LocalPrompter(AskingPrompter):
             model = AutoModelForImageTextToText.from_pretrained(self.name, dtype=self.dtype)
         except ImportError as error:
             if "torchvision" in str(error).lower():
-                raise PromptError(f"{self.name}: {NEEDS_TORCHVISION}") from None
-            raise PromptError(f"{self.name}: cannot be loaded ({_line(error)})") from None
+                raise PromptError(f"{shown(self.name)}: {NEEDS_TORCHVISION}") from None
+            raise PromptError(f"{shown(self.name)}: cannot be loaded ({_line(error)})") from None
         except Exception as error:  # what a folder that is no such model makes transformers raise has no end
             raise PromptError(
-                f"{self.name}: cannot be loaded as an image-text-to-text model ({_line(error)}); give the folder of one, or a hub id "
-                "(HF_HUB_OFFLINE must not be set unless it is in the cache)"
+                f"{shown(self.name)}: cannot be loaded as an image-text-to-text model ({_line(error)}); give the folder of one, or a "
+                "hub id (HF_HUB_OFFLINE must not be set unless it is in the cache)"
             ) from None
         return processor, model.to(self.device).eval()
 
@@ -82,7 +85,9 @@ class LocalPrompter(AskingPrompter):
         processor, model = self._loaded
         content = [{"type": "image", "image": picture}, {"type": "text", "text": question}]
         if getattr(processor, "chat_template", None) is None:
-            raise PromptError(f"{self.name}: its processor has no chat template to ask with; try an instruction-tuned model")
+            raise PromptError(
+                f"{shown(self.name)}: its processor has no chat template to ask with; try an instruction-tuned model"
+            )
         inputs = processor.apply_chat_template(
             [{"role": "user", "content": content}],
             add_generation_prompt=True,
@@ -93,8 +98,9 @@ class LocalPrompter(AskingPrompter):
         inputs = {name: value.to(self.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
         with torch.no_grad():
             tokens = model.generate(**inputs, max_new_tokens=self.max_tokens, do_sample=False)
-        return processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        # Special tokens stay: some models mark their thoughts with them. What is read from the answer leaves them out.
+        return processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=False)
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:240] or type(error).__name__
+    return shown(" ".join(str(error).split())[:240] or type(error).__name__)

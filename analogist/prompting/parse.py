@@ -1,183 +1,154 @@
-"""A language model's answer -> prompts. Answers come numbered, quoted, labelled, fenced, explained or as JSON; nothing is assumed.
+"""A language model's answer -> prompts, or what it is instead. Answers come numbered, quoted, labelled, fenced, explained, thought aloud
+or as JSON; nothing is assumed.
 
-Whatever the text, the result is a list of short prompts, empty where there is none; no answer makes it raise.
+Whatever the text, the result is a list of short prompts, empty where there is none; no answer makes it raise. Thoughts and control
+tokens go first, then the place of the answer is found (forms.py, lines.py, labels.py), and what stands there is checked against what
+models say instead of an answer (refusals.py).
 """
 
-import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from dataclasses import dataclass
 
-MAX_ANSWER = 20_000  # characters looked at
+from analogist.prompting import labels
+from analogist.prompting.forms import PLACES, TOKEN_PLACES, from_json, has_word, one_turn, readable, without_thoughts
+from analogist.prompting.lines import behind_colon, from_lines, introduced, is_talk
+from analogist.prompting.refusals import declines, is_error, says_nothing, sees_nothing
+
+MAX_ANSWER = 20_000  # characters looked at, thoughts included
+MAX_SAID = 4_000  # of what is left of it without thoughts
+MAX_PROMPT = 600  # of one prompt with what is around it
 MAX_WORD = 40  # characters of one word; a language without spaces gets this much for a prompt of one word
 MAX_WORDS = 60  # where no limit was asked for; CLIP reads 75 tokens
 
-QUOTES = "\"'`´‘’‚‛“”„‟«»‹›「」『』"
-MARKS = "*_~#>|[](){}<"
-PUNCTUATION = " \t.,;:!?-–—=/\\…"
-KEYS = ("prompts", "prompt", "b'", "b_prime", "candidates", "answers", "answer", "captions", "caption", "text", "texts", "result")
+# What an answer is instead of a prompt.
+REFUSES, BLIND, ERROR = "it refuses", "it says that it sees no picture", "it is an error"
+BROKEN, NONE = "it broke off while thinking; raise --max-tokens", "it says that there is none"
+NO_PROMPT, EMPTY = "no prompt can be read from it", "it is empty"
 
-PRIME = r"['’′`´‘ʹ]"
-# "B': ...", "Prompt for B' - ...", "**B'** = ..."
-B_LABEL = re.compile(
-    rf"^[\W_]*(?:(?:text|the|image|picture|prompts?|caption|of|for)\s+){{0,5}}B\s*{PRIME}[\W_]{{0,4}}?"
-    r"\s*(?:[:=]|\s[-–—]\s)\s*(.*)$",
-    re.I,
-)
-ITEM = re.compile(r"^\s*(?:[-*•·–—+]\s+|\(?\d{1,2}\s*[.):\]](?!\d)\s*|\(?[a-e][.)]\s+)(.*\w.*)$", re.I)
-PROMPT_LABEL = re.compile(
-    r"^[\W_]*(?:text\s+)?(?:prompts?|caption|answer|output|option|candidate)\s*#?\d{0,2}[\W_]{0,3}?\s*[:=]\s*(.*)$", re.I
-)
-# Words before a colon that introduce an answer rather than belong to it.
-PREAMBLE = re.compile(
-    rf"\b(?:prompts?|captions?|answers?|output|response|result|analogy|description|sure|certainly|B\s*{PRIME})", re.I
-)
-QUOTED = re.compile(r"\"([^\"\n]{2,400})\"|“([^”\n]{2,400})”|«([^»\n]{2,400})»|「([^」\n]{2,400})」|`([^`\n]{2,400})`")
-REFUSAL = re.compile(
-    r"^\W*(?:(?:i(?:'|’)?m|i am|we(?:'|’)?re)\s+(?:very\s+|really\s+)?(?:sorry|afraid|unable|not able)\b"
-    r"|sorry,|i\s*(?:can(?:no|'|’)?t|can not|won(?:'|’)t|do(?:n(?:'|’)t| not) (?:see|have))\b|unfortunately,? i\b|as an ai\b"
-    r"|i(?:'|’)?m just an? |my apologies)",
-    re.I,
-)
+# Quotes, brackets and marks of emphasis: opening -> closing.
+PAIRS = dict(zip("\"'`´‘‚‛“„‟«»‹›「『([{<【《〈〔〖❝〝*_~", "\"'`´’‘’”“”»«›‹」』)]}>】》〉〕〗❞〞*_~", strict=True))
+EDGES = " \t.,;:!?-–—=/\\…|#>*_~。、，；：！？·・･🎨\ufe0f\u20e3" + labels.BULLETS
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an answer comes to. prompts: best first. why: what it is instead, such as "it refuses"; None where it holds prompts."""
+
+    prompts: tuple[str, ...]
+    why: str | None
 
 
 def parse_answer(answer: str, *, candidates: int = 1, words: int | None = 5) -> list[str]:
     """At most `candidates` prompts of at most `words` words (None: 60), best first; empty where the answer holds none."""
-    text = _clean(answer)
-    if is_refusal(text):
-        return []
-    limit = MAX_WORDS if words is None else words
-    found: list[str] = []
-    for piece in _pieces(text, candidates):
-        prompt = _shorten(_bare(piece), limit)
-        if prompt and prompt.casefold() not in {other.casefold() for other in found}:
-            found.append(prompt)
-    return found[:candidates]
+    return list(read_answer(answer, candidates=candidates, words=words).prompts)
 
 
 def is_refusal(text: str) -> bool:
-    """Whether an answer begins as models begin when they will not answer."""
-    return REFUSAL.match(text.strip()) is not None
+    """Whether an answer declines, or says that no picture was shown, and gives no prompt."""
+    return read_answer(text).why in (REFUSES, BLIND)
 
 
-def _clean(answer: str) -> str:
-    """Without a reasoning model's thoughts, control tokens, invisible and unassigned characters; line breaks kept."""
-    text = answer[:MAX_ANSWER]
-    text = re.sub(r"<think(?:ing)?>.*?</think(?:ing)?>", " ", text, flags=re.S | re.I)
-    text = re.split(r"</think(?:ing)?>", text, flags=re.I)[-1]
-    text = re.split(r"<think(?:ing)?>", text, flags=re.I)[0]  # never closed: cut off while thinking
-    text = re.sub(r"<\|[^|<>\n]{0,40}\|>|</?s>|\[/?INST\]", " ", text)
-    text = unicodedata.normalize("NFC", text)
-    return "".join(_visible(character) for character in text)
-
-
-def _visible(character: str) -> str:
-    if character in "\n\r\u2028\u2029\u0085\v\f":
-        return "\n"
-    if character in "\u200c\u200d":  # they join letters and emoji
-        return character
-    category = unicodedata.category(character)
-    return " " if category in ("Cc", "Zs") else "" if category[0] == "C" else character
-
-
-def _pieces(text: str, candidates: int) -> list[str]:
-    """Where the prompts stand, still with whatever is around them."""
-    pieces = _from_json(text)
-    if pieces is None:
-        pieces = _from_lines(text)
+def read_answer(answer: str, *, candidates: int = 1, words: int | None = 5) -> Answer:
+    """The prompts of an answer, or what it is instead: a refusal, an error, thoughts that broke off, nothing."""
+    said, broken = without_thoughts(readable(answer[:MAX_ANSWER]))
+    for place in TOKEN_PLACES:
+        said = place.take(said) or said
+    if is_error(said):
+        return Answer((), ERROR)
+    said = narrowed = one_turn(said)[:MAX_SAID]
+    if sees_nothing(said):
+        return Answer((), BLIND)
+    for place in PLACES:
+        narrowed = place.take(narrowed) or narrowed
+    data = from_json(narrowed.strip())
+    if is_error(narrowed) or (data is not None and data.error is not None):
+        return Answer((), ERROR)
+    if data is not None and data.texts is not None:
+        pieces, told = list(data.texts), True
+    else:
+        pieces, told = from_lines(narrowed)
+    if declines(narrowed) and not told and narrowed is said:
+        return Answer((), REFUSES)
     if candidates > 1 and len(pieces) == 1:  # "prompt1, prompt2, prompt3", as the published wording asks
-        pieces = re.split(r"[,;|\n，、；]", pieces[0])
-    return pieces
+        pieces = re.split(r"[,;|\n、]", pieces[0])
+    found = _prompts(pieces, MAX_WORDS if words is None else words)
+    return Answer(tuple(found[:candidates]), None) if found else Answer((), _why(answer, said, pieces, broken))
 
 
-def _from_json(text: str) -> list[str] | None:
-    """The texts of the first JSON object or list that holds any; none where an object says so; None without JSON."""
-    decoder = json.JSONDecoder()
-    for match in list(re.finditer(r"[\[{]", text))[:50]:
-        try:
-            value, _ = decoder.raw_decode(text, match.start())
-        except (ValueError, RecursionError):
+def _why(answer: str, said: str, pieces: list[str], broken: bool) -> str:
+    """What an answer without a prompt is."""
+    checks = ((REFUSES, declines), (BLIND, sees_nothing), (ERROR, is_error))
+    for why, check in checks:
+        if any(check(text) for text in (said, *pieces)):
+            return why
+    if broken:
+        return BROKEN
+    if any(says_nothing(text) for text in (said, *pieces)):
+        return NONE
+    return NO_PROMPT if answer.strip() else EMPTY
+
+
+def _prompts(pieces: list[str], words: int) -> list[str]:
+    """The pieces that are prompts, bare and short, each once."""
+    found: list[str] = []
+    for piece in pieces:
+        bare = _bare(piece)
+        if labels.ANSWER_HEADING.match(piece) or says_nothing(piece) or _is_no_caption(bare):
             continue
-        texts = [piece for piece in _texts(value) if _has_word(piece)]
-        if texts or (isinstance(value, dict) and any(str(key).casefold() in KEYS for key in value)):
-            return texts
-    return None
-
-
-def _texts(value: object, depth: int = 0) -> Iterator[str]:
-    if isinstance(value, str):
-        yield _clean(value).replace("\n", " ")
-    elif isinstance(value, list) and depth < 4:
-        for part in value[:20]:
-            yield from _texts(part, depth + 1)
-    elif isinstance(value, dict) and depth < 4:
-        named = {str(key).casefold().replace("’", "'"): part for key, part in value.items()}
-        known = next((named[key] for key in KEYS if key in named), None)
-        parts = (
-            [known] if known is not None else [part for key, part in named.items() if re.fullmatch(r"(?:prompt_?)?\d{1,2}", key)]
-        )
-        for part in parts[:20]:
-            yield from _texts(part, depth + 1)
-
-
-def _from_lines(text: str) -> list[str]:
-    lines = [line.strip() for line in re.sub(r"```[\w-]*", "\n", text).split("\n")]
-    lines = [line for line in lines if line]
-    labelled = _after_label(lines, B_LABEL)
-    if labelled:
-        return labelled
-    items = [match[1] for match in map(ITEM.match, lines) if match] or _after_label(lines, PROMPT_LABEL)
-    if items:
-        return items
-    # A line that only announces what follows is no prompt, unless nothing follows.
-    said = [line for line in lines if _has_word(line) and not line.rstrip("*_ ").endswith(":")] or lines
-    return said[:1]
-
-
-def _after_label(lines: list[str], label: re.Pattern[str]) -> list[str]:
-    """What stands behind a label, on its line or on the next."""
-    found = []
-    for i, line in enumerate(lines):
-        match = label.match(line)
-        if match:
-            rest = match[1] if _has_word(match[1]) else lines[i + 1] if i + 1 < len(lines) else ""
-            if _has_word(rest):
-                found.append(rest)
+        prompt = _shorten(bare, words)
+        if prompt and prompt.casefold() not in {other.casefold() for other in found}:
+            found.append(prompt)
     return found
+
+
+def _is_no_caption(text: str) -> bool:
+    """Whether it refuses, reports an error, says nothing or talks about the task; a caption of B' does not name A' or B' either."""
+    letter = labels.GRID_LETTER.search(text)
+    named = letter is not None and not re.search(r"(?<!\w)['‘]", text[: letter.start()])  # else it may end a quotation: 'Plan B'
+    other = says_nothing(text) or declines(text) or sees_nothing(text) or is_error(text)
+    return named or other or is_talk(text) or labels.ANSWER_HEADING.match(text) is not None
 
 
 def _bare(piece: str) -> str:
     """A prompt without numbering, labels, quotes, markup and the sentence around it."""
-    text = " ".join(piece.split())
+    text = " ".join(piece.split())[:MAX_PROMPT]
     for _ in range(4):  # they nest: 1. **"B': a boat"**
         before = text
-        for pattern in (ITEM, B_LABEL, PROMPT_LABEL):
+        for pattern in (labels.ITEM, labels.B_LABEL, labels.PROMPT_LABEL, labels.ANSWER_IS):
             match = pattern.match(text)
-            if match and _has_word(match[1]):
-                text = match[1].strip()
-        quoted = QUOTED.search(text)
-        if quoted:
-            inside = next(group for group in quoted.groups() if group is not None)
-            if _has_word(inside):
-                text = inside
-        head, colon, tail = text.partition(": ")
-        if colon and PREAMBLE.search(head) and _has_word(tail):
-            text = tail
-        text = _trim(text)
+            inside = next((group for group in match.groups() if group is not None), "") if match else ""
+            text = inside.strip() if has_word(inside) else text
+        text = introduced(text) or text
+        text = behind_colon(text) or text
+        text = _trim(labels.EXPLAINS.split(text, maxsplit=1)[0])
         if text == before:
             break
-    return text
+    return re.sub(r"(?<!\w)(\*\*|__)(?=\S)(.+?)(?<=\S)\1", r"\2", text)  # a word in bold
 
 
 def _trim(text: str) -> str:
-    return text.strip(QUOTES + MARKS + PUNCTUATION)
+    """Without punctuation and emoji at the ends, and without quotes and brackets there that close nothing or enclose it all."""
+    while True:
+        before = text
+        text = text.strip(EDGES)
+        while text and text[-1] > "\u2190" and unicodedata.category(text[-1]) in ("So", "Sk"):
+            text = text[:-1].rstrip(EDGES + "\u200d")
+        if text and text[0] in PAIRS:
+            closing = PAIRS[text[0]]
+            doubled = text[1:2] == text[0] and text[-1] == closing
+            if doubled or text.find(closing, 1) in (-1, len(text) - 1):
+                text = text[1 : -1 if text[-1] == closing else None]
+        opening = [left for left, right in PAIRS.items() if text and right == text[-1]]
+        if opening and not any(left in text[:-1] for left in opening):
+            text = text[:-1]
+        if text and PAIRS.get(text[-1], text[-1]) != text[-1]:  # it opens and closes nothing
+            text = text[:-1]
+        if text == before:
+            return text
 
 
 def _shorten(text: str, words: int) -> str:
     kept = [word[:MAX_WORD] for word in text.split()][:words]
     short = _trim(" ".join(kept))
-    return short if _has_word(short) else ""
-
-
-def _has_word(text: str) -> bool:
-    return any(character.isalnum() for character in text)
+    return short if has_word(short) else ""

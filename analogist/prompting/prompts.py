@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from analogist.disk.unicode_text import text_problem
+
 if TYPE_CHECKING:  # a prompt file or a given text needs no pictures
     from analogist.grid.prompt_grid import PromptGrid
 
@@ -11,8 +13,20 @@ class PromptError(ValueError):
     """No prompt can be had: the message says from where, why, and what to do. It never holds a key."""
 
 
+class NoAnswer(PromptError):
+    """A model was asked and answered, and what came back is no prompt. The message says what it is instead."""
+
+
 class PromptWarning(UserWarning):
     """Something about prompts that the user should know and that stops nothing."""
+
+
+def check_text(text: str, what: str) -> str:
+    """The text itself. Raises PromptError where it is no valid Unicode; what: its name in the message."""
+    problem = text_problem(text)
+    if problem:
+        raise PromptError(f"{what} {problem}")
+    return text
 
 
 @dataclass(frozen=True)

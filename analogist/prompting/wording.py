@@ -22,6 +22,10 @@ JSON = (
     'would, without naming the grid, the letters or the arrows. Answer with one JSON object and nothing else: {{"prompts": [{form}]}}, '
     "holding {count}, best first, each of at most {words} words, in English."
 )
+STRICTER = (
+    " Your answer begins with { and ends with }: no thoughts, no explanation, no apology, no markup. If you were shown no picture, "
+    'answer {"prompts": []}.'
+)
 WORDINGS = ("published", "json")
 COUNTS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine", 10: "ten"}
 MAX_CANDIDATES = max(COUNTS)
@@ -54,6 +58,11 @@ def request(wording: str, *, candidates: int = 1, words: int | None = 5, pairs: 
         )
     count = "one text" if candidates == 1 else f"{COUNTS[candidates]} different texts"
     return JSON.format(rows=rows, form=", ".join(['"..."'] * candidates), count=count, words=limit)
+
+
+def stricter(*, candidates: int = 1, words: int | None = 5, pairs: int = 1) -> str:
+    """The question after an answer that was no prompt: "json", with what the answer must not be. Raises as `request`."""
+    return request("json", candidates=candidates, words=words, pairs=pairs) + STRICTER
 
 
 def check_numbers(candidates: int, words: int | None) -> None:
