@@ -14,7 +14,8 @@ EXAMPLES = """examples:
   analogist prompt --grid grid.png --prompter openai --candidates 3 --out prompts.txt                 (then run --prompt-file prompts.txt)
 
 The model is shown the grid with letters and arrows, 512 px wide. Its answer is kept by content, in ANALOGIST_CACHE or
-~/.cache/analogist, so that the same question is asked once. The prompts go to standard output, one a line, best first."""
+~/.cache/analogist, so that the same question is asked once. An answer that is no prompt, such as a refusal, is asked again once, with a
+stricter question; no such answer is ever painted. The prompts go to standard output, one a line, best first."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
