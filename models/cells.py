@@ -83,19 +83,19 @@ def number(cell: Cell) -> int:
 
 
 def by_cells(x: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
-    """Tokens by cells, a copy: [batch head cell token d], cells in row-major order, token row-major inside the cell.
+    """Tokens by cells, a copy: [... cell token d], cells in row-major order, token row-major inside the cell.
 
-    x: batch head token d, token row-major over hw. The axes cell and token flatten into one without a copy.
+    x: ... token d, token row-major over hw. The axes cell and token flatten into one without a copy.
     """
     check_splits(hw, rows)
-    split = x.unflatten(2, (rows, hw[0] // rows, 2, hw[1] // 2))  # batch head row y column x d
-    return split.transpose(3, 4).flatten(4, 5).flatten(2, 3).contiguous()
+    split = x.unflatten(-2, (rows, hw[0] // rows, 2, hw[1] // 2))  # ... row y column x d
+    return split.transpose(-4, -3).flatten(-3, -2).flatten(-4, -3)
 
 
 def from_cells(cells: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
-    """The inverse of by_cells: [batch head cell token d] -> [batch head token d]."""
-    split = cells.unflatten(3, (hw[0] // rows, hw[1] // 2)).unflatten(2, (rows, 2))  # batch head row column y x d
-    return split.transpose(3, 4).flatten(2, 5)
+    """The inverse of by_cells: [... cell token d] -> [... token d]."""
+    split = cells.unflatten(-2, (hw[0] // rows, hw[1] // 2)).unflatten(-4, (rows, 2))  # ... row column y x d
+    return split.transpose(-4, -3).flatten(-5, -2)
 
 
 def cell_view(x: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:

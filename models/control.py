@@ -5,12 +5,13 @@ Everything is an argument of the call; nothing is kept on the model. The step is
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from .cells import REGIONS, Cell, cells_of, cross_cells, self_cells
+from .cells import REGIONS, Cell, all_cells, cells_of, cross_cells, self_cells
 from .placement import MAP_POINTS, TEXT, Placement, Site
 
 Block = tuple[int, int, int, int]  # (query row, query column, key row, key column) of cells: A' -> B' is the block of queries in A'
@@ -58,26 +59,34 @@ class SAC:
 
     def blocks(self, rows: int) -> list[tuple[Cell, Cell, Cell, Cell, float]]:
         """(query, key) cells written, (query, key) cells read, scale: for every example pair of a grid of `rows` rows."""
-        pairs = rows - 1
-        scales = self.scale if isinstance(self.scale, tuple) else (self.scale,) * pairs
-        if len(scales) != pairs:
-            raise ValueError(f"SAC scale {self.scale}: {len(scales)} numbers, but the grid has {pairs} example pair(s)")
-        names = [name for block in self.clone for name in block]
-        out = []
-        for i, s in enumerate(scales):
-            query, key, from_query, from_key = (cells_of(name, rows)[i if name.startswith("A") else 0] for name in names)
-            out.append((query, key, from_query, from_key, float(s)))
-            if self.mirror and (key, query) != (query, key):
-                out.append((key, query, from_key, from_query, float(s)))
-            if not any(name.startswith("A") for name in names):
-                break  # nothing depends on the pair
-        written = [block[:2] for block in out]
-        if len(set(written)) < len(written):
-            raise ValueError(
-                f"SAC clone {self.clone}: with {pairs} example pairs it writes one block {pairs} times, each time from another; "
-                "write a block of A or A', which every pair has, or use one pair"
-            )
-        return out
+        return list(_blocks(self.clone, self.scale, self.mirror, rows))
+
+
+@lru_cache(maxsize=256)
+def _blocks(
+    clone: tuple[tuple[str, str], tuple[str, str]], scale: float | tuple[float, ...], mirror: bool, rows: int
+) -> list[tuple[Cell, Cell, Cell, Cell, float]]:
+    """`SAC.blocks`, remembered: it is asked for at every site of every step."""
+    pairs = rows - 1
+    scales = scale if isinstance(scale, tuple) else (scale,) * pairs
+    if len(scales) != pairs:
+        raise ValueError(f"SAC scale {scale}: {len(scales)} numbers, but the grid has {pairs} example pair(s)")
+    names = [name for block in clone for name in block]
+    out = []
+    for i, s in enumerate(scales):
+        query, key, from_query, from_key = (cells_of(name, rows)[i if name.startswith("A") else 0] for name in names)
+        out.append((query, key, from_query, from_key, float(s)))
+        if mirror and (key, query) != (query, key):
+            out.append((key, query, from_key, from_query, float(s)))
+        if not any(name.startswith("A") for name in names):
+            break  # nothing depends on the pair
+    written = [block[:2] for block in out]
+    if len(set(written)) < len(written):
+        raise ValueError(
+            f"SAC clone {clone}: with {pairs} example pairs it writes one block {pairs} times, each time from another; "
+            "write a block of A or A', which every pair has, or use one pair"
+        )
+    return out
 
 
 def _regions_by_two(clone: object) -> tuple[tuple[str, ...], ...] | None:
@@ -116,6 +125,17 @@ class CAM:
     def cells(self, rows: int) -> list[Cell]:
         """The silenced cells of a grid of `rows` rows."""
         return [cell for region in self.silence for cell in cells_of(region, rows)]
+
+    def heard(self, rows: int) -> list[Cell]:
+        """The other cells, whose tokens hear the text."""
+        return list(_heard(self.silence, rows))
+
+
+@lru_cache(maxsize=256)
+def _heard(silence: tuple[str, ...], rows: int) -> tuple[Cell, ...]:
+    """`CAM.heard`, remembered, as `_blocks`."""
+    silenced = {cell for region in silence for cell in cells_of(region, rows)}
+    return tuple(cell for cell in all_cells(rows) if cell not in silenced)
 
 
 @dataclass(frozen=True)
@@ -274,13 +294,17 @@ class AttentionControl:
             return []
         heads = range(site.heads) if heads is None else heads
         groups: dict[tuple[tuple, tuple[int, ...]], tuple[list[int], SAC | CAM]] = {}
+        known: dict[tuple[int, int], tuple[int, ...]] = {}  # images mostly share one setting: its placement is asked once per branch
         for position in range(self.branches):
             branch = position if self.branches == 2 else TEXT
             for image, setting in enumerate(settings):
                 if setting is None:
                     continue
-                active = tuple(h - heads.start for h in sorted(setting.placement.heads_at(site, self.step, branch)) if h in heads)
-                if active:
+                key = id(setting), branch
+                if key not in known:
+                    acts = setting.placement.heads_at(site, self.step, branch)
+                    known[key] = tuple(h - heads.start for h in sorted(acts) if h in heads) if acts else ()
+                if active := known[key]:
                     rows, _ = groups.setdefault((setting.effect, active), ([], setting))
                     rows.append(position * self.images + image)
         batch = self.branches * self.images

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 SLICE_BYTES = 12 * 2**20  # of a hidden layer: memory that is given back and taken again instead of mapped anew
+
+MANY_TOKENS = 512  # from here on a copy of queries, keys and values costs less than walking over what lies apart
 
 
 def is_small(conv: nn.Conv2d, x: Tensor) -> bool:
@@ -25,10 +26,12 @@ def is_small(conv: nn.Conv2d, x: Tensor) -> bool:
 def convolution_as_product(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """A 3x3 convolution by its columns (im2col). x: batch cin row col -> batch cout row col."""
     (stride, _), (padding, _) = conv.stride, conv.padding
-    windows = F.pad(x, (padding,) * 4).unfold(2, 3, stride).unfold(3, 3, stride)
-    columns = rearrange(windows, "b cin row col ky kx -> (cin ky kx) (b row col)")
-    out = torch.addmm(conv.bias[:, None], conv.weight.flatten(1), columns)
-    return rearrange(out, "cout (b row col) -> b cout row col", b=x.shape[0], row=windows.shape[2])
+    padded = F.pad(x, (padding,) * 4) if padding else x
+    windows = padded.unfold(2, 3, stride).unfold(3, 3, stride)  # batch cin row col ky kx
+    batch, cin, row, col = windows.shape[:4]
+    columns = windows.permute(1, 4, 5, 0, 2, 3).reshape(9 * cin, batch * row * col)  # (cin ky kx) (batch row col)
+    out = torch.addmm(conv.bias[:, None], conv.weight.flatten(1), columns)  # cout (batch row col)
+    return out.view(-1, batch, row, col).transpose(0, 1)
 
 
 def in_slices(of_tokens: Callable[[Tensor], Tensor], x: Tensor, token_bytes: int, slice_bytes: int = SLICE_BYTES) -> Tensor:
@@ -50,3 +53,12 @@ def softmax_in_place(logits: Tensor) -> Tensor:
 def silu_in_place(x: Tensor) -> Tensor:
     """SiLU in its argument's own memory where no gradient needs what it held."""
     return F.silu(x, inplace=not x.requires_grad)
+
+
+def side_by_side(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Each tensor with its elements side by side, on a CPU where there are many tokens: every query walks over all keys, which is worth
+    one copy. tensors: batch head token d.
+    """
+    if tensors[0].device.type != "cpu" or tensors[0].shape[2] < MANY_TOKENS:
+        return tensors
+    return tuple(tensor.contiguous() for tensor in tensors)

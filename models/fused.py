@@ -6,12 +6,16 @@ the head dimension gives the cloned map's result. The softmax scale stays 1/sqrt
 CAM: silenced rows have a zero map, hence a zero head output.
 """
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .cells import Cell, all_cells, by_cells, cell_view, from_cells, join_cells, number, token_cells
+from .cells import Cell, by_cells, cell_view, from_cells, join_cells, number, token_cells
 from .control import CAM, EVERYTHING, SAC, AttentionControl
+from .cpu_tricks import side_by_side
 from .placement import Site
 
 
@@ -20,7 +24,7 @@ def self_attention(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], control
     groups = control.sac_at(site)
     if len(groups) == 1 and groups[0][0] == EVERYTHING:
         return _cloned(q, k, v, hw, control.rows, groups[0][1])
-    q, k, v = (tensor.contiguous() for tensor in (q, k, v))  # every query walks over all keys: worth one copy, side by side
+    q, k, v = side_by_side(q, k, v)
     if not groups:
         return F.scaled_dot_product_attention(q, k, v)
     # Settings that differ within the batch: each group's rows and heads are computed as a batch of their own.
@@ -43,61 +47,108 @@ def _put(into: Tensor, where: tuple, values: Tensor) -> Tensor:
     return out
 
 
-def _cloned(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], rows: int, sac: SAC) -> Tensor:
-    """SAC for every row and head of a batch. q, k, v: batch head token d -> the same."""
-    q, k, v = (by_cells(tensor, hw, rows) for tensor in (q, k, v))  # batch head cell token d
-    clones: dict[int, list[Clone]] = {}
-    for query, key, from_query, from_key, s in sac.blocks(rows):
-        clones.setdefault(number(query), []).append((number(key), number(from_query), number(from_key), s))
-
-    out = torch.empty_like(q)
-    plain = [cell for cell in range(2 * rows) if cell not in clones]
-    if plain:  # rows of these cells are ordinary attention, in one call
-        together = F.scaled_dot_product_attention(q[:, :, plain].flatten(2, 3), k.flatten(2, 3), v.flatten(2, 3))
-        out[:, :, plain] = together.unflatten(2, (len(plain), -1))
-    rows_of = _before_softmax if sac.stage == "scores" else _after_softmax
-    for query, written in clones.items():
-        out[:, :, query] = rows_of(query, written, q, k, v)
-    return from_cells(out, hw, rows)
-
-
 Clone = tuple[int, int, int, float]  # a written key's cell, the query's and the key's cell that are read, and s
 
 
-def _before_softmax(query: int, written: list[Clone], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The rows of one cell whose logits against some keys are another block's, scaled. q, k, v: batch head cell token d."""
-    d = q.shape[-1]
-    sources = list(dict.fromkeys(from_query for _, from_query, _, _ in written))  # usually one
-    queries = torch.cat([q[:, :, cell] for cell in (query, *sources)], dim=-1)
-    keys = F.pad(k, (0, d * len(sources)))
-    for key, from_query, from_key, s in written:
-        first = d * (1 + sources.index(from_query))
-        keys[:, :, key, :, :d] = 0
-        keys[:, :, key, :, first : first + d] = s * k[:, :, from_key]
+@dataclass(frozen=True)
+class Plan:
+    """What SAC comes to for a grid, by numbers of cells.
+
+    clones: of each query's cell that it changes. plain: the other cells. order: where each cell stands in (plain, clones).
+    For the variant before the softmax, queries and keys are joined of several slots on the head dimension, the first for what is their
+    own. queries: in each further slot the cell that is read, for every clone. pool: (slot, s) of what keys are picked from. keys: for
+    every clone and cell the number in the pool, which holds all cells once per entry.
+    """
+
+    clones: dict[int, list[Clone]]
+    plain: list[int]
+    order: list[int]
+    queries: list[list[int]]
+    pool: list[tuple[int, float]]
+    keys: list[int]
+
+
+@lru_cache(maxsize=256)
+def _plan(blocks: tuple[tuple[Cell, Cell, Cell, Cell, float], ...], rows: int) -> Plan:
+    """blocks: from `SAC.blocks`. Remembered: the same at every site of every step."""
+    cells = 2 * rows
+    clones: dict[int, list[Clone]] = {}
+    for query, key, from_query, from_key, s in blocks:
+        clones.setdefault(number(query), []).append((number(key), number(from_query), number(from_key), s))
+    plain = [cell for cell in range(cells) if cell not in clones]
+    order = [*plain, *clones]
+    sources = [list(dict.fromkeys(from_query for _, from_query, _, _ in written)) for written in clones.values()]  # usually one each
+    more = max(len(each) for each in sources)
+    queries = [[each[j] if j < len(each) else cell for cell, each in zip(clones, sources, strict=True)] for j in range(more)]
+    pool, keys = {(0, 1.0): 0}, []
+    for written, each in zip(clones.values(), sources, strict=True):
+        picked = list(range(cells))
+        for key, from_query, from_key, s in written:
+            picked[key] = cells * pool.setdefault((1 + each.index(from_query), s), len(pool)) + from_key
+        keys += picked
+    return Plan(clones, plain, [order.index(cell) for cell in range(cells)], queries, list(pool), keys)
+
+
+def _cloned(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], rows: int, sac: SAC) -> Tensor:
+    """SAC for every row and head of a batch. q, k, v: batch head token d -> the same."""
+    plan = _plan(tuple(sac.blocks(rows)), rows)
+    q, k, v = by_cells(torch.stack([q, k, v]), hw, rows)  # batch head cell token d
+    parts = []
+    if plan.plain:  # rows of these cells are ordinary attention, in one call
+        together = F.scaled_dot_product_attention(_pick(q, plan.plain).flatten(2, 3), k.flatten(2, 3), v.flatten(2, 3))
+        parts.append(together.unflatten(2, (len(plan.plain), -1)))
+    parts.append((_before_softmax if sac.stage == "scores" else _after_softmax)(plan, q, k, v))
+    return from_cells(_pick(torch.cat(parts, dim=2), plan.order), hw, rows)
+
+
+def _pick(x: Tensor, cells: list[int]) -> Tensor:
+    """Some cells in this order; without an index tensor, which would have to be copied to the device. x: batch head cell token d."""
+    stride = cells[1] - cells[0] if len(cells) > 1 else 1
+    if stride > 0 and cells == list(range(cells[0], cells[-1] + 1, stride)):
+        return x[:, :, cells[0] : cells[-1] + 1 : stride]
+    each = x.unbind(2)
+    return torch.stack([each[cell] for cell in cells], dim=2)
+
+
+def _before_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The rows of cells whose logits against some keys are another block's, scaled; all such cells in one call, beside the heads.
+
+    q, k, v: batch head cell token d. Returns batch head clone token d.
+    """
+    d, count, more = q.shape[-1], len(plan.clones), len(plan.queries)
+    queries = torch.cat([_pick(q, cells) for cells in (list(plan.clones), *plan.queries)], dim=-1)
+    pool = torch.cat([F.pad(k if s == 1 else s * k, (d * slot, d * (more - slot))) for slot, s in plan.pool], dim=2)
+    keys = _pick(pool, plan.keys).unflatten(2, (count, -1))  # batch head clone cell token (slot d)
     # The kernels without a map need values as wide as queries; otherwise torch falls back to one that holds the map.
-    values = F.pad(v, (0, queries.shape[-1] - d))
-    out = F.scaled_dot_product_attention(queries, keys.flatten(2, 3), values.flatten(2, 3), scale=d**-0.5)
-    return out[..., :d]
+    values = F.pad(v, (0, d * more))[:, :, None].expand_as(keys)
+    out = F.scaled_dot_product_attention(
+        queries.flatten(1, 2), keys.flatten(3, 4).flatten(1, 2), values.flatten(3, 4).flatten(1, 2), scale=d**-0.5
+    )
+    return out[..., :d].unflatten(1, (-1, count))
 
 
-def _after_softmax(query: int, written: list[Clone], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The rows of one cell whose probabilities against some keys are another block's, scaled.
+def _after_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The rows of cells whose probabilities against some keys are another block's, scaled. As `_before_softmax`.
 
     Its own attention with the values of the written keys left out, plus the other block's rows with the written
-    keys' values in place of the values it read. q, k, v: batch head cell token d.
+    keys' values in place of the values it read.
     """
 
     def attend(cell: int, values: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q[:, :, cell], k.flatten(2, 3), values.flatten(2, 3))
 
-    own = v.clone()
-    own[:, :, [key for key, *_ in written]] = 0
-    out = attend(query, own)
-    for key, from_query, from_key, s in written:
-        values = torch.zeros_like(v)
-        values[:, :, from_key] = v[:, :, key]
-        out = out + s * attend(from_query, values)
-    return out
+    out = []
+    for query, written in plan.clones.items():
+        own = v.clone()
+        for key, *_ in written:
+            own[:, :, key] = 0
+        row = attend(query, own)
+        for key, from_query, from_key, s in written:
+            values = torch.zeros_like(v)
+            values[:, :, from_key] = v[:, :, key]
+            row = row + s * attend(from_query, values)
+        out.append(row)
+    return torch.stack(out, dim=2)
 
 
 def cross_attention(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], control: AttentionControl, site: Site) -> Tensor:
@@ -118,8 +169,7 @@ def uniformly_heard(control: AttentionControl, site: Site) -> list[Cell] | None:
     groups: list[tuple[tuple, CAM]] = control.cam_at(site)
     if len(groups) != 1 or groups[0][0] != EVERYTHING:
         return None
-    silenced = set(groups[0][1].cells(control.rows))
-    return [cell for cell in all_cells(control.rows) if cell not in silenced]
+    return groups[0][1].heard(control.rows)
 
 
 def cross_attention_of_cells(module, x: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], rows: int, heard: list[Cell]) -> Tensor:
@@ -130,7 +180,8 @@ def cross_attention_of_cells(module, x: Tensor, k: Tensor, v: Tensor, hw: tuple[
     """
     out = module.to_out.bias.to(x.dtype).expand_as(x).clone()
     if heard:
-        tokens = torch.cat([cell_view(x, hw, rows)[cell].flatten(1, 2) for cell in heard], dim=1)
+        cells = [cell_view(x, hw, rows)[cell].flatten(1, 2) for cell in heard]
+        tokens = cells[0] if len(cells) == 1 else torch.cat(cells, dim=1)
         head_out = F.scaled_dot_product_attention(module.split(module.to_q(tokens)), k, v)
         answers = module.to_out(module.join(head_out)).chunk(len(heard), dim=1)
         for cell, answer in zip(heard, answers, strict=True):

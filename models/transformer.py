@@ -4,7 +4,6 @@ Source: Rombach et al. 2022, App. E.2.1 (their ablation of the transformer block
 """
 
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import CrossAttention, SelfAttention
@@ -72,7 +71,7 @@ class Transformer(nn.Module):
         hw = (x.shape[-2], x.shape[-1])
         see = control.tap_at(self.site, hw)
         x = see("x", x)
-        tokens = self.proj_in(rearrange(self.norm(x), "b c h w -> b (h w) c"))
+        tokens = self.proj_in(self.norm(x).flatten(2).mT)  # batch channel row col -> batch token channel
         for block in self.blocks:
             tokens = block(tokens, text, hw, control)
-        return see("out", x + rearrange(self.proj_out(tokens), "b (h w) c -> b c h w", h=hw[0], w=hw[1]))
+        return see("out", x + self.proj_out(tokens).mT.unflatten(2, hw))

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from analogist.models.attention import SelfAttention
-from analogist.models.control import CAM, EVERYTHING, SAC, AttentionControl
+from analogist.models.control import CAM, EVERYTHING, SAC, AttentionControl, unseen
 from analogist.models.placement import MAP_POINTS, POINTS, Placement, Site
 from tests.small import Looking, cross_module, randomise, relative, self_module, tokens, unet_inputs
 
@@ -243,3 +243,16 @@ def test_channels_that_do_not_divide_into_heads_are_an_error() -> None:
 def test_a_control_out_of_range_is_an_error_before_the_run(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AttentionControl(**arguments)
+
+
+def test_where_nobody_looks_no_tap_is_called_and_elsewhere_it_is_asked_once_per_point() -> None:
+    """The tap is bound once per forward of a module: `unseen` gives its argument back."""
+    here, elsewhere = self_module(layer=5).site, Site("up.1.attn.0.self", "self", 7, 4, 2)
+    look, asked = Looking(points=("q",), sites=(here.name,)), []
+    look.wants = lambda site, point, step: asked.append(point) or Looking.wants(look, site, point, step)
+    assert AttentionControl().tap_at(here, HW) is unseen
+    assert AttentionControl(tap=look).tap_at(elsewhere, HW) is unseen
+    asked.clear()
+    see, q = AttentionControl(tap=look).tap_at(here, HW), torch.zeros(1)
+    assert see("k", q) is q and not look.order and see("q", q) is q and look.order == ["q"]
+    assert asked == list(here.points)
