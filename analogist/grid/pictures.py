@@ -12,11 +12,16 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from analogist.disk.writing import atomic_write, shown
+from analogist import png
+from analogist.files import atomic_write, shown
+from analogist.samples import Refused, over_white, rgb_of_cmyk, to_levels
+from analogist.tiff import Tiff, is_tiff
 
 # What a picture may be given as: a path, a PIL image, or a uint8 array [height width 3].
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -47,19 +52,18 @@ class PictureError(ValueError):
     """A picture cannot be read: the message names which picture, its file, the reason and what to do."""
 
 
-class _Refused(Exception):
-    """A picture that decoders would take and we do not; becomes a PictureError with the picture's name."""
-
-
 def read_picture(source: Picture, name: str = "picture") -> Image.Image:
     """Any picture as a new RGB image, the way a viewer shows it.
 
     source: a path, a PIL image, or a uint8 array [height width 3], values 0..255.
     name: which picture it is ("A", "A'", "B", ...), named in errors.
     EXIF rotation is applied (also to a PIL image straight from Image.open; one already processed is taken as its pixels stand),
-    transparency is laid over white, 16-bit grey is scaled by 255/65535 and float grey (0..1) by 255, both rounded, CMYK is
-    converted by Pillow, an animation or a file of several pages gives its first. Embedded colour profiles are not applied.
-    Raises PictureError for what is missing, empty, truncated, not a picture, larger than MAX_PIXELS, or an array of another kind.
+    transparency is laid over white. Samples of 1 to 16 bits are scaled so that their highest value is 255 and floats so that 1 is,
+    rounded. 32-bit and signed integers say no such white: where none is above 255 they are taken as levels, else 32-bit ones as
+    16-bit values. CMYK becomes (255 - c) (255 - k) / 255; the ink of a JPEG is inverted where it has Adobe's marker. An animation or a
+    file of several pages gives its first. Embedded colour profiles are not applied; metadata of any size is passed over.
+    Raises PictureError for what is missing, empty, truncated, not a picture, larger than MAX_PIXELS, of
+    a kind that is not read (named), of values whose scale is not known, or an array of another kind.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, name)
@@ -69,7 +73,7 @@ def read_picture(source: Picture, name: str = "picture") -> Image.Image:
             raise PictureError(f"{what} is {source.width} x {source.height} pixels; it must have at least one")
         try:
             return _decoded(source, upright=isinstance(source, ImageFile.ImageFile))
-        except _Refused as error:
+        except Refused as error:
             raise PictureError(f"{what} has {error}") from error
         except Exception as error:  # a lazily opened file may fail in as many ways as in _from_file
             raise PictureError(f"{what} cannot be read: {_short(error)}") from error
@@ -101,11 +105,9 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, object]:
     what = f"picture: {shown(path)}"
     _check_file(path, what)
     try:
-        with _warnings_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=["PNG"]) as image:
-                text = image.info.get(RECORD_KEY)
-        record = json.loads(text) if isinstance(text, str) else None
+        with open(path, "rb") as file:
+            text = png.read_text(file, RECORD_KEY)
+        record = None if text is None else json.loads(text)
     except Exception as error:  # see _from_file
         raise PictureError(f"{what}: no record can be read from it: {_short(error)}") from error
     if not isinstance(record, dict):
@@ -130,15 +132,22 @@ def _from_file(path: str | os.PathLike[str], name: str) -> Image.Image:
     Image.init()
     try:
         # Pillow's warnings (damaged EXIF, size above half the limit) say nothing that the result or our errors do not.
-        with _warnings_lock, warnings.catch_warnings():
+        with _warnings_lock, warnings.catch_warnings(), open(path, "rb") as file:
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=[f for f in _FORMATS if f in Image.OPEN]) as image:
-                _check_size(image, n_bytes)
+            head = file.read(len(png.SIGNATURE))
+            if is_tiff(head):
+                return _from_tiff(file, n_bytes)
+            source = png.for_pixels(file) if head == png.SIGNATURE else file
+            source.seek(0)
+            with Image.open(source, formats=[f for f in _FORMATS if f in Image.OPEN]) as image:
+                _check_size(image.width, image.height, n_bytes)
                 return _decoded(image, upright=True)
-    except _Refused as error:
+    except Refused as error:
         raise PictureError(f"{what}: has {error}") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"{what}: has more than {_BOMB_LIMIT}; make it smaller") from error
+    except png.TextTooLarge as error:
+        raise PictureError(f"{what}: {error}; save it without its metadata") from error
     except UnidentifiedImageError as error:
         raise PictureError(f"{what}: {_not_a_picture(path)}") from error
     except Exception as error:  # on damaged files Pillow's decoders raise nearly every kind, struct.error and IndexError too
@@ -164,15 +173,29 @@ def _check_file(path: str | os.PathLike[str], what: str) -> int:
     return status.st_size
 
 
-def _check_size(image: Image.Image, n_bytes: int) -> None:
+def _from_tiff(file: BinaryIO, n_bytes: int) -> Image.Image:
+    tiff = Tiff(file)
+    _check_size(tiff.width, tiff.height, n_bytes)
+    if tiff.readable():
+        with _quiet_libtiff():
+            return _turned(Image.fromarray(tiff.rgb()), tiff.orientation)
+    if tiff.left_to_pillow():
+        with contextlib.suppress(UnidentifiedImageError):
+            file.seek(0)
+            with Image.open(file, formats=["TIFF"]) as image:
+                return _decoded(image, upright=True)
+    raise Refused(f"a kind of pixels that is not read: it is {tiff}; save it as an 8-bit or 16-bit picture")
+
+
+def _check_size(width: int, height: int, n_bytes: int) -> None:
     """Before any pixel is decoded: not empty, not too large, and not more than so many bytes can hold."""
-    pixels, sides = image.width * image.height, f"{image.width} x {image.height} pixels"
+    pixels, sides = width * height, f"{width} x {height} pixels"
     if pixels == 0:
-        raise _Refused(f"{sides}; it must have at least one")
+        raise Refused(f"{sides}; it must have at least one")
     if pixels > MAX_PIXELS:
-        raise _Refused(f"{sides}; allowed are {_BOMB_LIMIT}; make it smaller")
+        raise Refused(f"{sides}; allowed are {_BOMB_LIMIT}; make it smaller")
     if pixels > max(SMALL_PIXELS, n_bytes * MAX_PIXELS_PER_BYTE):
-        raise _Refused(f"{sides} by its header, in {n_bytes} bytes: damaged or a decompression bomb; get the file again")
+        raise Refused(f"{sides} by its header, in {n_bytes} bytes: damaged or a decompression bomb; get the file again")
 
 
 def _not_a_picture(path: str | os.PathLike[str]) -> str:
@@ -187,17 +210,54 @@ def _not_a_picture(path: str | os.PathLike[str]) -> str:
         return f"is a HEIC picture, which cannot be read; export it as {_READABLE}"
     if head.startswith(_SIGNATURES) or head[4:12] == b"ftypavif":
         return "damaged or truncated (its header cannot be read); get the file again"
+    other = _other_format(path)
+    if other:
+        return f"is a picture of format {other}, which is not read; export it as {_READABLE}"
     return f"not a picture; give {_READABLE}"
+
+
+def _other_format(path: str | os.PathLike[str]) -> str:
+    """The format of a picture that Pillow would read and we do not, by its header alone; "" where there is none."""
+    formats = [name for name in Image.OPEN if name not in (*_FORMATS, "TGA")]
+    if os.fsdecode(path).lower().endswith((".tga", ".targa")):  # a format without a signature: much else passes for it
+        formats.append("TGA")
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=formats) as image:
+            return image.format or ""
+    return ""
 
 
 def _decoded(image: Image.Image, *, upright: bool) -> Image.Image:
     """The pixels of the (first) picture as a new RGB image, turned upright by its EXIF or XMP orientation if asked for."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:  # opened, not yet decoded
+        tiff = Tiff(image.fp, image.tag_v2)
+        if tiff.readable():
+            with _quiet_libtiff():
+                return _turned(Image.fromarray(tiff.rgb()), tiff.orientation)
+    raw_mode = _raw_mode(image)
     with _quiet_libtiff() if image.format == "TIFF" else contextlib.nullcontext():
         image.load()
-    rgb = _rgb(image)
-    # Read by hand: ImageOps.exif_transpose also rewrites the whole EXIF, which fails on pictures with odd unrelated tags.
-    turn = _TURN.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if upright else None
-    return rgb if turn is None else rgb.transpose(turn)
+    rgb = _rgb(image, raw_mode)
+    if not upright:
+        return rgb
+    orientation = 1
+    with contextlib.suppress(Exception):  # damaged EXIF, which raises nearly every kind of error, leaves a picture as it lies
+        # Read by hand: ImageOps.exif_transpose also rewrites the whole EXIF, which fails on pictures with odd unrelated tags.
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return _turned(rgb, orientation)
+
+
+def _turned(image: Image.Image, orientation: object) -> Image.Image:
+    turn = _TURN.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the pixels of an opened file lie in it, in Pillow's words, such as "L;4" or "CMYK;I"; "" once they are decoded."""
+    tiles = getattr(image, "tile", None)
+    args = tiles[0][3] if tiles else ""
+    return args if isinstance(args, str) else str(args[0]) if args else ""
 
 
 @contextlib.contextmanager
@@ -217,27 +277,63 @@ def _quiet_libtiff() -> Iterator[None]:
         os.close(standard_error)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, raw_mode: str) -> Image.Image:
+    """A decoded image over white. raw_mode: see `_raw_mode`."""
     if image.mode.startswith("I") or image.mode == "F":
         return _rgb_from_deep_grey(image)
+    if image.mode == "CMYK":
+        ink = np.asarray(image)
+        # Pillow turns the ink of every CMYK JPEG round, as Adobe's programs store it; those say so by their marker.
+        if image.format == "JPEG" and "adobe" not in image.info:
+            ink = 255 - ink
+        return Image.fromarray(rgb_of_cmyk(ink))
+    if image.mode == "LAB":
+        return _rgb_from_lab(image)
     if image.has_transparency_data:
-        over = image.convert("RGBA")
-        white = Image.new("RGB", image.size, (255, 255, 255))
-        white.paste(over, mask=over.getchannel("A"))
-        return white
+        return _over_white(image, raw_mode)
     rgb = image.convert("RGB")  # a copy even where the mode is RGB already
     rgb.info = {}  # the source's metadata must not travel into what we write
     return rgb
 
 
+def _over_white(image: Image.Image, raw_mode: str) -> Image.Image:
+    if image.mode in ("RGBa", "La"):  # premultiplied
+        levels = np.asarray(image)
+        colour = levels[..., :-1] if image.mode == "RGBa" else levels[..., :1].repeat(3, -1)
+        return Image.fromarray(over_white(colour, levels[..., -1:], premultiplied=True))
+    key = image.info.get("transparency")
+    if image.mode in ("L", "RGB") and key is not None:  # a PNG's one transparent value, said at the depth of the file
+        bits = next((n for n in (2, 4, 16) if f";{n}" in raw_mode), 8)
+        wanted = to_levels(np.atleast_1d(np.asarray(key)), bits) if bits < 8 else np.atleast_1d(np.asarray(key)) >> (bits - 8)
+        levels = np.array(image.convert("RGB"))
+        levels[(levels == wanted).all(-1)] = 255
+        return Image.fromarray(levels)
+    over = np.asarray(image.convert("RGBA"))
+    return Image.fromarray(over_white(over[..., :3], over[..., 3:]))
+
+
+def _rgb_from_lab(image: Image.Image) -> Image.Image:
+    try:
+        from PIL import ImageCms
+
+        lab, srgb = (ImageCms.createProfile(space) for space in ("LAB", "sRGB"))
+        return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    except ImportError as error:
+        raise Refused("CIE Lab pixels, and this Pillow cannot convert them (it lacks littlecms); save it as RGB") from error
+
+
 def _rgb_from_deep_grey(image: Image.Image) -> Image.Image:
     """16-bit, 32-bit and float grey, which Pillow's own conversion clips at 255 instead of scaling."""
-    grey = np.asarray(image).astype(np.float64)
-    highest = 1.0 if image.mode == "F" else 65535.0
-    if not (grey.min() >= 0 and grey.max() <= highest):  # written so that NaN fails too
-        found = f"grey values from {grey.min():g} to {grey.max():g} (mode {image.mode})"
-        raise _Refused(f"{found}; allowed are 0 to {highest:g}; save it as an 8-bit or 16-bit picture")
-    levels = np.round(grey * (255.0 / highest)).astype(np.uint8)
+    grey = np.asarray(image)
+    bits, inverted = None if image.mode in ("I", "F") else 16, False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # decoded by whoever gave it: as Tiff.rgb
+        tiff = Tiff(image.fp, image.tag_v2)
+        bits, inverted = tiff.bound, tiff.white_is_zero
+    elif image.format == "PPM" and image.mode == "I":
+        bits = 16  # Pillow scales a file's own highest value to 65535
+    levels = to_levels(grey.astype(np.uint16) if bits is not None else grey, bits)
+    if inverted:
+        levels = 255 - levels
     key = image.info.get("transparency")  # the one 16-bit value that stands for "transparent" in a PNG
     if isinstance(key, int):
         levels[grey == key] = 255

@@ -19,20 +19,24 @@ class Draw:
     generator: torch.Generator
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        return torch.rand(*shape, generator=self.generator) * (high - low) + low
+        return self._rand(*shape) * (high - low) + low
 
     def index(self, *shape: int, below: int) -> Tensor:
-        return torch.randint(below, shape, generator=self.generator)
+        return torch.randint(below, shape, generator=self.generator, device="cpu")
 
     def chance(self, *shape: int, p: float) -> Tensor:
-        return torch.rand(*shape, generator=self.generator) < p
+        return self._rand(*shape) < p
 
     def other(self, *taken: Tensor, below: int) -> Tensor:
         """An index that differs from each of the taken ones, evenly drawn. taken: n (fewer of them than `below`)."""
-        rank = torch.rand(len(taken[0]), below, generator=self.generator)
+        rank = self._rand(len(taken[0]), below)
         for indices in taken:
             rank.scatter_(1, indices[:, None], -1.0)
         return rank.argmax(1)
+
+    def _rand(self, *shape: int) -> Tensor:
+        # Said outright, since torch's default type and device, which a notebook may change, would change the numbers.
+        return torch.rand(*shape, generator=self.generator, dtype=torch.float32, device="cpu")
 
 
 @dataclass

@@ -35,27 +35,30 @@ class Randomness:
             raise ValueError(f"generator on {generator.device}: give a CPU generator, so that results do not depend on the device")
         self.seeds = tuple(seeds)
         self._shared = generator
-        self._own = [Generator().manual_seed(seed) for seed in seeds] if generator is None else []
+        self._own = [Generator("cpu").manual_seed(seed) for seed in seeds] if generator is None else []
 
     def draw(self, channels: int, h: int, w: int) -> Draws:
         """The start's draws for latents [image channels h w]."""
         if self._shared is not None:
             images = len(self.seeds)
-            noise = torch.randn((images, channels, h, w), generator=self._shared)
-            image, masked = (
-                torch.randn((1, channels, h, w), generator=self._shared).expand(images, -1, -1, -1) for _ in range(2)
-            )
+            noise = normal((images, channels, h, w), self._shared)
+            image, masked = (normal((1, channels, h, w), self._shared).expand(images, -1, -1, -1) for _ in range(2))
             return Draws(noise, image, masked)
-        drawn = [[torch.randn((1, channels, h, w), generator=own) for _ in range(3)] for own in self._own]
+        drawn = [[normal((1, channels, h, w), own) for _ in range(3)] for own in self._own]
         return Draws(*(torch.cat(parts) for parts in zip(*drawn, strict=True)))
 
     def step_noise(self, like: Tensor) -> Tensor:
         """N(0, 1) for one step with eta > 0. like: image 4 h w."""
         if self._shared is not None:
-            noise = torch.randn(like.shape, generator=self._shared)
+            noise = normal(like.shape, self._shared)
         else:
-            noise = torch.cat([torch.randn((1, *like.shape[1:]), generator=own) for own in self._own])
+            noise = torch.cat([normal((1, *like.shape[1:]), own) for own in self._own])
         return noise.to(like.device)
+
+
+def normal(shape: Sequence[int], generator: Generator) -> Tensor:
+    """N(0, 1), float32 on the CPU whatever torch's default type and device are, so that a seed means the same numbers everywhere."""
+    return torch.randn(tuple(shape), generator=generator, dtype=torch.float32, device="cpu")
 
 
 def check_seeds(seed: int, images: int) -> tuple[int, ...]:
