@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -321,3 +323,42 @@ def test_a_token_is_sent_and_never_shown(served, monkeypatch, capfd, caplog, tmp
 def test_a_hash_is_the_files_own(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert sha256(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {}, {"HF_HOME": "$HOME/hf"}, {"HF_HOME": "~/hf"}, {"HF_HOME": "${HOME}/a b/hf"}, {"HF_HOME": "relative/hf"},
+        {"HF_HUB_CACHE": "$HOME/hub"}, {"HF_HUB_CACHE": "~/hub"}, {"HUGGINGFACE_HUB_CACHE": "~/$NAME"}, {"XDG_CACHE_HOME": "$HOME/xdg"},
+        {"HUGGINGFACE_HUB_CACHE": "/old", "HF_HOME": "/home"}, {"HF_HUB_CACHE": "/new", "HUGGINGFACE_HUB_CACHE": "/o"},
+        {"HF_HOME": "$UNKNOWN/hf"}, {"HF_HUB_OFFLINE": "on"}, {"TRANSFORMERS_OFFLINE": "1"}, {"HF_HUB_OFFLINE": "0"},
+        {"HF_ENDPOINT": "http://127.0.0.1:9/"},
+    ],
+)  # fmt: skip
+def test_the_variables_of_the_hub_mean_what_its_own_client_takes_them_for(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("HF_HUB_CACHE", "HF_ENDPOINT", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": str(tmp_path), "NAME": "named", **variables}.items():
+        monkeypatch.setenv(name, value)
+    code = "import huggingface_hub.constants as c; print(c.HF_HUB_CACHE, c.HF_HUB_OFFLINE, c.ENDPOINT, sep='\\n')"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [str(hub.cache()), str(hub.offline()), hub.endpoint()] == said
+
+
+def test_a_checkpoint_in_the_cache_is_found_by_every_variable_of_the_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789012345678901234567890123456789"
+    repo = tmp_path / "hf/hub/models--me--small"
+    shutil.copytree(CHECKPOINT, repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs/main").write_text(commit)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("PLACE", str(tmp_path))
+    for name, value in (("HF_HOME", "$PLACE/hf"), ("HUGGINGFACE_HUB_CACHE", "$PLACE/hf/hub"), ("HF_HUB_CACHE", "$PLACE/hf/hub")):
+        for other in ("HF_HOME", "HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE"):
+            monkeypatch.delenv(other, raising=False)
+        monkeypatch.setenv(name, value)
+        assert hub.find("me/small", progress=False) == repo / "snapshots" / commit

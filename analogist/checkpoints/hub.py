@@ -3,11 +3,13 @@
 Downloads go through huggingface_hub, into the cache that other tools share; a file counts only after its hash was checked.
 """
 
+import importlib.util
 import os
 import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from tqdm import tqdm
 
@@ -26,23 +28,30 @@ class HubWarning(UserWarning):
 
 
 def offline() -> bool:
-    """Whether HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set; read anew, so that a notebook may set it at any time."""
-    return any(
-        os.environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    )
+    """Whether HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set."""
+    return _constants().HF_HUB_OFFLINE
 
 
 def endpoint() -> str:
     """HF_ENDPOINT, else the hub's own address."""
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    return _constants().ENDPOINT or "https://huggingface.co"  # an empty variable is none
 
 
 def cache() -> Path:
-    """The hub cache: HF_HUB_CACHE, else hub/ in HF_HOME, else huggingface/hub in XDG_CACHE_HOME or ~/.cache."""
-    if os.environ.get("HF_HUB_CACHE"):
-        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("HF_HOME") or f"{base}/huggingface").expanduser() / "hub"
+    """The hub cache: HF_HUB_CACHE, else HUGGINGFACE_HUB_CACHE, else hub/ in HF_HOME, with ~ and variables in them, else the usual place."""
+    return Path(_constants().HF_HUB_CACHE)
+
+
+def _constants() -> ModuleType:
+    """huggingface_hub's own constants as the environment says them now.
+
+    The client reads its variables once, when it is imported; a copy of that module reads them anew, so that a notebook may set them at
+    any time.
+    """
+    spec = importlib.util.find_spec("huggingface_hub.constants")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def is_local(source: str | Path) -> bool:

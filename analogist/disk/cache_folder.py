@@ -5,8 +5,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """ANALOGIST_CACHE, else analogist/ in XDG_CACHE_HOME, else ~/.cache/analogist."""
+    """ANALOGIST_CACHE, else analogist/ in XDG_CACHE_HOME, else ~/.cache/analogist; ~ and variables in them are filled in."""
     own = os.environ.get("ANALOGIST_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "analogist"
+    place = own or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "analogist")
+    return Path(os.path.expandvars(os.path.expanduser(place)))
