@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from analogist.models.control import CAM, SAC
+from analogist.models.numbers import plain
 from analogist.models.placement import Placement
 
 NEGATIVE_PROMPT = "Messy,Disordered,Chaotic,Cluttered,Haphazard,Unkempt,Scattered,Disheveled,Tangled,Random"  # authors' code
@@ -28,6 +29,8 @@ class SamplingConfig:
     eta: float = 0.0  # 0 is deterministic DDIM, 1 has DDPM's noise level
 
     def __post_init__(self) -> None:
+        for name in ("steps", "strength", "guidance", "eta"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or not 1 <= self.steps <= 1000:
             raise ValueError(f"steps {self.steps!r}: a whole number in 1..1000 is allowed")
         for name in ("strength", "guidance", "eta"):

@@ -24,6 +24,7 @@ from analogist.grid.pictures import Picture
 from analogist.grid.prompt_grid import PromptGrid, check_size, to_image
 from analogist.models.control import CAM, SAC
 from analogist.models.ddim import Schedule
+from analogist.models.numbers import plain
 from analogist.models.placement import Placement
 from analogist.models.text import EncodedText, PooledText
 from analogist.models.unet import UNet, UNetConfig
@@ -189,7 +190,7 @@ class Analogist:
         size: of the picture in pixels, one side or (height, width), which SDXL's text (a PooledText) tells its UNet; None: the model's.
         """
         encoded = self.text.encode([negative_prompt, prompt])
-        size = self.size if size is None else size
+        size = self.size if size is None else plain(size)
         return encoded.of_size(*((size, size) if isinstance(size, int) else size)) if isinstance(encoded, PooledText) else encoded
 
     def check(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .cells import REGIONS, Cell, all_cells, cells_of, cross_cells, self_cells
+from .numbers import plain
 from .placement import MAP_POINTS, TEXT, Placement, Site
 
 Block = tuple[int, int, int, int]  # (query row, query column, key row, key column) of cells: A' -> B' is the block of queries in A'
@@ -35,6 +36,9 @@ class SAC:
     clone: tuple[tuple[str, str], tuple[str, str]] = (("A'", "B'"), ("A", "B"))  # (query, key) written, (query, key) read
 
     def __post_init__(self) -> None:
+        scale = plain(self.scale)
+        object.__setattr__(self, "scale", tuple(scale) if isinstance(scale, list) else scale)
+        object.__setattr__(self, "mirror", plain(self.mirror))
         scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
         if not isinstance(self.placement, Placement):
             raise ValueError(f"SAC placement {self.placement!r}: give a Placement, such as Placement.layers(3, 11) or Placement('up.*')")

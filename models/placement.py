@@ -6,6 +6,8 @@ from fnmatch import fnmatchcase
 from functools import reduce
 from operator import or_
 
+from .numbers import plain
+
 NEGATIVE, TEXT = 0, 1  # branches of classifier-free guidance, in batch order
 BRANCHES = ("negative", "text")
 
@@ -119,6 +121,7 @@ class Placement:
         branches: Iterable[int | str] = (NEGATIVE, TEXT),
     ) -> "Placement":
         """By the released numbering of transformer blocks: layers(3, 11) is half-open, layers([3, 5, 8]) a list."""
+        start, stop = plain(start), plain(stop)
         if isinstance(start, int):
             if stop is None or stop <= start:
                 raise ValueError(f"layers({start}, {stop}): give a half-open range with stop > start, or a list")
@@ -236,7 +239,7 @@ def _listed(values: Iterable, what: str) -> tuple:
     """Text is iterable too, letter by letter, which nobody means."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ValueError(f"{what} {values!r}: give a list")
-    return tuple(values)
+    return tuple(plain(value) for value in values)
 
 
 def _some(values: tuple, what: str) -> tuple:

@@ -227,7 +227,7 @@ class UNet(nn.Module):
         Raises ValueError on shapes that do not fit.
         """
         if control is None:
-            control = AttentionControl(branches=1, images=x.shape[0], t=t if isinstance(t, int) else 0)
+            control = AttentionControl(branches=1, images=x.shape[0], t=0 if isinstance(t, Tensor) else int(t))
         if not isinstance(text, PreparedText):
             text = self.prepare_text(text)
         self._check(x, t, text, control)

@@ -15,7 +15,7 @@ import pytest
 import tifffile
 from PIL import Image, PngImagePlugin
 
-from analogist.pictures import PictureError, read_picture
+from analogist.grid.pictures import PictureError, read_picture
 
 HEIGHT, WIDTH = 21, 37  # neither is a multiple of a tile's 16, so that edges of tiles and of packed rows show
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from analogist.models.numbers import plain
 from analogist.weights.lora import LoraReport
 
 Lora = str | Path | tuple[str | Path, float]  # a file, at scale 1, or (file, scale)
@@ -12,6 +13,7 @@ def as_list(lora: "Lora | Sequence[Lora] | None") -> list[tuple[Path, float]]:
     """(file, scale) of each. Raises ValueError for anything else."""
     if lora is None:
         return []
+    lora = plain(lora)
     single = isinstance(lora, str | Path) or (isinstance(lora, tuple) and len(lora) == 2 and isinstance(lora[1], int | float))
     found = []
     for one in [lora] if single else lora:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analogist.disk.writing import atomic_write
+from analogist.models.numbers import plain
 from analogist.run.result import Result
 
 from .detail import Detail
@@ -77,6 +78,7 @@ def explore_folder(
 
 def make_explorer(sources: list[Source], max_bytes: int) -> Explorer:
     """The page of some sources, at most max_bytes long."""
+    max_bytes = plain(max_bytes)
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
         raise ValueError(f"max_bytes {max_bytes!r}: a whole number of bytes from 1 up (20_000_000 is the default)")
     sources = _told_apart(sources)

@@ -7,6 +7,8 @@ import math
 import operator
 from dataclasses import dataclass
 
+from analogist.models.numbers import plain
+
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are the first ones outside
 Size = int | tuple[int, int]  # one number N: cells of N/2 x N/2, so N x N for one pair; or (height, width)
 
@@ -28,6 +30,7 @@ def cell_names(pairs: int) -> tuple[str, ...]:
 
 def resolve_size(size: Size, rows: int) -> tuple[int, int]:
     """(height, width) of what a user gave, N or (height, width); GridError unless it makes whole cells of a sensible size."""
+    size = plain(size)
     try:
         if isinstance(size, (tuple, list)):
             height, width = (operator.index(side) for side in size)

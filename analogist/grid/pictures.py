@@ -18,10 +18,9 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from analogist.disk.writing import atomic_write, shown
-from analogist import png
-from analogist.files import atomic_write, shown
-from analogist.samples import Refused, over_white, rgb_of_cmyk, to_levels
-from analogist.tiff import Tiff, is_tiff
+from analogist.grid import png
+from analogist.grid.samples import Refused, over_white, rgb_of_cmyk, to_levels
+from analogist.grid.tiff import Tiff, is_tiff
 
 # What a picture may be given as: a path, a PIL image, or a uint8 array [height width 3].
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray

@@ -16,6 +16,7 @@ from analogist.grid.fit import ALIGNED, check_drawing, fitted, placed, stretched
 from analogist.grid.layout import COLUMNS, SMALLEST_CELL, Box, GridError, Layout, Size, cell_names, check_size, resolve_size
 from analogist.grid.marks import draw_marks
 from analogist.grid.pictures import Picture, PictureError, read_picture
+from analogist.models.numbers import plain
 
 if TYPE_CHECKING:  # imported in the functions that need it: composing and marking a grid works without
     from torch import Tensor
@@ -79,6 +80,7 @@ class PromptGrid:
         drawn: (height, width) at which its border was drawn, where it was resized since; None: its own.
         Raises PictureError, or GridError for a size that makes no cells.
         """
+        rows, b_size, drawn = plain(rows), plain(b_size), plain(drawn)
         if not isinstance(rows, int) or rows < 2:
             raise GridError(f"rows={rows!r}; a grid has one row for each example pair and one for B, so at least 2")
         size = None if size is None else resolve_size(size, rows)

@@ -13,6 +13,7 @@ from analogist.attention.tap import StudyTap
 from analogist.config import AnalogistConfig, with_suffix
 from analogist.grid.prompt_grid import PromptGrid
 from analogist.models.control import FORMS
+from analogist.models.numbers import plain
 from analogist.models.text import EncodedText, PooledText
 from analogist.run.memory import images_at_once
 from analogist.run.record import tensor_key
@@ -79,6 +80,7 @@ def prepare(
 ) -> tuple[Run, StudyTap | None, PromptGrid]:  # fmt: skip
     """Checks every argument, then encodes text and pictures; the grid comes back with its size resolved."""
     attention = model.attention if attention is None else check_form(attention)
+    images, seed, batch = plain(images), plain(seed), plain(batch)
     grid, config, times, seeds = model.check(grid, images=images, seed=seed, config=config)
     sampling, randomness = config.sampling, Randomness(seeds, generator)
     h, w = (side // model.vae.config.factor for side in grid.size)

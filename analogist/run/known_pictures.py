@@ -20,6 +20,7 @@ from analogist.attention.tap import StudyTap
 from analogist.config import AnalogistConfig
 from analogist.grid.pictures import Picture, read_picture
 from analogist.grid.prompt_grid import PromptGrid, to_image, to_pixels
+from analogist.models.numbers import plain
 from analogist.run.denoise import guided
 from analogist.run.result import SamplingError
 from analogist.run.sampling import Run, Start, decode, encode_grid
@@ -136,7 +137,8 @@ def unet_calls(
 
 
 def check_time(t: int, count: int) -> int:
-    """Raises ValueError for a training time outside the schedule."""
+    """A training time. Raises ValueError outside the schedule."""
+    t = plain(t)
     if isinstance(t, bool) or not isinstance(t, int) or not 0 <= t < count:
         raise ValueError(f"t {t!r}: a training time in 0..{count - 1} is allowed")
     return t
@@ -185,7 +187,7 @@ def at(
     the model's call; this one call counts as step 0 (placements with a window of steps act as they do there).
     call: negative_prompt, prompt_suffix, text, seed, config, attention. Raises ValueError as the model's call would.
     """
-    check_time(t, len(model.schedule))
+    t = check_time(t, len(model.schedule))
     calls = unet_calls(model, grid, prompt, b_prime=b_prime, **call)
     z_t = calls.noised(t)
     out, maps = calls.output(z_t, t, capture=capture, edit=edit)
@@ -229,6 +231,7 @@ def invert(
     Raises ValueError as the call would; SamplingError where a step cannot be inverted.
     Source: Song et al. 2021 (DDIM), Sec. 4.3; refinement as in Pan et al. 2023 (AIDI).
     """
+    refine, guidance = plain(refine), plain(guidance)
     if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:
         raise ValueError(f"refine {refine!r}: a whole number from 0 up")
     calls = unet_calls(model, grid, prompt, b_prime=b_prime, **call)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from analogist.models.numbers import plain
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -63,6 +65,7 @@ def normal(shape: Sequence[int], generator: Generator) -> Tensor:
 
 def check_seeds(seed: int, images: int) -> tuple[int, ...]:
     """Effective seeds of the images, s + k. Raises ValueError on a seed or number of images that is not allowed."""
+    seed, images = plain(seed), plain(images)
     if isinstance(images, bool) or not isinstance(images, int) or images < 1:
         raise ValueError(f"images {images!r}: a whole number from 1 up is allowed")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63 - images:

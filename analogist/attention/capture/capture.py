@@ -15,6 +15,7 @@ from analogist.attention.capture.plan import Item, Plan, human_bytes, largest, p
 from analogist.attention.capture.reduce import OverSteps, Reduction, RegionTotals, parse_reductions
 from analogist.attention.select.regions import Region, is_region
 from analogist.attention.select.run_shape import RunShape, Steps, every, run_shape
+from analogist.models.numbers import plain
 
 if TYPE_CHECKING:
     from analogist.grid.prompt_grid import PromptGrid
@@ -83,6 +84,8 @@ class Capture:
         for pattern in patterns:
             if not isinstance(pattern, str) or not pattern:
                 raise ValueError(f"selector {pattern!r}: give text such as 'up.1.*.self:probs' or '9.self:probs'")
+        layers, steps, branches, images, heads = (plain(value) for value in (layers, steps, branches, images, heads))
+        query, key, words, max_bytes = (plain(value) for value in (query, key, words, max_bytes))
         reductions = parse_reductions(reduce)
         if words is not None and branches is None:
             branches = "text"  # a word is one of the prompt; the negative prompt is asked for by name

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from analogist.attention.select.regions import Region, rectangle, region_tokens
+from analogist.models.numbers import plain
 from analogist.models.placement import BRANCHES, Site
 
 Columns = Callable[[str, str], Sequence[int]]  # (word, branch) -> text columns
@@ -105,7 +106,8 @@ class AttentionMap:
         out = self
         for name, value in (("step", step), ("branch", branch), ("image", image), ("head", head)):
             if value is not None:
-                out = out._pick(name, value)
+                out = out._pick(name, plain(value))
+        query, key = plain(query), plain(key)
         if query is not None:
             out = out._tokens_of("query", query)
         if key is not None:

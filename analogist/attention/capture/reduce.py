@@ -12,6 +12,7 @@ from torch import Tensor
 from analogist.attention.select.regions import region_view
 from analogist.models.cells import REGIONS
 from analogist.models.control import At
+from analogist.models.numbers import plain
 
 Shape = tuple[int, ...]
 Axes = tuple[str, ...]
@@ -71,6 +72,7 @@ class TopK:
     per_head = True
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "k", plain(self.k))
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
             raise ValueError(f"TopK({self.k!r}): a whole number from 1 up")
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from analogist.attention.edit.bind import Edit
 from analogist.attention.select.run_shape import RunShape, Steps, resolve_branches, resolve_indices
 from analogist.models.control import At
+from analogist.models.numbers import plain
 from analogist.models.placement import Site
 
 Change = Callable[[Tensor, At], Tensor]  # the chosen rows and heads, which may be changed in place -> the same shape
@@ -81,6 +82,7 @@ class ReadyEdit:
 
 def number(value: float, what: str, low: float | None = None) -> float:
     """A finite number, at least `low`. Raises ValueError otherwise."""
+    value = plain(value)
     finite = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
     if not finite or (low is not None and value < low):
         raise ValueError(f"{what} {value!r}: a finite number{'' if low is None else f' from {low} up'} is allowed")

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from analogist.attention.capture.maps import AttentionMap
+from analogist.models.numbers import plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,7 @@ def word_heat(
     found = [m for m in maps.values() if m.site.kind == "cross" and m.point == "probs" and m.axes[-2:] == ("query", "key")]
     if not found:
         raise ValueError("word_heat: none of these maps holds cross-attention probabilities; capture '*.cross:probs'")
+    word = plain(word)
     columns = (word,) if isinstance(word, int) else found[0].columns_of(word, branch)
     if occurrence is not None:
         columns = _one_place(found[0], word, branch, columns, occurrence)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from analogist.models.cells import REGIONS, cells_of, check_splits
 from analogist.models.control import At
+from analogist.models.numbers import plain
 
 Region = str | tuple[float, float] | tuple[float, float, float, float]
 Box = tuple[int, int, int, int]  # top, bottom, left, right in tokens, half-open
@@ -22,7 +23,7 @@ def is_region(value: object) -> bool:
     """Whether a value names one region (and is not a list of regions)."""
     if isinstance(value, str):
         return True
-    return isinstance(value, tuple) and len(value) in (2, 4) and all(isinstance(v, int | float) for v in value)
+    return isinstance(value, tuple) and len(value) in (2, 4) and all(isinstance(v, int | float) for v in plain(value))
 
 
 def token_box(region: Region, hw: tuple[int, int], rows: int, size: tuple[int, int]) -> Box:
@@ -35,6 +36,7 @@ def token_box(region: Region, hw: tuple[int, int], rows: int, size: tuple[int, i
     if isinstance(region, str):
         return _named_box(region, hw, rows)
     height, width = size
+    region = plain(region)
     if len(region) == 2:
         x, y = region
         if not (0 <= x < width and 0 <= y < height):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from analogist.config import with_suffix
+from analogist.models.numbers import plain
 from analogist.models.placement import BRANCHES, TEXT
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def run_shape(
 
     others: arguments of the call that do not change it. Raises ValueError as the call would.
     """
+    images, seed = plain(images), plain(seed)
     grid, config, times, _ = model.check(grid, images=images, seed=seed, config=config)
     h, w = (side // model.vae.config.factor for side in grid.size)
     prompts = {
@@ -107,6 +109,7 @@ class Every:
     """Every n-th executed step from `start` on; resolved when the number of steps is known."""
 
     def __init__(self, n: int, start: int = 0) -> None:
+        n, start = plain(n), plain(start)
         if n < 1 or start < 0:
             raise ValueError(f"every({n}, start={start}): n from 1 up, start from 0 up")
         self.n, self.start = n, start
@@ -138,6 +141,7 @@ def resolve_steps(steps: Steps, count: int) -> tuple[int, ...]:
         if not chosen:
             raise ValueError(f"steps {steps}: this run executes {count} steps, numbered 0..{count - 1}")
         return chosen
+    steps = plain(steps)
     numbers = [steps] if isinstance(steps, int) else list(steps)
     if not numbers:
         raise ValueError("steps: an empty choice keeps nothing; None is all steps")
@@ -151,6 +155,7 @@ def resolve_branches(branches: int | str | Sequence[int | str] | None, run: RunS
     """Branch names in batch order. Raises ValueError for a branch that this run does not have."""
     if branches is None:
         return run.branch_labels
+    branches = plain(branches)
     names = [branches] if isinstance(branches, int | str) else list(branches)
     names = [BRANCHES[name] if name in (0, 1) and not isinstance(name, bool) else name for name in names]
     missing = [name for name in names if name not in run.branch_labels]
@@ -164,7 +169,8 @@ def resolve_indices(numbers: int | Sequence[int] | None, count: int, what: str) 
     """Sorted indices below count; None is all. Raises ValueError outside."""
     if numbers is None:
         return tuple(range(count))
-    numbers = [numbers] if isinstance(numbers, int) else list(numbers)
+    numbers = plain(numbers)
+    numbers = [numbers] if isinstance(numbers, int) else [plain(n) for n in numbers]
     bad = [n for n in numbers if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < count]
     if bad or not numbers:
         raise ValueError(f"{what} {bad or numbers}: allowed are 0..{count - 1}")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from analogist.attention.select.run_shape import RunShape
+from analogist.models.numbers import plain
 
 START, END, PADDING = "<start>", "<end>", "<padding>"
 
@@ -13,6 +14,7 @@ def columns_of(word: str | int, branch: str, run: RunShape) -> tuple[int, ...]:
     word: of the prompt; "<start>", "<end>" or "<padding>"; or a column number.
     Raises ValueError where the prompt does not hold it, where the run has no prompts, or where the column is outside.
     """
+    word = plain(word)
     if isinstance(word, int) and not isinstance(word, bool):
         if not 0 <= word < run.tokens:
             raise ValueError(f"token column {word}: allowed are 0..{run.tokens - 1}")
@@ -51,6 +53,7 @@ def branch_columns(words: str | int | Sequence[str | int], branches: Sequence[st
 
     Raises ValueError where branches differ in their number of columns: they could not share one key axis.
     """
+    words = plain(words)
     words = [words] if isinstance(words, str | int) else list(words)
     if not words:
         raise ValueError("words: an empty list keeps nothing; None is all tokens")

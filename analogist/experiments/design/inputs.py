@@ -14,6 +14,7 @@ from PIL import Image
 from analogist.experiments.design.levels import StudyError
 from analogist.grid.pictures import read_picture
 from analogist.grid.prompt_grid import PromptGrid
+from analogist.models.numbers import plain
 
 FIELDS = ("name", "a", "a_prime", "b", "b_prime", "grid", "prompt", "wrong_prompt", "group")
 
@@ -150,7 +151,7 @@ def _example(entry: dict) -> Input:
 
 
 def _count(entry: dict, what: str) -> int:
-    count = entry.get("count", 1)
+    count = plain(entry.get("count", 1))
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 10_000:
         raise StudyError(f"{what}: count {count!r}: a whole number from 1 to 10000 is allowed")
     return count
@@ -216,6 +217,7 @@ def lab_inputs(families: Sequence[str], *, count: int, seed: int = 0, size: int,
     The wrong prompt is the next grid's caption that differs.
     """
     from analogist.grid.prompt_grid import to_image
+    count, seed, size = plain(count), plain(seed), plain(size)
     from analogist.lab.grids import evaluation_batch
     from analogist.lab.split import EVALUATION_SEED, FAMILIES
 

@@ -12,6 +12,7 @@ from analogist.experiments.design.factors import Setting, label
 from analogist.experiments.design.inputs import Input, check_names
 from analogist.experiments.design.levels import StudyError
 from analogist.experiments.design.space import Space
+from analogist.models.numbers import plain
 
 FORMAT = 1  # raised when the meaning of a field changes
 DESIGNS = ("one-factor", "full", "list")
@@ -83,6 +84,8 @@ class Study:
     question: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("factors", "runs", "seeds", "images", "size", "batch", "group", "share"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
         if self.design not in DESIGNS:
             raise StudyError(f"design {self.design!r}: allowed are {', '.join(DESIGNS)}")
         if (self.design == "list") != bool(self.runs):

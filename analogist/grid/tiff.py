@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import PREFIXES, ImageFileDirectory_v2
 
-from analogist.samples import Refused, over_white, rgb_of_cmyk, to_levels
+from analogist.grid.samples import Refused, over_white, rgb_of_cmyk, to_levels
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR = 273, 274, 277, 278, 279, 284
