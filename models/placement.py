@@ -66,7 +66,7 @@ class Site:
         return latent[0] // self.stride, latent[1] // self.stride
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Placement:
     """Where and when something acts: sites x steps x heads x branches, with | and - for unions and differences.
 
@@ -149,6 +149,19 @@ class Placement:
 
     def __sub__(self, other: "Placement") -> "Placement":
         return self._combined(other, "minus")
+
+    def __repr__(self) -> str:
+        if self.operation != "leaf":
+            first, second = self.parts
+            return f"({first!r} {'|' if self.operation == 'or' else '-'} {second!r})"
+        where = [f"{name}={_as_range(getattr(self, name))}" for name in ("steps", "heads") if getattr(self, name) is not None]
+        where += [f"branches=[{', '.join(repr(BRANCHES[b]) for b in self.branches)}]"] if self.branches != (NEGATIVE, TEXT) else []
+        named = [f"Placement({', '.join([*map(repr, self.patterns), *where])})"] if self.patterns or not self.numbers else []
+        if self.numbers:
+            listed = _as_range(self.numbers)
+            numbers = listed[len("range(") : -1] if listed.startswith("range") else listed
+            named.insert(0, f"Placement.layers({', '.join([numbers, *where])})")
+        return named[0] if len(named) == 1 else f"({' | '.join(named)})"
 
     def matches(self, site: Site) -> bool:
         """Whether this site is named, at any step, head and branch (a difference may still leave nothing there)."""
@@ -240,6 +253,12 @@ def _listed(values: Iterable, what: str) -> tuple:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ValueError(f"{what} {values!r}: give a list")
     return tuple(plain(value) for value in values)
+
+
+def _as_range(values: tuple[int, ...]) -> str:
+    """Ascending numbers as they would be written: range(3, 11) where none is left out, else a list."""
+    whole = len(values) > 2 and values == tuple(range(values[0], values[-1] + 1))
+    return f"range({values[0]}, {values[-1] + 1})" if whole else str(list(values))
 
 
 def _some(values: tuple, what: str) -> tuple:

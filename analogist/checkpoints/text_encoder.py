@@ -5,10 +5,8 @@ Source: Radford et al. 2021 (CLIP); Rombach et al. 2022, Sec. 3.3; for the layer
 OpenCLIP ViT-H).
 """
 
-import difflib
 import functools
 import gzip
-import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +16,11 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from analogist import weights
+from analogist.checkpoints.prompt_words import END, START, check_text, columns_of_word, tokens_of
 from analogist.weights import Checkpoint, LoadReport, WeightsError
 
 MERGES_FILE = Path(weights.__file__).parent / "clip_merges" / "bpe_simple_vocab_16e6.txt.gz"
 MERGES = 48_894
-START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 class PromptCutWarning(UserWarning):
@@ -113,6 +111,7 @@ class TextEncoder:
         """Ids and their places in the prompt, without start and end, cut to what fits."""
         if not isinstance(prompt, str):
             raise ValueError(f"a prompt is a text, not {type(prompt).__name__}")
+        check_text(prompt, "prompt")
         coded = self.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ids, places = coded["input_ids"], coded["offset_mapping"]
         room = self.length - 2
@@ -148,32 +147,19 @@ class TextEncoder:
             raise ValueError(f"token ids run from {int(ids.min())} to {int(ids.max())}; the vocabulary has 0 to {rows - 1}")
         return self.model(input_ids=ids.to(self.device)).last_hidden_state
 
+    def places(self, prompt: str) -> tuple[tuple[int, int], ...]:
+        """(first, end) of each of the prompt's tokens in its text, without start and end tokens, cut to what fits."""
+        return tuple(self._pieces(prompt)[1])
+
     def tokens(self, prompt: str) -> list[str]:
-        """The prompt's tokens as they read in it, one a column of `text`, from the start token to the end token, without
+        """The prompt's tokens as they read in it, one per column of `text`, from the start token to the end token, without
         padding.
         """
-        return [START, *(prompt[first:last] for first, last in self._pieces(prompt)[1]), END]
+        return tokens_of(prompt, self.places(prompt))
 
     def positions(self, prompt: str, word: str) -> list[int]:
-        """All token columns of a word (or several in a row): every part of a split word, every occurrence. Upper and lower
-        case are one.
-
-        Raises ValueError where the word does not stand in the prompt, or was cut off with its end, naming the nearest words.
-        """
-        if not word.strip():
-            raise ValueError("an empty word has no position; give a word of the prompt")
-        places = self._pieces(prompt)[1]
-        pattern = r"\s+".join(re.escape(piece) for piece in word.split())
-        left = r"(?<!\w)" if word.strip()[0].isalnum() else ""
-        right = r"(?!\w)" if word.strip()[-1].isalnum() else ""
-        spans = [match.span() for match in re.finditer(left + pattern + right, prompt, re.IGNORECASE)]
-        columns = [column for column, (first, last) in enumerate(places, 1) if any(first < stop and last > start for start, stop in spans)]
-        if not columns:
-            words = list(dict.fromkeys(re.findall(r"\w+", prompt)))
-            near = difflib.get_close_matches(word.lower(), [other.lower() for other in words[:500]], 3, 0.5)
-            where = "it was cut off with the prompt's end" if spans else f"nearest: {', '.join(near) if near else 'none'}"
-            raise ValueError(f"the word {word!r} does not stand in {prompt!r}; {where}")
-        return columns
+        """All token columns of a word (or several in a row), as `columns_of_word`, which says what it raises."""
+        return columns_of_word(prompt, self.places(prompt), word)
 
 
 def _texts(prompts: Sequence[str]) -> list[str]:

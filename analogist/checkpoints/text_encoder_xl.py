@@ -50,6 +50,10 @@ class TwoTextEncoders:
         """The parameters' type, which is the encodings' too."""
         return self.first.dtype
 
+    def places(self, prompt: str) -> tuple[tuple[int, int], ...]:
+        """As TextEncoder.places."""
+        return self.first.places(prompt)
+
     def tokens(self, prompt: str) -> list[str]:
         """As TextEncoder.tokens."""
         return self.first.tokens(prompt)

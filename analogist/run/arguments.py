@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from analogist.attention.select.run_shape import RunShape
 from analogist.attention.tap import StudyTap
+from analogist.checkpoints.prompt_words import check_text
 from analogist.config import AnalogistConfig, with_suffix
 from analogist.grid.prompt_grid import PromptGrid
 from analogist.models.control import FORMS
@@ -45,8 +46,7 @@ def resolve_prompts(
     negative = model.negative_prompt if isinstance(negative, Default) else negative
     suffix = model.prompt_suffix if isinstance(suffix, Default) else suffix
     for name, value in (("prompt", prompt), ("negative_prompt", negative), ("prompt_suffix", suffix)):
-        if not isinstance(value, str):
-            raise ValueError(f"{name} {value!r}: give one text")
+        check_text(value, name)
     return {"prompt": prompt, "negative_prompt": negative, "prompt_suffix": suffix}
 
 

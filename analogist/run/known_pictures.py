@@ -144,7 +144,7 @@ def check_time(t: int, count: int) -> int:
     return t
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Known:
     """One UNet call on a known picture. All tensors [image 4 h w], VAE-scaled.
 
@@ -163,6 +163,10 @@ class Known:
     maps: Maps
     out: Tensor
     target: Tensor
+
+    def __repr__(self) -> str:
+        lengths = " ".join(map(str, self.eps.shape))
+        return f"Known: one UNet call at t {self.t}, latents [{lengths}], loss in B' {self.loss:.4g}, maps {len(self.maps)}"
 
     @property
     def latents(self) -> Tensor:
@@ -198,7 +202,7 @@ def at(
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Inversion:
     """Latents of a known grid carried back through the sampler's steps, and what sampling makes of them again.
 
@@ -211,6 +215,11 @@ class Inversion:
     reconstructed: Tensor
     picture: Image.Image
     error: float
+
+    def __repr__(self) -> str:
+        lengths = " ".join(map(str, self.reconstructed.shape))
+        times = f"times {self.times[0]} .. {self.times[-1]}"
+        return f"Inversion: {len(self.latents)} latents [{lengths}], {times}, relative error {self.error:.3g}"
 
     @property
     def z_t(self) -> Tensor:

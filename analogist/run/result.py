@@ -15,7 +15,7 @@ class SamplingError(ValueError):
     """A run that went wrong while sampling or decoding, such as NaN in the latents; the message says at which step."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Step:
     """One executed step, as `Analogist.steps` yields it.
 
@@ -31,8 +31,11 @@ class Step:
     eps: Tensor
     maps: Mapping = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"Step {self.i}: t {self.t}, z_t {_axes(self.z_t)}, maps {len(self.maps)}"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Result:
     """The outcome of one call.
 
@@ -62,6 +65,30 @@ class Result:
 
         return explore(self, labels=label, max_bytes=max_bytes)
 
+    def __repr__(self) -> str:
+        seeds = self.record.get("seeds", [])
+        shown = ", ".join(map(str, seeds[:6])) + (", ..." if len(seeds) > 6 else "")
+        whole, cell = self.grids[0], self.b_prime
+        images = f"{len(self.grids)} image{'s' if len(self.grids) > 1 else ''}"
+        sizes = f" of {whole.width} x {whole.height} px, B' {cell.width} x {cell.height} px"
+        checkpoint = self.record.get("checkpoint", {}).get("name", "unknown")
+        return "\n".join([
+            f"Result: {images}{sizes}; seeds {shown or 'none'}",
+            f"  prompt {_short(self.record.get('prompt'))}; checkpoint {checkpoint}",
+            f"  latents {_axes(self.latents)}, pixels {_axes(self.pixels)}, maps {len(self.maps)}",
+        ])  # fmt: skip
+
     def _repr_png_(self) -> bytes:
         """Notebooks show the first image's grid."""
         return self.grids[0]._repr_png_()
+
+
+def _axes(tensor: Tensor) -> str:
+    """A tensor's lengths and type: [1 4 16 16] float32."""
+    return f"[{' '.join(map(str, tensor.shape))}] {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _short(text: object) -> str:
+    """A text on one line of at most 80 characters."""
+    quoted = repr(text)
+    return quoted if len(quoted) <= 80 else quoted[:77] + "..."

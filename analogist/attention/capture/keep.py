@@ -15,7 +15,7 @@ from analogist.attention.capture.spill import GrowingFile, Memory
 from analogist.attention.capture.storage import INDEX, describe
 from analogist.attention.select.regions import rectangle
 from analogist.attention.select.run_shape import RunShape
-from analogist.attention.select.word_columns import columns_of
+from analogist.attention.select.word_columns import ColumnsOf
 from analogist.models.control import At
 
 
@@ -194,7 +194,7 @@ class Keeper:
             name=item.name, site=item.site, point=item.point, tensor=tensor, axes=item.axes, hw=item.site.hw(run.latent),
             size=run.size, rows=run.rows, coords=coords, times={step: run.times[step] for step in steps}, query=item.query,
             key=item.key, columns=item.columns, index=index, reduced=tuple(one.name for one in item.request.reductions),
-            prompts=prompts, tokens=tokens, words=lambda word, branch: columns_of(word, branch, run),
+            prompts=prompts, tokens=tokens, words=ColumnsOf(run.lasting),
         )  # fmt: skip
 
     def finish(self) -> None:

@@ -17,6 +17,7 @@ from analogist.attention.select.regions import Region, rectangle, region_tokens
 from analogist.models.numbers import plain
 from analogist.models.placement import BRANCHES, Site
 
+SHOWN = 8  # maps in a repr
 Columns = Callable[[str, str], Sequence[int]]  # (word, branch) -> text columns
 
 
@@ -252,8 +253,10 @@ class Maps(Mapping[str, AttentionMap]):
         return sum(m.nbytes for m in self.values())
 
     def __repr__(self) -> str:
-        lines = [f"Maps: {len(self)}, {self.nbytes / 2**20:.2f} MiB", *(f"  {m!r}" for m in self.values())]
-        return "\n".join(lines + [f"  lost {name}: {why}" for name, why in self.lost.items()])
+        lines = [f"Maps: {len(self)}, {self.nbytes / 2**20:.2f} MiB", *(f"  {m!r}" for m in list(self.values())[:SHOWN])]
+        lines += [f"  ... and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
+        lines += [f"  lost {name}: {why}" for name, why in list(self.lost.items())[:SHOWN]]
+        return "\n".join(lines + ([f"  ... and {len(self.lost) - SHOWN} more lost"] if len(self.lost) > SHOWN else []))
 
     def save(self, path: str | Path) -> None:
         """Writes all maps into one safetensors file, whole or not at all."""

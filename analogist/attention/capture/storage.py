@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from analogist.attention.capture.maps import AttentionMap, Maps
+from analogist.attention.select.word_columns import ColumnsOnFile
 from analogist.models.placement import Site
 
 FORMAT = "analogist maps 1"
@@ -49,14 +50,6 @@ def describe(m: AttentionMap) -> dict:
 
 def restore(name: str, tensor: Tensor, index: Tensor | None, data: dict) -> AttentionMap:
     """A map from its values and what `describe` said."""
-    words = data["words"]
-
-    def columns(word: str, branch: str) -> tuple[int, ...]:
-        table = words.get(branch, {})
-        if word.lower() not in table:
-            raise ValueError(f"word {word!r} is not in the {branch} prompt; it has {', '.join(table) or 'no words'}")
-        return tuple(table[word.lower()])
-
     return AttentionMap(
         name=name, site=Site(*data["site"]), point=data["point"], tensor=tensor, axes=tuple(data["axes"]), hw=tuple(data["hw"]),
         size=tuple(data["size"]), rows=data["rows"], coords={axis: tuple(values) for axis, values in data["coords"].items()},
@@ -65,7 +58,7 @@ def restore(name: str, tensor: Tensor, index: Tensor | None, data: dict) -> Atte
         key=None if data["key"] is None else torch.tensor(data["key"]),
         columns=None if data["columns"] is None else {branch: tuple(c) for branch, c in data["columns"].items()},
         index=index, reduced=tuple(data["reduced"]), prompts=data["prompts"],
-        tokens={branch: tuple(tokens) for branch, tokens in data["tokens"].items()}, words=columns,
+        tokens={branch: tuple(tokens) for branch, tokens in data["tokens"].items()}, words=ColumnsOnFile(data["words"]),
     )  # fmt: skip
 
 

@@ -1,12 +1,13 @@
 """What a study needs to know of a run before it starts: its steps, branches, images, sizes and words."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from analogist.checkpoints.prompt_words import PromptWords
 from analogist.config import with_suffix
 from analogist.models.numbers import plain
 from analogist.models.placement import BRANCHES, TEXT
@@ -64,12 +65,20 @@ class RunShape:
         return BRANCHES if self.branches == 2 else (BRANCHES[TEXT],)
 
     @cached_property
+    def lasting(self) -> "RunShape":
+        """The same shape without the text encoder: it knows the words of this run's prompts alone, and can be pickled."""
+        places = getattr(self.words, "places", None)
+        if self.prompts is None or not callable(places):
+            return self
+        return replace(self, words=PromptWords({prompt: places(prompt) for prompt in dict.fromkeys(self.prompts)}))
+
+    @cached_property
     def texts(self) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
         """Prompts, and their tokens from start to end, by branch; empty where they are not known."""
         if self.prompts is None:
             return {}, {}
         prompts = dict(zip(self.branch_labels, self.prompts, strict=True))
-        tokens = getattr(self.words, "tokens", None)
+        tokens = getattr(self.lasting.words, "tokens", None)
         return prompts, {} if tokens is None else {branch: tuple(tokens(prompt)) for branch, prompt in prompts.items()}
 
 

@@ -1,6 +1,7 @@
 """Token columns of words, branch by branch, with the start, end and padding tokens as explicit names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from analogist.attention.select.run_shape import RunShape
 from analogist.models.numbers import plain
@@ -38,6 +39,30 @@ def columns_of(word: str | int, branch: str, run: RunShape) -> tuple[int, ...]:
     if not columns:
         raise ValueError(f"word {word!r} is not in the {branch} prompt {prompt!r}")
     return columns
+
+
+@dataclass(frozen=True)
+class ColumnsOf:
+    """`columns_of` for one run, as its maps hold it: (word, branch) -> token columns."""
+
+    run: RunShape
+
+    def __call__(self, word: str | int, branch: str) -> tuple[int, ...]:
+        return columns_of(word, branch, self.run)
+
+
+@dataclass(frozen=True)
+class ColumnsOnFile:
+    """The same for maps read from a file: branch -> word in small letters -> token columns."""
+
+    table: Mapping[str, Mapping[str, Sequence[int]]]
+
+    def __call__(self, word: str, branch: str) -> tuple[int, ...]:
+        """Raises ValueError for a word that the file does not list."""
+        words = self.table.get(branch, {})
+        if word.lower() not in words:
+            raise ValueError(f"word {word!r} is not in the {branch} prompt; it has {', '.join(words) or 'no words'}")
+        return tuple(words[word.lower()])
 
 
 def end_column(prompt: str, run: RunShape) -> int:

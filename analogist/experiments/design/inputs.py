@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from analogist.checkpoints.prompt_words import check_text
 from analogist.experiments.design.levels import StudyError
 from analogist.grid.pictures import read_picture
 from analogist.grid.prompt_grid import PromptGrid
@@ -39,6 +40,11 @@ class Input:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.()' /-]{1,120}", self.name) or self.name.startswith(("/", ".")) or ".." in self.name:
             raise StudyError(f"input name {self.name!r}: letters, digits, spaces and _ . - ( ) / are allowed, up to 120")
+        for what, text in (("prompt", self.prompt), ("wrong_prompt", "" if self.wrong_prompt is None else self.wrong_prompt)):
+            try:
+                check_text(text, what)
+            except ValueError as error:
+                raise StudyError(f"input {self.name}: {error}") from None
 
     @property
     def file_name(self) -> str:
