@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from analogist.disk.foreign import decoded, naming
+from analogist.disk.writing import shown
 from analogist.models.control import CAM, SAC
 from analogist.models.numbers import plain
 from analogist.models.placement import Placement
@@ -109,22 +111,20 @@ class AnalogistConfig:
     def load(cls, path: str | Path, base: "AnalogistConfig | None" = None) -> "AnalogistConfig":
         """From a JSON file: a configuration (what it leaves out is base's), or a run's record that holds one under "config"."""
         data = read_json(path)
-        try:
+        with naming(path):
             return cls.from_json(data["config"] if isinstance(data.get("config"), dict) else data, base)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
 
 
 def read_json(path: str | Path) -> dict:
-    """A JSON object from a file. Raises ValueError that names the file."""
+    """A JSON object from a file, with or without a byte-order mark. Raises ValueError that names the file."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = json.loads(decoded(Path(path).read_bytes()))
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from error
+        raise ValueError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{shown(path)}: not a JSON file ({error})") from error
     if not isinstance(data, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(data).__name__}")
+        raise ValueError(f"{shown(path)}: expected a JSON object, found {type(data).__name__}")
     return data
 
 

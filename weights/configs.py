@@ -65,7 +65,7 @@ def read_json(path: Path) -> dict[str, object]:
     try:
         if path.stat().st_size > MAX_JSON:
             raise Unrelated(f"{path}: over {MAX_JSON} bytes, which no config has")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_bytes())  # bytes: a byte-order mark and UTF-16, as Windows' tools write them, are read too
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:

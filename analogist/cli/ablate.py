@@ -1,6 +1,7 @@
 """`analogist ablate`: a study of where, when and how strongly SAC and CAM act, resumable and parallel."""
 
 import argparse
+import contextlib
 import re
 import sys
 from pathlib import Path
@@ -186,6 +187,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("missing --out DIR, the folder of the study")
     shard, changes, pool = shard_from(args.shard), changes_from(args), pool_from(args)
 
+    from analogist.disk.foreign import naming
+    from analogist.experiments.design.levels import StudyError
     from analogist.experiments.execute.ablation import ablate, load_study, prepare
     from analogist.experiments.execute.dry_run import expect
 
@@ -193,11 +196,13 @@ def run(args: argparse.Namespace) -> int:
     networks = load_networks(args)
     study = load_study(args.study, model)
     changes |= with_steps(args, study, model)
+    with naming(args.study, StudyError) if args.study not in ready.READY else contextlib.nullcontext():
+        plan = prepare(study, model, changes=changes)
     if args.dry_run:
-        for line in expect(prepare(study, model, changes=changes), model, out=args.out, shard=shard):
+        for line in expect(plan, model, out=args.out, shard=shard):
             print(line)
         return 0
-    outcome = ablate(study, args.out, model=model, pool=pool, shard=shard, changes=changes, progress=not args.quiet, **networks)
+    outcome = ablate(plan.study, args.out, model=model, pool=pool, shard=shard, progress=not args.quiet, **networks)
     for note in outcome.notes:
         print(f"analogist ablate: note: {note}", file=sys.stderr)
     for name in ("table.csv", "sheet.png", "report.md"):

@@ -85,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
     grid = grid_from_arguments(args)
     folder = output_folder(args.out)
-    for name, image in (("input.png", grid.image), ("input_marked.png", grid.marked())):
-        print(save_png(image, folder / name))
+    paths = [save_png(image, folder / name) for name, image in (("input.png", grid.image), ("input_marked.png", grid.marked()))]
+    for path in paths:  # printed last: nothing that happens to the output may cost a file
+        print(path)
     return 0

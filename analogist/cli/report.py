@@ -23,6 +23,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Reports."""
+    from analogist.disk.foreign import encoded
     from analogist.disk.writing import atomic_write
     from analogist.experiments.evaluate.evaluation_report import report_folder
 
@@ -30,5 +31,5 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None:
         print(text, end="")
     else:
-        print(atomic_write(Path(args.out), text.encode()))
+        print(atomic_write(Path(args.out), encoded(text)))
     return 0

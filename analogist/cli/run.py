@@ -123,9 +123,10 @@ def run(args: argparse.Namespace) -> int:
 
     from analogist.checkpoints.loras import check_repeat, from_flag
     from analogist.config import AnalogistConfig
+    from analogist.disk.writing import shown
     from analogist.explore import PAGE, explore, for_explorer, save_maps
     from analogist.pipeline import DEFAULT, Analogist
-    from analogist.run.output import Repeat, prompt_names, save_result, write_input, write_record
+    from analogist.run.output import INPUT, Repeat, prompt_names, remove_stale, save_result, write_input, write_record
     from analogist.run.tasks import task
 
     page = None if args.explore is None else page_bytes(args.explore, "--explore")
@@ -213,25 +214,32 @@ def run(args: argparse.Namespace) -> int:
     for note in model.checkpoint.notes:
         warnings.warn(note, stacklevel=1)
     model.check(grid, **{key: call[key] for key in ("images", "seed", "config")})
-    write_input(grid, out)
+    grid_path = write_input(grid, out)
     names = prompt_names(prompts) if len(prompts) > 1 else [None]
-    results, records, started = [], [], time.perf_counter()
+    results, records, written, started = [], [], [grid_path], time.perf_counter()
     for prompt, name in zip(prompts, names, strict=True):
         look = None if page is None else for_explorer(model, grid, prompt, max_bytes=page // len(prompts), **call)
         result = model(grid, prompt, **call, capture=look)
-        for path in save_result(result, out, name) + ([] if page is None else [save_maps(result, out, name)]):
-            print(path)
+        written += save_result(result, out, name) + ([] if page is None else [save_maps(result, out, name)])
         records.append(result.record)
         if page is not None:
             results.append(result)  # their maps go onto the page; pixels and latents of the others are not kept
     if page is not None:
-        print(explore(results, max_bytes=page).save(out / PAGE))
+        written.append(explore(results, max_bytes=page).save(out / PAGE))
     inputs = {key: _absolute(getattr(args, key)) for key in ("a", "a_prime", "b", "grid") if getattr(args, key) is not None}
     inputs |= {"example": args.example} if args.example is not None else {}
     inputs |= {"checkpoint_config": _absolute(loading["config"]), "vae": _absolute(loading["vae"]), "ema": loading["ema"]}
     inputs |= {"lora": [[_absolute(path), scale] for path, scale in loading["lora"]]} if loading["lora"] else {}
     where = model.source or _absolute(checkpoint)
-    print(write_record(records, out, checkpoint=where, inputs=inputs, seconds=time.perf_counter() - started, author=author))
+    stale = remove_stale(out, written)
+    if stale:
+        listed = ", ".join(stale[:6]) + (f" and {len(stale) - 6} more" if len(stale) > 6 else "")
+        warnings.warn(f"{shown(out)} held another run; removed what this run did not write anew: {listed}", stacklevel=1)
+    seconds = time.perf_counter() - started
+    record = write_record(records, out, checkpoint=where, inputs=inputs, seconds=seconds, author=author, files=written)
+    # Printed last: nothing that happens to the output (a closed pipe, a full disk) may cost the record.
+    for path in [path for path in written if not path.name.startswith((INPUT, "grid_"))] + [record]:
+        print(path)
     return 0
 
 

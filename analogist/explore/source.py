@@ -9,6 +9,7 @@ from PIL import Image
 
 from analogist.attention.capture.maps import AttentionMap, Maps
 from analogist.config import AnalogistConfig, read_json, with_suffix
+from analogist.disk.foreign import naming
 from analogist.grid.pictures import read_picture
 from analogist.models.control import CAM, SAC
 from analogist.models.placement import BRANCHES, Placement
@@ -68,14 +69,24 @@ def from_result(result: Result, label: str | None = None) -> list[Source]:
 def from_folder(folder: str | Path, label: str | None = None) -> list[Source]:
     """The sources of a folder that `analogist run --explore` wrote. Raises ValueError in one line for what is none."""
     folder = Path(folder)
+    record_path = folder / "run.json"
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give one that `analogist run ... --explore` wrote")
-    if not (folder / "run.json").is_file():
+    if not record_path.is_file():
         raise ValueError(f"{folder}: holds no run.json; give a folder that `analogist run ... --explore` wrote")
-    record = read_json(folder / "run.json")
-    prompts = record["prompt"] if isinstance(record.get("prompt"), list) else [record.get("prompt")]
+    record = read_json(record_path)
+    with naming(record_path):
+        sources = _sources(folder, record, label)
+    if not sources:
+        raise ValueError(f"{folder}: holds no captured maps (maps.safetensors); run again with `analogist run ... --explore`")
+    return sources
+
+
+def _sources(folder: Path, record: Mapping, label: str | None) -> list[Source]:
+    """The sources of all prompts of a run's record that have maps in its folder."""
     from analogist.run.output import prompt_names
 
+    prompts = record["prompt"] if isinstance(record.get("prompt"), list) else [record.get("prompt")]
     names = prompt_names(prompts) if len(prompts) > 1 else [None]
     sources: list[Source] = []
     for prompt, name in zip(prompts, names, strict=True):
@@ -85,8 +96,6 @@ def from_folder(folder: str | Path, label: str | None = None) -> list[Source]:
         middle = "" if name is None else f"{name}_"
         pictures = [read_picture(folder / f"grid_{middle}{seed}.png", "grid") for seed in record["seeds"]]
         sources += make_sources({**record, "prompt": prompt}, pictures, maps, label, str(folder))
-    if not sources:
-        raise ValueError(f"{folder}: holds no captured maps (maps.safetensors); run again with `analogist run ... --explore`")
     return sources
 
 

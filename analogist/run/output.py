@@ -1,19 +1,22 @@
 """A run's folder: input.png, b_prime_<seed>.png, grid_<seed>.png and run.json, from which the run can be repeated."""
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from analogist.config import AnalogistConfig, read_json
+from analogist.disk.foreign import encoded, naming
 from analogist.disk.writing import atomic_write, output_folder
-from analogist.grid.pictures import save_png
+from analogist.grid.pictures import PictureError, read_record, save_png
 from analogist.grid.prompt_grid import PromptGrid
 from analogist.run.record import FORMAT, grid_record
 from analogist.run.result import Result
 
 RECORD = "run.json"
 INPUT = "input.png"
+_OF_A_RUN = re.compile(r"(b_prime|grid)_.*\d+\.png|maps(_.+)?\.safetensors|look\.html", re.DOTALL)
 
 
 def prompt_names(prompts: Sequence[str]) -> list[str]:
@@ -28,7 +31,7 @@ def prompt_names(prompts: Sequence[str]) -> list[str]:
 
 
 def save_result(result: Result, folder: Path, name: str | None = None) -> list[Path]:
-    """Writes b_prime and grid pictures of one prompt, each with its record in the metadata; returns the B' paths.
+    """Writes b_prime and grid pictures of one prompt, each with its record in the metadata; returns their paths.
 
     name: part of the file names where several prompts share the folder.
     """
@@ -36,7 +39,7 @@ def save_result(result: Result, folder: Path, name: str | None = None) -> list[P
     middle = "" if name is None else f"{name}_"
     for k, seed in enumerate(result.record["seeds"]):
         record = {**result.record, "seeds": [seed], "image": k}
-        save_png(result.grids[k], folder / f"grid_{middle}{seed}.png", record)
+        written.append(save_png(result.grids[k], folder / f"grid_{middle}{seed}.png", record))
         written.append(save_png(result.b_primes[k], folder / f"b_prime_{middle}{seed}.png", record))
     return written
 
@@ -47,19 +50,37 @@ def write_input(grid: PromptGrid, folder: str | Path) -> Path:
 
 
 def write_record(
-    records: Sequence[dict], folder: Path, *, checkpoint: str | None, inputs: dict, seconds: float, author: dict | None = None
+    records: Sequence[dict], folder: Path, *, checkpoint: str | None, inputs: dict, seconds: float, author: dict | None = None,
+    files: Sequence[Path] = (),
 ) -> Path:
     """Writes run.json: the record, with what a PNG must not hold (where checkpoint and inputs lie, who wrote the prompt, time).
 
     records: of the results, one a prompt. checkpoint: the path as loaded, None for the embedded one. inputs: argument -> path.
-    author: of the prompts, None where unknown.
+    author: of the prompts, None where unknown. files: what the run wrote into the folder, listed by name.
     """
     record = dict(records[0])
     if len(records) > 1:
         record["prompt"] = [one["prompt"] for one in records]
     record["checkpoint"] = {**record["checkpoint"], "path": checkpoint}
-    record |= {"inputs": inputs, "prompt_author": author, "seconds": round(seconds, 3)}
-    return atomic_write(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n")
+    record |= {"files": [path.name for path in files], "inputs": inputs, "prompt_author": author, "seconds": round(seconds, 3)}
+    return atomic_write(folder / RECORD, encoded(json.dumps(record, indent=1, ensure_ascii=False) + "\n"))
+
+
+def remove_stale(folder: Path, written: Sequence[Path]) -> list[str]:
+    """Removes what another run left in a folder and this one did not write anew; returns the names.
+
+    Only what a run surely wrote: pictures that carry a run's record, captured maps and the page. Other files stay.
+    """
+    kept, removed = {path.name for path in written}, []
+    for path in sorted(folder.iterdir()):
+        if path.name in kept or not _OF_A_RUN.fullmatch(path.name) or not path.is_file():
+            continue
+        with contextlib.suppress(PictureError):
+            if path.suffix == ".png":
+                read_record(path)
+            path.unlink()
+            removed.append(path.name)
+    return removed
 
 
 class Repeat:
@@ -69,10 +90,11 @@ class Repeat:
         """Raises ValueError where the file is no record of this version, is damaged, or cannot be repeated."""
         self.path = Path(path)
         self.record = read_json(path)
-        _check_record(self.record, path)
-        if not self.record.get("repeatable", False):
-            raise ValueError(f"{path}: cannot be repeated: {self.record.get('not_repeatable_because')}")
-        self.config = AnalogistConfig.from_json(self.record["config"])
+        with naming(path):
+            _check_record(self.record, path)
+            if not self.record.get("repeatable", False):
+                raise ValueError(f"{path}: cannot be repeated: {self.record.get('not_repeatable_because')}")
+            self.config = AnalogistConfig.from_json(self.record["config"])
 
     @staticmethod
     def is_record(path: str | Path) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from analogist.attention.capture.maps import AttentionMap, Maps
 from analogist.attention.select.word_columns import ColumnsOnFile
+from analogist.disk.foreign import naming
 from analogist.models.placement import Site
 
 FORMAT = "analogist maps 1"
@@ -101,12 +102,11 @@ def load_maps(path: str | Path) -> Maps:
                 if about.get("format") != FORMAT:
                     raise ValueError(f"{file}: not a file of captured maps")
                 tensors.update({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
-            described.update(json.loads(about["maps"]))
-            lost.update(json.loads(about["lost"]))
+            with naming(file):
+                described.update(json.loads(about["maps"]))
+                lost.update(json.loads(about["lost"]))
         except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"{file}: cannot be read as captured maps ({error})") from error
-    try:
+    with naming(path):
         maps = {name: restore(name, tensors[name], tensors.get(name + INDEX), data) for name, data in described.items()}
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: cannot be read as captured maps ({error})") from error
-    return Maps(maps, lost)
+        return Maps(maps, lost)

@@ -5,6 +5,7 @@ From files, ready grids, the bundled examples, the built-in drawings by people o
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from analogist.checkpoints.prompt_words import check_text
+from analogist.disk.foreign import composed, existing
 from analogist.experiments.design.levels import StudyError
 from analogist.grid.pictures import read_picture
 from analogist.grid.prompt_grid import PromptGrid
@@ -38,7 +40,11 @@ class Input:
     guidance: float | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.()' /-]{1,120}", self.name) or self.name.startswith(("/", ".")) or ".." in self.name:
+        if not isinstance(self.name, str):
+            raise StudyError(f"input name {self.name!r}: give a text")
+        object.__setattr__(self, "name", composed(self.name))
+        odd = not 1 <= len(self.name) <= 120 or not all(map(_allowed, self.name))
+        if odd or self.name.startswith(("/", ".")) or ".." in self.name:
             raise StudyError(f"input name {self.name!r}: letters, digits, spaces and _ . - ( ) / are allowed, up to 120")
         for what, text in (("prompt", self.prompt), ("wrong_prompt", "" if self.wrong_prompt is None else self.wrong_prompt)):
             try:
@@ -49,11 +55,25 @@ class Input:
     @property
     def file_name(self) -> str:
         """The name as part of a file name."""
-        return re.sub(r"[^\w.-]+", "-", self.name)
+        name = re.sub(r"[()' /]+", "-", self.name)
+        raw = name.encode()
+        # File systems allow 255 bytes, of which a seed and a key follow; a letter may take four.
+        return name if len(raw) <= 150 else raw[:130].decode("utf-8", "ignore") + "-" + hashlib.sha256(raw).hexdigest()[:12]
 
     def truth_key(self) -> str | None:
         """A content key of the true answer."""
         return None if self.truth is None else hashlib.sha256(self.truth.convert("RGB").tobytes()).hexdigest()
+
+
+def _allowed(character: str) -> bool:
+    """Letters of any script with their marks, digits, and what is harmless in a file name."""
+    return character.isalnum() or character in "_.()' /-" or unicodedata.category(character).startswith("M")
+
+
+def input_name(text: str) -> str:
+    """A name made of any text, such as that of a picture's file: what is not allowed becomes "-"."""
+    name = "".join(one if _allowed(one) and one != "/" else "-" for one in composed(text))
+    return re.sub(r"\.\.+", ".", name).lstrip(".")[:110] or "input"
 
 
 def from_json(data: object, size: int) -> list[Input]:
@@ -96,9 +116,9 @@ def beside(data: object, folder: Path) -> object:
             entry = dict(entry)
             for key in ("a", "a_prime", "b", "b_prime", "grid"):
                 if isinstance(entry.get(key), str):
-                    entry[key] = str(folder / entry[key])
+                    entry[key] = str(existing(folder / entry[key]))
                 elif isinstance(entry.get(key), list):
-                    entry[key] = [str(folder / one) for one in entry[key]]
+                    entry[key] = [str(existing(folder / one)) for one in entry[key]]
         out.append(entry)
     return out
 
@@ -129,7 +149,7 @@ def _files(entry: dict, position: int) -> Input:
         grid, named_after = PromptGrid(entry["a"], entry["a_prime"], entry["b"]), entry["b"]
     truth = read_picture(entry["b_prime"], "B'") if "b_prime" in entry else None
     return Input(
-        entry.get("name", Path(named_after).stem), grid, entry.get("prompt", ""), entry.get("wrong_prompt"), truth,
+        entry.get("name", input_name(Path(named_after).stem)), grid, entry.get("prompt", ""), entry.get("wrong_prompt"), truth,
         entry.get("group", ""),
     )  # fmt: skip
 

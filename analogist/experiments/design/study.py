@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from analogist.config import AnalogistConfig, read_json
+from analogist.disk.foreign import naming
 from analogist.experiments.design import factors
 from analogist.experiments.design.factors import Setting, label
 from analogist.experiments.design.inputs import Input, check_names
@@ -228,10 +229,8 @@ class Study:
     @classmethod
     def load(cls, path: str | Path) -> "Study":
         """From a JSON file. Raises ValueError that names the file."""
-        try:
+        with naming(path, StudyError):
             return cls.from_json(read_json(path))
-        except StudyError as error:
-            raise StudyError(f"{path}: {error}") from error
 
 
 class _Base:

@@ -5,13 +5,16 @@ Published layout (hub data set picana/Analogist): three folders of tasks, in eac
 """
 
 import csv
+import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from analogist.config import TASKS
+from analogist.disk.foreign import composed, decoded, existing
 from analogist.disk.writing import shown
-from analogist.experiments.design.inputs import Input, check_names
+from analogist.experiments.design.inputs import Input, check_names, input_name
 from analogist.grid.pictures import PictureError, read_picture
 from analogist.grid.prompt_grid import PromptGrid
 
@@ -78,7 +81,8 @@ def find_tasks(root: str | Path, only: Sequence[str] | None = None) -> list[Task
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not path.name.startswith("."))
+    found = (path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not path.name.startswith("."))
+    return sorted(found, key=lambda path: composed(path.name))
 
 
 def _task(folder: Path, name: str) -> Task:
@@ -92,26 +96,26 @@ def _task(folder: Path, name: str) -> Task:
             "one line a picture is expected"
         )
     for line, (said, path) in enumerate(zip(names, grids, strict=True), 1):
-        if Path(said).stem != path.stem:
+        if composed(Path(said).stem) != composed(path.stem):
             raise DataError(
                 f"{shown(folder / f'{name}_gpt4_out.txt')}, line {line}: {said!r}, but the picture in its place is {path.name}"
             )
     truths: list[Path] = []
     if (folder / name).is_dir():
-        whole = {path.stem: path for path in _pictures(folder / name)}
-        missing = [path.stem for path in grids if path.stem not in whole]
+        whole = {composed(path.stem): path for path in _pictures(folder / name)}
+        missing = [shown(path.stem) for path in grids if composed(path.stem) not in whole]
         if missing:
             raise DataError(
                 f"{shown(folder / name)}: {len(missing)} pictures of {name}_masked are missing here, first {missing[0]}"
             )
-        truths = [whole[path.stem] for path in grids]
+        truths = [whole[composed(path.stem)] for path in grids]
     return Task(name, CATEGORY_NAMES[folder.name], tuple(grids), tuple(truths), tuple(prompts))
 
 
 def read_prompts(path: Path) -> tuple[list[str], list[str]]:
     """File names and first prompts of a `*_gpt4_out.txt`. Raises DataError naming the line that is not name, tab, prompt."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = decoded(path.read_bytes()).splitlines()
     except OSError as error:
         raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
@@ -153,7 +157,7 @@ def task_inputs(task: Task, *, limit: int | None = None) -> list[Input]:
             whole = read_picture(task.truths[k], "grid with the truth")
             truth = PromptGrid.from_image(whole, whole.height).crop(whole, without_border=True)
         grid = PromptGrid.from_image(path)
-        out.append(Input(f"{task.name}/{path.stem}", grid, task.prompts[k], None, truth, task.name, strength, guidance))
+        out.append(Input(f"{task.name}/{input_name(path.stem)}", grid, task.prompts[k], None, truth, task.name, strength, guidance))
     check_names(out)
     return out
 
@@ -164,35 +168,59 @@ COLUMNS = ("a", "a_prime", "b", "b_prime", "prompt", "name", "group")
 def read_csv(path: str | Path) -> list[Input]:
     """A list of analogies: columns a, a_prime, b, optional b_prime (the truth), prompt, name, group. Paths are beside the file.
 
-    Raises DataError naming the line and what is wrong with it.
+    The fields may be separated by commas, semicolons or tabs, as spreadsheets write them; a first line "sep=;" and empty rows are
+    passed over. Raises DataError naming the line and what is wrong with it.
     """
     path = Path(path)
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            head, rows = list(reader.fieldnames or ()), list(reader)
+        head, rows = _fields(decoded(path.read_bytes()))
     except OSError as error:
         raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{shown(path)}: not a CSV file in UTF-8 ({error})") from error
+        raise DataError(f"{shown(path)}: not a CSV file in UTF-8 ({error}); save it as CSV UTF-8") from error
     missing, unknown = [name for name in COLUMNS[:3] if name not in head], [name for name in head if name not in COLUMNS]
-    if missing or unknown:
+    if missing or unknown or len(set(head)) < len(head):
+        twice = [name for name in dict.fromkeys(head) if head.count(name) > 1]
         wrong = f"missing {', '.join(missing)}" if missing else f"unknown {', '.join(map(repr, unknown))}"
+        wrong = wrong if missing or unknown else f"there twice: {', '.join(twice)}"
         raise DataError(
             f"{shown(path)}: columns are {wrong}; expected are {', '.join(COLUMNS[:3])} and optionally {', '.join(COLUMNS[3:])}"
         )
     if not rows:
         raise DataError(f"{shown(path)}: no line below the column names")
     out = []
-    for number, row in enumerate(rows, 2):
-        if None in row or any(not row[name] for name in COLUMNS[:3]):
+    for position, (number, fields) in enumerate(rows, 1):
+        row = dict(zip(head, fields, strict=False))
+        if any(fields[len(head) :]) or any(not row.get(name) for name in COLUMNS[:3]):
             raise DataError(f"{shown(path)}, line {number}: a, a_prime and b are needed, and no more fields than columns")
         try:
-            grid = PromptGrid(*(path.parent / row[name] for name in COLUMNS[:3]))
-            truth = read_picture(path.parent / row["b_prime"], "B'") if row.get("b_prime") else None
-        except PictureError as error:
+            grid = PromptGrid(*(existing(path.parent / row[name]) for name in COLUMNS[:3]))
+            truth = read_picture(existing(path.parent / row["b_prime"]), "B'") if row.get("b_prime") else None
+            name = row.get("name") or f"{position:04d}-{input_name(Path(row['b']).stem)}"
+            out.append(Input(name, grid, row.get("prompt") or "", None, truth, row.get("group") or ""))
+        except ValueError as error:
             raise DataError(f"{shown(path)}, line {number}: {error}") from error
-        name = row.get("name") or f"{number - 1:04d}-{Path(row['b']).stem}"
-        out.append(Input(name, grid, row.get("prompt") or "", None, truth, row.get("group") or ""))
     check_names(out)
     return out
+
+
+def _fields(text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The column names, and (line number, fields) of every row that is not empty; all without blanks around them."""
+    lines = text.splitlines(keepends=True)
+    said = re.fullmatch(r'"?sep=(.)"?\s*', lines[0], re.IGNORECASE) if lines else None
+    first = 1 if said else 0
+    names = lines[first] if len(lines) > first else ""
+    # The separator under which the first line holds most of the columns that there may be.
+    known = {mark: sum(_bare(one) in COLUMNS for one in names.split(mark)) for mark in ",;\t|"}
+    separator = said[1] if said else max(known, key=known.__getitem__)
+    reader = csv.reader(io.StringIO("".join(lines[first:]), newline=""), delimiter=separator, skipinitialspace=separator != " ")
+    rows = [(first + reader.line_num, [field.strip() for field in fields]) for fields in reader]
+    rows = [(number, fields) for number, fields in rows if any(fields)]
+    head = rows.pop(0)[1] if rows else []
+    while head and not head[-1]:
+        head.pop()
+    return head, rows
+
+
+def _bare(name: str) -> str:
+    return name.strip().strip('"')

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from analogist.config import AnalogistConfig, published_code
+from analogist.disk.foreign import encoded
 from analogist.disk.writing import atomic_write
 from analogist.experiments.design.inputs import Input, drawing_inputs
 from analogist.experiments.design.study import Study
@@ -100,7 +101,7 @@ def evaluate(
         take(taken, store)
         if written:
             said = {name: {"prompt": prompts.first, "author": prompts.author} for name, prompts in written.items()}
-            atomic_write(store.folder / "prompts.json", json.dumps(said, indent=1, ensure_ascii=False).encode() + b"\n")
+            atomic_write(store.folder / "prompts.json", encoded(json.dumps(said, indent=1, ensure_ascii=False) + "\n"))
         done = carry_out(plan, store, worker, pool=pool, shard=shard, progress=progress, outputs=False)
         summary = summarise(done.rows)
         networks = [network for network in (clip, dino) if network is not None]

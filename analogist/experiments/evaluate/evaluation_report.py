@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from analogist.disk.foreign import encoded, naming
 from analogist.disk.writing import atomic_write
 from analogist.experiments.design.levels import StudyError
 from analogist.experiments.evaluate import published
@@ -20,15 +21,15 @@ def write_report(folder: Path, summary: Sequence[dict], rows: Sequence[dict], no
     writer = csv.DictWriter(text, SUMMARY, lineterminator="\n")
     writer.writeheader()
     writer.writerows({**line, "value": repr(line["value"])} for line in summary)
-    atomic_write(folder / "summary.csv", text.getvalue().encode())
-    atomic_write(folder / "report.md", report(summary, rows, notes).encode())
+    atomic_write(folder / "summary.csv", encoded(text.getvalue()))
+    atomic_write(folder / "report.md", encoded(report(summary, rows, notes)))
 
 
 def read_summary(folder: str | Path) -> list[dict]:
     """summary.csv of an evaluation's folder. Raises StudyError where there is none."""
     path = Path(folder) / "summary.csv"
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with naming(path, StudyError), open(path, newline="", encoding="utf-8-sig") as file:
             lines = list(csv.DictReader(file))
     except OSError as error:
         raise StudyError(
@@ -36,12 +37,15 @@ def read_summary(folder: str | Path) -> list[dict]:
         ) from error
     if lines and set(lines[0]) != set(SUMMARY):
         raise StudyError(f"{path}: not a summary of an evaluation")
-    return [{**line, "value": float(line["value"]), "inputs": int(line["inputs"])} for line in lines]
+    with naming(path, StudyError):
+        return [{**line, "value": float(line["value"]), "inputs": int(line["inputs"])} for line in lines]
 
 
 def report_folder(folder: str | Path) -> str:
     """The report of a finished evaluation, made again from its files."""
-    return report(read_summary(folder), read_table(folder), [])
+    summary, rows = read_summary(folder), read_table(folder)
+    with naming(folder, StudyError):
+        return report(summary, rows, [])
 
 
 def report(summary: Sequence[dict], rows: Sequence[dict], notes: Sequence[str]) -> str:

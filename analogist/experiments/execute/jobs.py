@@ -10,6 +10,7 @@ from PIL import Image
 
 import analogist
 from analogist.config import AnalogistConfig
+from analogist.disk.foreign import encoded
 from analogist.experiments.design.factors import Setting
 from analogist.experiments.design.inputs import Input
 from analogist.experiments.design.levels import StudyError
@@ -23,7 +24,7 @@ FORMAT = 1  # part of every content key: raised when the same settings come to m
 
 def content_key(data: object) -> str:
     """SHA-256 of plain values, as 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(encoded(json.dumps(data, sort_keys=True, ensure_ascii=False))).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout  # comes with torch and huggingface_hub
 from PIL import Image
 
 from analogist.config import read_json
+from analogist.disk.foreign import encoded, naming
 from analogist.disk.writing import atomic_write, output_folder
 from analogist.experiments.design.levels import StudyError
 from analogist.experiments.execute.jobs import Group, content_key
@@ -90,7 +91,7 @@ class Store:
         try:
             holder = json.loads((self.folder / HOLDER).read_text())
             return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-        except (OSError, ValueError, KeyError):  # between taking the lock and saying so
+        except (OSError, ValueError, KeyError, TypeError):  # between taking the lock and saying so
             return "another process that has just started"
 
     def reload(self) -> None:
@@ -114,7 +115,7 @@ class Store:
 
     def write_study(self, data: dict) -> None:
         """Writes study.json."""
-        atomic_write(self.folder / "study.json", json.dumps(data, indent=1, ensure_ascii=False).encode() + b"\n")
+        atomic_write(self.folder / "study.json", encoded(json.dumps(data, indent=1, ensure_ascii=False) + "\n"))
 
     def write_input(self, name: str, grid: PromptGrid) -> None:
         """Writes the composed grid of an input, once."""
@@ -160,7 +161,7 @@ def picture_key(picture: Image.Image) -> str:
 def write_group(folder: Path, key: str, entries: Sequence[Entry]) -> None:
     """Writes the commit of a group."""
     data = {"format": FORMAT, "group": key, "jobs": [vars(entry) for entry in entries]}
-    atomic_write(folder / "groups" / f"{key[:32]}.json", json.dumps(data, indent=1, ensure_ascii=False).encode() + b"\n")
+    atomic_write(folder / "groups" / f"{key[:32]}.json", encoded(json.dumps(data, indent=1, ensure_ascii=False) + "\n"))
 
 
 def read_entries(folder: Path) -> dict[str, Entry]:
@@ -168,13 +169,15 @@ def read_entries(folder: Path) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for path in sorted((folder / "groups").glob("*.json")):
         data = read_json(path)
-        if data.get("format") != FORMAT:
-            raise StudyError(f"{path}: format {data.get('format')!r}; this version reads {FORMAT}")
-        for job in data["jobs"]:
-            entries.setdefault(job["key"], Entry(**job))
+        with naming(path, StudyError):
+            if data.get("format") != FORMAT:
+                raise StudyError(f"{path}: format {data.get('format')!r}; this version reads {FORMAT}")
+            for job in data["jobs"]:
+                entries.setdefault(job["key"], Entry(**job))
     for path in sorted((folder / "measures").glob("*.json")):
         data = read_json(path)
-        if data["key"] in entries:
-            old = vars(entries[data["key"]])
-            entries[data["key"]] = Entry(**old | {"measures": data["measures"], "notes": data["notes"]})
+        with naming(path, StudyError):
+            if data["key"] in entries:
+                old = vars(entries[data["key"]])
+                entries[data["key"]] = Entry(**old | {"measures": data["measures"], "notes": data["notes"]})
     return entries

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from analogist.disk.foreign import encoded, naming
 from analogist.disk.writing import atomic_write
 from analogist.experiments.design.inputs import Input
 from analogist.experiments.design.levels import StudyError
@@ -100,7 +101,7 @@ def write_table(rows: Sequence[dict], factors: Sequence[str], folder: Path) -> l
     writer.writerow(names)
     for row in rows:
         writer.writerow([_cell(row.get(name)) for name in names])
-    atomic_write(folder / "table.csv", text.getvalue().encode())
+    atomic_write(folder / "table.csv", encoded(text.getvalue()))
     if importlib.util.find_spec("pyarrow") is None:
         return ["table.parquet was not written: pyarrow is not installed (pip install 'analogist[eval]')"]
     import pyarrow as pa
@@ -133,18 +134,17 @@ def read_table(path: str | Path) -> list[dict]:
     path = Path(path)
     path = path / "table.csv" if path.is_dir() else path
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with naming(path, StudyError), open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise StudyError(f"{path}: not UTF-8 text, so not a table") from error
     if not rows or not {"metric", "value", "input", "seed"} <= set(rows[0]):
         raise StudyError(f"{path}: not a table of an ablation or evaluation (no metric, value, input and seed)")
-    for row in rows:
-        row["value"] = float(row["value"]) if row["value"] else None
-        row["seconds"] = float(row["seconds"]) if row.get("seconds") else math.nan
-        row["reference"] = row.get("reference") == "true"
+    with naming(path, StudyError):
+        for row in rows:
+            row["value"] = float(row["value"]) if row["value"] else None
+            row["seconds"] = float(row["seconds"]) if row.get("seconds") else math.nan
+            row["reference"] = row.get("reference") == "true"
     return rows
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from analogist.disk.foreign import encoded
 from analogist.disk.writing import atomic_write
 from analogist.experiments.design.study import CHANGE
 from analogist.experiments.execute.jobs import Plan
@@ -40,7 +41,7 @@ def write_outputs(plan: Plan, store: Store, rows: Sequence[dict], measurer: Meas
         plot_effects(found, levels, store.folder / "plots")
     tested = verdicts(rows, factors, plan.study.hypotheses)
     text = report(plan, rows, found, tested, notes)
-    atomic_write(store.folder / "report.md", text.encode())
+    atomic_write(store.folder / "report.md", encoded(text))
     return notes
 
 
@@ -87,7 +88,7 @@ def write_effects(found: Sequence[Effect], store: Store) -> None:
     writer.writerow(names)
     for one in found:
         writer.writerow(["" if getattr(one, name) is None else getattr(one, name) for name in names])
-    atomic_write(store.folder / "effects.csv", text.getvalue().encode())
+    atomic_write(store.folder / "effects.csv", encoded(text.getvalue()))
 
 
 def report(plan: Plan, rows: Sequence[dict], found: Sequence[Effect], tested: Sequence[Verdict], notes: Sequence[str]) -> str:
