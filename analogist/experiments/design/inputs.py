@@ -73,7 +73,7 @@ def _allowed(character: str) -> bool:
 def input_name(text: str) -> str:
     """A name made of any text, such as that of a picture's file: what is not allowed becomes "-"."""
     name = "".join(one if _allowed(one) and one != "/" else "-" for one in composed(text))
-    return re.sub(r"\.\.+", ".", name).lstrip(".")[:110] or "input"
+    return re.sub(r"\.\.+", ".", name).lstrip(".")[:100] or "input"
 
 
 def from_json(data: object, size: int) -> list[Input]:

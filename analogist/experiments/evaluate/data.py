@@ -209,8 +209,8 @@ def _fields(text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     lines = text.splitlines(keepends=True)
     said = re.fullmatch(r'"?sep=(.)"?\s*', lines[0], re.IGNORECASE) if lines else None
     first = 1 if said else 0
-    names = lines[first] if len(lines) > first else ""
-    # The separator under which the first line holds most of the columns that there may be.
+    names = next((line for line in lines[first:] if line.strip(",;|\t\r\n\" ")), "")
+    # The separator under which the first line that is not empty holds most of the columns that there may be.
     known = {mark: sum(_bare(one) in COLUMNS for one in names.split(mark)) for mark in ",;\t|"}
     separator = said[1] if said else max(known, key=known.__getitem__)
     reader = csv.reader(io.StringIO("".join(lines[first:]), newline=""), delimiter=separator, skipinitialspace=separator != " ")
