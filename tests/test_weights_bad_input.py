@@ -310,3 +310,15 @@ def test_mutated_names_and_shapes_of_a_whole_checkpoint_end_in_weights_error(tmp
         return
     before = {name: ["F32", *tensor.shape] for name, tensor in single_file("sd15", small("sd15")).items() if name in UNET}
     assert not fits or {name: entry for name, entry in entries.items() if name in UNET} == before
+
+
+@pytest.mark.parametrize(
+    "content", [b'\xef\xbb\xbf{"description": "my model"}', b'{"description":"mod\xe8le"}', '{"description": "模型"}'.encode("utf-16")]
+)
+def test_a_sidecar_of_a_user_interface_in_any_encoding_is_left_alone_with_a_note(content: bytes, tmp_path):
+    from analogist.weights.configs import beside
+
+    (tmp_path / "m.safetensors").write_bytes(b"")
+    (tmp_path / "m.json").write_bytes(content)
+    found = beside(tmp_path / "m.safetensors")
+    assert found.parts == {} and any("m.json beside the weights ignored" in note for note in found.notes)

@@ -60,12 +60,21 @@ class Settings:
         )
 
 
-def read_json(path: Path) -> dict[str, object]:
-    """A JSON object from a file. Raises WeightsError where it is anything else."""
+def read_json(path: Path, *, strict: bool = True) -> dict[str, object]:
+    """A JSON object from a file. Raises WeightsError where it is anything else.
+
+    strict: False also takes text that is not UTF-8, as Latin-1: what a config says is ASCII.
+    """
     try:
         if path.stat().st_size > MAX_JSON:
             raise Unrelated(f"{path}: over {MAX_JSON} bytes, which no config has")
-        value = json.loads(path.read_bytes())  # bytes: a byte-order mark and UTF-16, as Windows' tools write them, are read too
+        raw = path.read_bytes()
+        try:
+            value = json.loads(raw)  # from bytes: a byte-order mark and UTF-16, as Windows' tools write them, are read too
+        except UnicodeDecodeError:
+            if strict:
+                raise
+            value = json.loads(raw.decode("latin-1"))
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
@@ -112,7 +121,7 @@ def _if_config(path: Path) -> Settings:
     if not path.is_file():
         return Settings()
     try:
-        return from_dict(read_json(path), str(path))
+        return from_dict(read_json(path, strict=False), str(path))
     except Unrelated as error:
         return Settings(notes=[f"{path.name} beside the weights ignored, it is no config ({str(error).removeprefix(f'{path}: ')})"])
 
