@@ -152,7 +152,7 @@ def test_a_prompt_with_half_a_character_is_one_line_that_names_it(model: Analogi
         lambda bad: model.encode_text(bad), lambda bad: model.text.positions(bad, "x"),
     ):  # fmt: skip
         for bad in ("a \ud83d boat", "a caf\udce9 boat"):
-            with pytest.raises(ValueError, match="prompt.* is half of one") as error:
+            with pytest.raises(ValueError, match="prompt.* is not valid Unicode text") as error:
                 call(bad)
             assert str(error.value).isprintable()
 

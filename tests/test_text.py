@@ -279,3 +279,50 @@ def test_ids_outside_the_vocabulary_or_of_another_shape_are_refused(encoder, ids
 def test_the_encoder_computes_in_the_type_it_was_loaded_in():
     encoder = TextEncoder.from_checkpoint(open_checkpoint(PARITY / "checkpoint"), dtype=torch.bfloat16)
     assert (encoder.dtype, encoder.encode(["a"]).dtype, encoder.device.type) == (torch.bfloat16, torch.bfloat16, "cpu")
+
+
+def either(text: str) -> list[str]:
+    return [unicodedata.normalize(form, text) for form in ("NFC", "NFD")]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "word"),
+    [
+        ("une forêt enneigée", "forêt"), ("Ein schönes Boot", "SCHÖNES"), ("a café, red", "café"), ("o\u0331\u0302x boat", "ô\u0331x"),
+        ("빨간 배", "빨간"), ("tiếng Việt", "Việt"),
+    ],
+)  # fmt: skip
+def test_a_word_is_found_in_whichever_way_its_accents_are_stored(encoder, prompt, word):
+    for stored in either(prompt):
+        tokens = encoder.tokens(stored)
+        start = stored.casefold().index(next(form for form in either(word.casefold()) if form in stored.casefold()))
+        length = next(len(form) for form in either(word.casefold()) if form in stored.casefold())
+        # By hand: the tokenizer's own places that lie in the word's.
+        places = encoder.tokenizer(stored, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        expected = [i + 1 for i, (first, last) in enumerate(places) if first < start + length and last > start]
+        assert expected and len(tokens) > len(expected)
+        assert [encoder.positions(stored, asked) for asked in either(word)] == [expected, expected]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "word", "before"),
+    [
+        ("赤い船と海", "船", "赤い"), ("红色的船在海上", "船", "红色的"), ("หมาแดง", "แดง", "หมา"), ("あかいふね", "ふね", "あかい"),
+        ("カレーとネコ", "ネコ", "カレーと"), ("猫cat犬", "cat", "猫"),
+    ],
+)  # fmt: skip
+def test_a_word_is_found_in_scripts_without_spaces(encoder, prompt, word, before):
+    places = encoder.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    first, last = len(before), len(before) + len(word)
+    assert prompt[first:last] == word
+    assert encoder.positions(prompt, word) == [i + 1 for i, (start, stop) in enumerate(places) if start < last and stop > first]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "word"),
+    [("a cafés table", "café"), ("cafe\u0301 table", "cafe"), ("x\u0302y", "y"), ("scatter", "cat"), ("хлебный", "хлеб"), ("กี", "ก")],
+)  # fmt: skip
+def test_part_of_a_word_or_a_letter_without_its_accent_is_not_the_word(encoder, prompt, word):
+    for asked in either(word):
+        with pytest.raises(ValueError, match="does not stand in"):
+            encoder.positions(prompt, asked)

@@ -6,22 +6,25 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from analogist.disk.foreign import text_problem
+
 START, END = "<|startoftext|>", "<|endoftext|>"
 Places = Sequence[tuple[int, int]]  # (first, end) of each token in the prompt's text, without start and end tokens
 
 # Scripts that put no space between words, so that a word may stand inside a longer run of letters.
-_NO_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "YI SYLLABLE")
+_NO_SPACES = (
+    "CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "HALFWIDTH KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE",
+    "YI SYLLABLE",
+)
 
 
 def check_text(text: str, what: str) -> str:
     """The text. Raises ValueError, naming it, where it is none: of another type, or with half a character that no file can hold."""
     if not isinstance(text, str):
         raise ValueError(f"{what} {text!r}: give one text")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        half = f"character {error.start + 1} is half of one (a lone surrogate, as of text that was not UTF-8)"
-        raise ValueError(f"{what} {ascii(text)}: {half}; write it anew") from None
+    problem = text_problem(text)
+    if problem is not None:
+        raise ValueError(f"{what} {problem}")
     return text
 
 
@@ -54,10 +57,7 @@ def columns_of_word(prompt: str, places: Places, word: str) -> list[int]:
     """
     if not word.strip():
         raise ValueError("an empty word has no position; give a word of the prompt")
-    pattern = r"\s+".join(_either_form(piece) for piece in word.split())
-    left = r"(?<!\w)" if _has_edge(word.strip()[0]) else ""
-    right = r"(?![\w\u0300-\u036f])" if _has_edge(word.strip()[-1]) else ""
-    spans = [match.span() for match in re.finditer(left + pattern + right, prompt, re.IGNORECASE)]
+    spans = _spans(word, prompt)
     columns = [column for column, (first, end) in enumerate(places, 1) if any(first < stop and end > start for start, stop in spans)]
     if not columns:
         words = list(dict.fromkeys(re.findall(r"\w+", unicodedata.normalize("NFC", prompt))))
@@ -68,15 +68,41 @@ def columns_of_word(prompt: str, places: Places, word: str) -> list[int]:
     return columns
 
 
-def _either_form(piece: str) -> str:
-    """A pattern for a text in which each letter may be composed or decomposed."""
-    out = []
-    for letter in re.findall(r"[^\u0300-\u036f\u3099\u309a][\u0300-\u036f\u3099\u309a]*|.", unicodedata.normalize("NFC", piece), re.DOTALL):
-        forms = dict.fromkeys(unicodedata.normalize(form, letter) for form in ("NFC", "NFD"))
-        out.append("(?:" + "|".join(re.escape(form) for form in forms) + ")")
-    return "".join(out)
+def _spans(word: str, prompt: str) -> list[tuple[int, int]]:
+    """(start, end) of every place of a word in a prompt, in whichever way either stores its accented letters."""
+    pattern = r"\s+".join("".join(map(_either_form, _letters(piece))) for piece in word.split())
+    spans = [match.span() for match in re.finditer(pattern, prompt, re.IGNORECASE)]
+    return [(start, end) for start, end in spans if not _goes_on(prompt, start) and not _goes_on(prompt, end)]
 
 
-def _has_edge(letter: str) -> bool:
-    """Whether a word that begins or ends so must not go on in the prompt."""
-    return letter.isalnum() and not unicodedata.name(letter, "").startswith(_NO_SPACES)
+def _letters(text: str) -> list[str]:
+    """A text's characters, each with the marks behind it."""
+    letters: list[str] = []
+    for character in unicodedata.normalize("NFC", text):
+        if letters and unicodedata.category(character).startswith("M"):
+            letters[-1] += character
+        else:
+            letters.append(character)
+    return letters
+
+
+def _either_form(letter: str) -> str:
+    """A pattern for a letter stored as one character or with its marks apart."""
+    apart = unicodedata.normalize("NFD", letter)
+    return re.escape(letter) if apart == letter else f"(?:{re.escape(letter)}|{re.escape(apart)})"
+
+
+def _goes_on(text: str, at: int) -> bool:
+    """Whether a word or a letter with its marks goes on across a position."""
+    if not 0 < at < len(text):
+        return False
+    if unicodedata.category(text[at]).startswith("M"):  # an accent belongs to the letter before it
+        return True
+    # The letter that an accent belongs to says what the accent's word is.
+    before = next((character for character in reversed(text[:at]) if not unicodedata.category(character).startswith("M")), " ")
+    return all(character.isalnum() and not _has_no_spaces(character) for character in (before, text[at]))
+
+
+def _has_no_spaces(character: str) -> bool:
+    """Whether its script puts no spaces between words."""
+    return unicodedata.name(character, "").startswith(_NO_SPACES)

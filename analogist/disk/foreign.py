@@ -25,6 +25,18 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+def text_problem(text: str) -> str | None:
+    """What is wrong with a text that cannot be written as UTF-8, for a message that begins with what it is; None where nothing is.
+
+    Such a text holds half of a character ("lone surrogate"): from bytes that are not UTF-8 on a command line, or from an escape such
+    as \\ud83d alone in JSON.
+    """
+    at = next((i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
+    if at is None:
+        return None
+    return f"is not valid Unicode text at character {at + 1}: {text[max(at - 20, 0) : at + 20]!a}; give it as UTF-8"
+
+
 def composed(text: str) -> str:
     """The text with its letters composed (Unicode's NFC), so that names from different systems can be compared."""
     return unicodedata.normalize("NFC", text)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analogist.disk.unicode_text import same_name
+from analogist.disk.foreign import composed
 from analogist.disk.writing import shown
 from analogist.prompting.prompts import PromptError, Prompts, check_text
 
@@ -65,9 +65,9 @@ class FilePrompter:
             raise PromptError(
                 f"{shown(self.path)}: lists prompts by name ({_some(by_name)}), and this grid has none; give a file with one prompt a line"
             )
-        names = {same_name(listed): listed for listed in by_name}
-        stems = {same_name(Path(listed).stem): listed for listed in by_name}
-        listed = names.get(same_name(name)) or stems.get(same_name(Path(name).stem))
+        names = {composed(listed): listed for listed in by_name}
+        stems = {composed(Path(listed).stem): listed for listed in by_name}
+        listed = names.get(composed(name)) or stems.get(composed(Path(name).stem))
         if listed is None:
             raise PromptError(f"{shown(self.path)}: no line for {name}; it lists {_some(by_name)}")
         return Prompts(by_name[listed], author | {"line": listed})
@@ -100,11 +100,11 @@ def read_prompt_file(path: str | Path) -> dict[str | None, tuple[str, ...]]:
             raise PromptError(
                 f"{shown(path)}: line {number} is not name TAB prompt, as the lines with a TAB before it are: {line.strip()[:80]!r}"
             )
-        if same_name(name) in listed:
+        if composed(name) in listed:
             raise PromptError(
                 f"{shown(path)}: line {number} lists {name} a second time; keep one line, with the prompts behind each other"
             )
-        listed.add(same_name(name))
+        listed.add(composed(name))
         by_name[name] = prompts
     return by_name
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from analogist.disk.unicode_text import text_problem
+from analogist.disk.foreign import text_problem
 
 if TYPE_CHECKING:  # a prompt file or a given text needs no pictures
     from analogist.grid.prompt_grid import PromptGrid
