@@ -23,7 +23,7 @@ extras = {
 }
 extras["test"] = [
     "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "tifffile>=2024.1", "diffusers>=0.38", "accelerate>=1.0", "psutil>=5.9",
-    "selenium>=4.20",
+    "selenium>=4.20", "basedpyright>=1.30",
     "transformers[serving]>=5.0",
     *(requirement for name in ("plots", "eval", "cluster", "prompting", "notebooks") for requirement in extras[name]),
 ]  # fmt: skip
@@ -39,6 +39,7 @@ setup(
     packages=packages,
     package_dir={"analogist": "analogist", "analogist.models": "models", "analogist.weights": "weights"},
     package_data={
+        "analogist": ["py.typed"],
         "analogist.weights": ["README.md", "*.json", "clip_merges/*", "lab/*", "lab/*/*"],
         "analogist.examples": ["*/*.png", "*/*.json", "*/LICENSE", "*.json", "*.md"],
         "analogist.lab": ["words.txt"],

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from analogist import weights
+import analogist.weights as weights
 from analogist.attention.capture.capture import Capture
 from analogist.attention.edit.edits import Edits
 from analogist.attention.tap import StudyTap

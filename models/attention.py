@@ -48,7 +48,7 @@ class Attention(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """batch token (head d) -> batch head token d."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return torch.unflatten(x, -1, (self.heads, -1)).transpose(1, 2)
 
     def join(self, x: Tensor) -> Tensor:
         """batch head token d -> batch token (head d)."""
@@ -64,15 +64,21 @@ class Attention(nn.Module):
 
     def by_heads(self, q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], control: AttentionControl, see: Seeing) -> Tensor:
         """The explicit form for all heads, in slices of them that keep the maps small. q, k, v: batch head token d -> the same."""
-        parts = []
+        parts: list[Tensor] = []
         for heads in self.slices(q, k, control):
             some = slice(heads.start, heads.stop)
             parts.append(self.explicit(q[:, some], k[:, some], v[:, some], hw, control, heads, see))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
+    def explicit(
+        self, q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], control: AttentionControl, heads: range, see: Seeing
+    ) -> Tensor:
+        """The map in hand, for the given heads: what each kind of attention defines."""
+        raise NotImplementedError
+
     def slices(self, q: Tensor, k: Tensor, control: AttentionControl) -> Iterator[range]:
         """Ranges of heads whose maps fit the budget; heads are independent, so that every map stays whole."""
-        whole = control.wants(self.site, *MAP_POINTS) and control.tap.whole(self.site, control.step)
+        whole = control.wants(self.site, *MAP_POINTS) and control.tap is not None and control.tap.whole(self.site, control.step)
         one_head = q.shape[0] * q.shape[2] * k.shape[2] * max(q.element_size(), 4)  # sums of half precisions take float32
         width = self.heads if whole else max(1, min(self.heads, control.map_bytes // one_head))
         return (range(start, min(start + width, self.heads)) for start in range(0, self.heads, width))

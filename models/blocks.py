@@ -4,6 +4,8 @@ Source: Ho et al. 2020 (DDPM), App. B; Rombach et al. 2022.
 """
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,15 +13,22 @@ from torch import Tensor, nn
 
 from .cpu_tricks import convolution_as_product, is_small, silu_in_place
 
+M = TypeVar("M", bound=nn.Module)
+
+
+def modules(each: Iterable[M]) -> Sequence[M]:
+    """A ModuleList, as a sequence of what it holds: torch's type forgets that."""
+    return cast(Sequence[M], nn.ModuleList(each))
+
 
 class Conv3x3(nn.Conv2d):
     """A 3x3 convolution, padded by one pixel. x: batch cin row col -> batch cout row col."""
 
     def __init__(self, cin: int, cout: int, *, stride: int = 1, padding: int = 1) -> None:
-        super().__init__(cin, cout, 3, stride=stride, padding=padding)
+        super().__init__(cin, cout, 3, stride=stride, padding=padding)  # pyright: ignore[reportUnknownMemberType] - device, dtype in torch
 
-    def forward(self, x: Tensor) -> Tensor:
-        return convolution_as_product(self, x) if is_small(self, x) else super().forward(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return convolution_as_product(self, input) if is_small(self, input) else super().forward(input)
 
 
 class ResBlock(nn.Module):

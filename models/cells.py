@@ -5,6 +5,7 @@ The token map of a site is (cell row, y, cell column, x) in row-major order; eve
 axes, so that writing into the view writes into the map. Merging axes would copy and lose the assignment.
 """
 
+import torch
 from einops import rearrange
 from torch import Tensor
 
@@ -88,18 +89,18 @@ def by_cells(x: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
     x: ... token d, token row-major over hw. The axes cell and token flatten into one without a copy.
     """
     check_splits(hw, rows)
-    split = x.unflatten(-2, (rows, hw[0] // rows, 2, hw[1] // 2))  # ... row y column x d
+    split = torch.unflatten(x, -2, (rows, hw[0] // rows, 2, hw[1] // 2))  # ... row y column x d
     return split.transpose(-4, -3).flatten(-3, -2).flatten(-4, -3)
 
 
 def from_cells(cells: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
     """The inverse of by_cells: [... cell token d] -> [... token d]."""
-    split = cells.unflatten(-2, (hw[0] // rows, hw[1] // 2)).unflatten(-4, (rows, 2))  # ... row column y x d
+    split = torch.unflatten(torch.unflatten(cells, -2, (hw[0] // rows, hw[1] // 2)), -4, (rows, 2))  # ... row column y x d
     return split.transpose(-4, -3).flatten(-5, -2)
 
 
 def cell_view(x: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
     """A view of tokens by cells: view[cell] is [batch y x channel]. x: batch token channel, contiguous, token row-major over hw."""
     check_splits(hw, rows)
-    split = x.unflatten(1, (rows, hw[0] // rows, 2, hw[1] // 2))  # batch row y column x channel
+    split = torch.unflatten(x, 1, (rows, hw[0] // rows, 2, hw[1] // 2))  # batch row y column x channel
     return split.permute(1, 3, 0, 2, 4, 5)

@@ -3,10 +3,13 @@
 Everything is an argument of the call; nothing is kept on the model. The step is an argument, never a counter.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+# pyright: reportUnnecessaryIsInstance=false
+# Arguments are checked while running too: a caller need not check types.
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +19,7 @@ from .numbers import plain
 from .placement import MAP_POINTS, TEXT, Placement, Site
 
 Block = tuple[int, int, int, int]  # (query row, query column, key row, key column) of cells: A' -> B' is the block of queries in A'
-Where = tuple  # an index into [batch head ...]: which rows of the batch and which heads
+Where = tuple[slice | Tensor, ...]  # an index into [batch head ...]: which rows of the batch and which heads
 EVERYTHING: Where = (slice(None),)  # the index of a group that covers all rows and heads
 
 FORMS = ("auto", "explicit", "fused")
@@ -57,7 +60,7 @@ class SAC:
             raise ValueError(f"SAC clone {self.clone!r}: its mirror writes the same block from another; use mirror=False")
 
     @property
-    def effect(self) -> tuple:
+    def effect(self) -> tuple[Hashable, ...]:
         """What it does where it acts: rows of a batch with equal effects are computed together."""
         return self.scale, self.mirror, self.stage, self.clone
 
@@ -76,7 +79,7 @@ def _blocks(
     if len(scales) != pairs:
         raise ValueError(f"SAC scale {scale}: {len(scales)} numbers, but the grid has {pairs} example pair(s)")
     names = [name for block in clone for name in block]
-    out = []
+    out: list[tuple[Cell, Cell, Cell, Cell, float]] = []
     for i, s in enumerate(scales):
         query, key, from_query, from_key = (cells_of(name, rows)[i if name.startswith("A") else 0] for name in names)
         out.append((query, key, from_query, from_key, float(s)))
@@ -93,14 +96,29 @@ def _blocks(
     return out
 
 
-def _regions_by_two(clone: object) -> tuple[tuple[str, ...], ...] | None:
-    """Two (query, key) pairs of region names, or None where it is something else."""
-    if not isinstance(clone, tuple | list) or len(clone) != 2:
+def _two(value: object) -> tuple[object, object] | None:
+    """The entries of a tuple or list of two, or None where it is something else."""
+    if not isinstance(value, tuple | list):
         return None
-    for block in clone:
-        if not isinstance(block, tuple | list) or len(block) != 2 or not all(isinstance(n, str) and n in REGIONS for n in block):
+    entries = cast("Sequence[object]", value)
+    return (entries[0], entries[1]) if len(entries) == 2 else None
+
+
+def _regions_by_two(clone: object) -> tuple[tuple[str, str], tuple[str, str]] | None:
+    """Two (query, key) pairs of region names, or None where it is something else."""
+    halves = _two(clone)
+    if halves is None:
+        return None
+    blocks: list[tuple[str, str]] = []
+    for half in halves:
+        block = _two(half)
+        if block is None:
             return None
-    return tuple(tuple(block) for block in clone)
+        query, key = block
+        if not isinstance(query, str) or not isinstance(key, str) or query not in REGIONS or key not in REGIONS:
+            return None
+        blocks.append((query, key))
+    return blocks[0], blocks[1]
 
 
 @dataclass(frozen=True)
@@ -122,7 +140,7 @@ class CAM:
         object.__setattr__(self, "silence", tuple(sorted(set(self.silence), key=REGIONS.index)))
 
     @property
-    def effect(self) -> tuple:
+    def effect(self) -> tuple[Hashable, ...]:
         """What it does where it acts: rows of a batch with equal effects are computed together."""
         return (self.silence,)
 
@@ -140,6 +158,9 @@ def _heard(silence: tuple[str, ...], rows: int) -> tuple[Cell, ...]:
     """`CAM.heard`, remembered, as `_blocks`."""
     silenced = {cell for region in silence for cell in cells_of(region, rows)}
     return tuple(cell for cell in all_cells(rows) if cell not in silenced)
+
+
+Setting = TypeVar("Setting", SAC, CAM)
 
 
 @dataclass(frozen=True)
@@ -167,12 +188,15 @@ class Tap(Protocol):
 
     def wants(self, site: Site, point: str, step: int) -> bool:
         """Whether the point is looked at or edited in this step."""
+        ...
 
     def whole(self, site: Site, step: int) -> bool:
         """Whether map points must come with all heads in one tensor (an edit across heads)."""
+        ...
 
     def __call__(self, tensor: Tensor, at: At) -> Tensor:
         """The tensor that the next line of forward uses."""
+        ...
 
 
 class Seeing(Protocol):
@@ -180,6 +204,7 @@ class Seeing(Protocol):
 
     def __call__(self, point: str, tensor: Tensor, heads: range | None = None) -> Tensor:
         """The tensor that the next line of forward uses. heads: those in the tensor, where it is a slice of them."""
+        ...
 
 
 def unseen(point: str, tensor: Tensor, heads: range | None = None) -> Tensor:
@@ -192,6 +217,7 @@ class Bound:
     """A tap that looks at some points of one site."""
 
     control: "AttentionControl"
+    tap: Tap
     site: Site
     hw: tuple[int, int]
     points: frozenset[str]
@@ -199,7 +225,7 @@ class Bound:
     def __call__(self, point: str, tensor: Tensor, heads: range | None = None) -> Tensor:
         if point not in self.points:
             return tensor
-        return self.control.tap(tensor, self.control.at(self.site, point, self.hw, heads))
+        return self.tap(tensor, self.control.at(self.site, point, self.hw, heads))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,15 +257,24 @@ class AttentionControl:
             )
         if self.map_bytes < 1:
             raise ValueError(f"map_bytes {self.map_bytes}: a number of bytes, 1 or more; one head is always computed whole")
-        for name in ("sac", "cam"):
-            settings = getattr(self, name)
-            settings = tuple(settings) if isinstance(settings, Sequence) else (settings,) * self.images
+        for name, given in (("sac", self.sac), ("cam", self.cam)):
+            settings = tuple(given) if isinstance(given, Sequence) else (given,) * self.images
             if len(settings) != self.images:
                 raise ValueError(f"{name}: {len(settings)} settings for {self.images} images; give one, or one an image")
             object.__setattr__(self, name, settings)
-        for sac in self.sac:
+        for sac in self._sacs:
             if sac is not None:
                 sac.blocks(self.rows)  # raises before the run where its scales or clone do not fit the grid
+
+    @property
+    def _sacs(self) -> tuple[SAC | None, ...]:
+        """`sac` as it is kept: one entry for each image."""
+        return cast(tuple[SAC | None, ...], self.sac)
+
+    @property
+    def _cams(self) -> tuple[CAM | None, ...]:
+        """`cam`, as `_sacs`."""
+        return cast(tuple[CAM | None, ...], self.cam)
 
     def wants(self, site: Site, *points: str) -> bool:
         """Whether the tap looks at or edits any of these points here."""
@@ -267,18 +302,18 @@ class AttentionControl:
         if self.tap is None:
             return unseen
         points = frozenset(point for point in site.points if self.tap.wants(site, point, self.step))
-        return Bound(self, site, hw, points) if points else unseen
+        return Bound(self, self.tap, site, hw, points) if points else unseen
 
     def sac_at(self, site: Site, heads: range | None = None) -> list[tuple[Where, SAC]]:
         """What SAC does at a site now: a setting for each effect, with its index into [batch head ...] (heads: those at hand).
 
         Images whose settings differ only in where they act are of one effect: the setting is the first such image's.
         """
-        return self._groups(self.sac, site, heads)
+        return self._groups(self._sacs, site, heads)
 
     def cam_at(self, site: Site, heads: range | None = None) -> list[tuple[Where, CAM]]:
         """What CAM does at a site now: as `sac_at`."""
-        return self._groups(self.cam, site, heads)
+        return self._groups(self._cams, site, heads)
 
     def clones_at(self, site: Site, stage: str, heads: range | None = None) -> list[tuple[Where, Block, Block, float]]:
         """SAC at a site as single assignments, M[written][where] = s * M[read][where]: (where, written, read, s) of each.
@@ -292,12 +327,12 @@ class AttentionControl:
             for query, key, from_query, from_key, s in sac.blocks(self.rows)
         ]
 
-    def _groups(self, settings, site: Site, heads: range | None) -> list[tuple[Where, SAC | CAM]]:
+    def _groups(self, settings: tuple[Setting | None, ...], site: Site, heads: range | None) -> list[tuple[Where, Setting]]:
         """Groups batch rows that share an effect and its heads; a group of everything is indexed without a copy."""
         if not any(settings):
             return []
         heads = range(site.heads) if heads is None else heads
-        groups: dict[tuple[tuple, tuple[int, ...]], tuple[list[int], SAC | CAM]] = {}
+        groups: dict[tuple[tuple[Hashable, ...], tuple[int, ...]], tuple[list[int], Setting]] = {}
         known: dict[tuple[int, int], tuple[int, ...]] = {}  # images mostly share one setting: its placement is asked once per branch
         for position in range(self.branches):
             branch = position if self.branches == 2 else TEXT
@@ -312,7 +347,7 @@ class AttentionControl:
                     rows, _ = groups.setdefault((setting.effect, active), ([], setting))
                     rows.append(position * self.images + image)
         batch = self.branches * self.images
-        out: list[tuple[Where, SAC | CAM]] = []
+        out: list[tuple[Where, Setting]] = []
         for (_, active), (rows, setting) in groups.items():
             if len(active) == len(heads) and len(rows) == batch:
                 where: Where = EVERYTHING

@@ -25,7 +25,8 @@ def is_small(conv: nn.Conv2d, x: Tensor) -> bool:
 
 def convolution_as_product(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """A 3x3 convolution by its columns (im2col). x: batch cin row col -> batch cout row col."""
-    (stride, _), (padding, _) = conv.stride, conv.padding
+    assert conv.bias is not None, "every 3x3 convolution here has one"
+    stride, padding = conv.stride[0], int(conv.padding[0])
     padded = F.pad(x, (padding,) * 4) if padding else x
     windows = padded.unfold(2, 3, stride).unfold(3, 3, stride)  # batch cin row col ky kx
     batch, cin, row, col = windows.shape[:4]
@@ -41,7 +42,7 @@ def in_slices(of_tokens: Callable[[Tensor], Tensor], x: Tensor, token_bytes: int
     """
     if x.device.type != "cpu" or x.shape[0] * x.shape[1] * token_bytes <= slice_bytes:
         return of_tokens(x)
-    parts = x.flatten(0, 1).split(max(1, slice_bytes // token_bytes))
+    parts = torch.split(x.flatten(0, 1), max(1, slice_bytes // token_bytes))
     return torch.cat([of_tokens(part) for part in parts]).view_as(x)
 
 

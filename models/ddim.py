@@ -8,6 +8,7 @@ set_alpha_to_one off).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -172,7 +173,7 @@ class Schedule:
             )
 
     @classmethod
-    def from_config(cls, config: Mapping, device: torch.device | str = "cpu") -> "Schedule":
+    def from_config(cls, config: Mapping[str, Any], device: torch.device | str = "cpu") -> "Schedule":
         """From a scheduler's settings: beta_start, beta_end, num_train_timesteps, steps_offset, set_alpha_to_one, prediction_type, and
         where they are there timestep_spacing and rescale_betas_zero_snr."""
         bars = alpha_bars(

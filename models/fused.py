@@ -8,13 +8,14 @@ CAM: silenced rows have a zero map, hence a zero head output.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .cells import Cell, by_cells, cell_view, from_cells, join_cells, number, token_cells
-from .control import CAM, EVERYTHING, SAC, AttentionControl
+from .control import EVERYTHING, SAC, AttentionControl, Where
 from .cpu_tricks import side_by_side
 from .placement import Site
 
@@ -30,8 +31,8 @@ def self_attention(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], control
     # Settings that differ within the batch: each group's rows and heads are computed as a batch of their own.
     head_out = F.scaled_dot_product_attention(q, k, v)
     for where, sac in groups:
-        chosen = [_as_batch(tensor[where]) for tensor in (q, k, v)]
-        head_out = _put(head_out, where, _cloned(*chosen, hw, control.rows, sac))
+        cloned = _cloned(_as_batch(q[where]), _as_batch(k[where]), _as_batch(v[where]), hw, control.rows, sac)
+        head_out = _put(head_out, where, cloned)
     return head_out
 
 
@@ -40,7 +41,7 @@ def _as_batch(tensor: Tensor) -> Tensor:
     return tensor if tensor.ndim == 4 else tensor[None]
 
 
-def _put(into: Tensor, where: tuple, values: Tensor) -> Tensor:
+def _put(into: Tensor, where: Where, values: Tensor) -> Tensor:
     """A copy of `into` with `values` at `where` (out of place, for gradients)."""
     out = into.clone()
     out[where] = values
@@ -80,7 +81,8 @@ def _plan(blocks: tuple[tuple[Cell, Cell, Cell, Cell, float], ...], rows: int) -
     sources = [list(dict.fromkeys(from_query for _, from_query, _, _ in written)) for written in clones.values()]  # usually one each
     more = max(len(each) for each in sources)
     queries = [[each[j] if j < len(each) else cell for cell, each in zip(clones, sources, strict=True)] for j in range(more)]
-    pool, keys = {(0, 1.0): 0}, []
+    pool: dict[tuple[int, float], int] = {(0, 1.0): 0}
+    keys: list[int] = []
     for written, each in zip(clones.values(), sources, strict=True):
         picked = list(range(cells))
         for key, from_query, from_key, s in written:
@@ -93,10 +95,10 @@ def _cloned(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], rows: int, sac
     """SAC for every row and head of a batch. q, k, v: batch head token d -> the same."""
     plan = _plan(tuple(sac.blocks(rows)), rows)
     q, k, v = by_cells(torch.stack([q, k, v]), hw, rows)  # batch head cell token d
-    parts = []
+    parts: list[Tensor] = []
     if plan.plain:  # rows of these cells are ordinary attention, in one call
         together = F.scaled_dot_product_attention(_pick(q, plan.plain).flatten(2, 3), k.flatten(2, 3), v.flatten(2, 3))
-        parts.append(together.unflatten(2, (len(plan.plain), -1)))
+        parts.append(torch.unflatten(together, 2, (len(plan.plain), -1)))
     parts.append((_before_softmax if sac.stage == "scores" else _after_softmax)(plan, q, k, v))
     return from_cells(_pick(torch.cat(parts, dim=2), plan.order), hw, rows)
 
@@ -118,13 +120,13 @@ def _before_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     d, count, more = q.shape[-1], len(plan.clones), len(plan.queries)
     queries = torch.cat([_pick(q, cells) for cells in (list(plan.clones), *plan.queries)], dim=-1)
     pool = torch.cat([F.pad(k if s == 1 else s * k, (d * slot, d * (more - slot))) for slot, s in plan.pool], dim=2)
-    keys = _pick(pool, plan.keys).unflatten(2, (count, -1))  # batch head clone cell token (slot d)
+    keys = torch.unflatten(_pick(pool, plan.keys), 2, (count, -1))  # batch head clone cell token (slot d)
     # The kernels without a map need values as wide as queries; otherwise torch falls back to one that holds the map.
     values = F.pad(v, (0, d * more))[:, :, None].expand_as(keys)
     out = F.scaled_dot_product_attention(
         queries.flatten(1, 2), keys.flatten(3, 4).flatten(1, 2), values.flatten(3, 4).flatten(1, 2), scale=d**-0.5
     )
-    return out[..., :d].unflatten(1, (-1, count))
+    return torch.unflatten(out[..., :d], 1, (-1, count))
 
 
 def _after_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -137,7 +139,7 @@ def _after_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     def attend(cell: int, values: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q[:, :, cell], k.flatten(2, 3), values.flatten(2, 3))
 
-    out = []
+    out: list[Tensor] = []
     for query, written in plan.clones.items():
         own = v.clone()
         for key, *_ in written:
@@ -166,13 +168,30 @@ def cross_attention(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], contro
 
 def uniformly_heard(control: AttentionControl, site: Site) -> list[Cell] | None:
     """The cells that hear text where one CAM setting covers all rows of the batch and all heads, else None."""
-    groups: list[tuple[tuple, CAM]] = control.cam_at(site)
+    groups = control.cam_at(site)
     if len(groups) != 1 or groups[0][0] != EVERYTHING:
         return None
     return groups[0][1].heard(control.rows)
 
 
-def cross_attention_of_cells(module, x: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], rows: int, heard: list[Cell]) -> Tensor:
+class Projections(Protocol):
+    """What is used here of a CrossAttention, which imports this file."""
+
+    to_q: nn.Linear
+    to_out: nn.Linear
+
+    def split(self, x: Tensor) -> Tensor:
+        """batch token (head d) -> batch head token d."""
+        ...
+
+    def join(self, x: Tensor) -> Tensor:
+        """batch head token d -> batch token (head d)."""
+        ...
+
+
+def cross_attention_of_cells(
+    module: Projections, x: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], rows: int, heard: list[Cell]
+) -> Tensor:
     """A whole cross-attention module under CAM, computing only the rows of the cells that hear text.
 
     module: the CrossAttention, for its projections. x: batch token channel; k, v: batch head token d.

@@ -1,10 +1,13 @@
 """Sites, and placements: at which sites, steps, heads and branches something acts."""
 
+# pyright: reportUnnecessaryIsInstance=false
+# Arguments are checked while running too: a caller need not check types, and JSON has none.
+
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import reduce
-from operator import or_
+from typing import Any, TypeVar, cast
 
 from .numbers import plain
 
@@ -47,7 +50,7 @@ class Site:
     layer: int
     stride: int
     heads: int
-    widths: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+    widths: Mapping[str, int] = field(default_factory=dict[str, int], compare=False, repr=False)
 
     def __str__(self) -> str:
         return self.name
@@ -94,9 +97,17 @@ class Placement:
     ) -> None:
         self._fill(patterns=site_patterns, steps=steps, heads=heads, branches=branches)
 
-    def _fill(self, *, patterns=(), numbers=(), steps=None, heads=None, branches=(NEGATIVE, TEXT), operation="leaf", parts=()):
+    def _fill(
+        self, *, patterns: Iterable[str] = (), numbers: Iterable[int] = (), steps: Iterable[int] | None = None,
+        heads: Iterable[int] | None = None, branches: Iterable[int | str] = (NEGATIVE, TEXT), operation: str = "leaf",
+        parts: "tuple[Placement, ...]" = (),
+    ) -> None:  # fmt: skip
+        sites = _listed(patterns, "sites")
+        for pattern in sites:
+            if not isinstance(pattern, str) or not pattern:
+                raise ValueError(f"site pattern {pattern!r}: give text such as 'up.*' or use Placement.layers(3, 11)")
         values = {
-            "patterns": _listed(patterns, "sites"),
+            "patterns": sites,
             "numbers": _indices(numbers, "layers"),
             "steps": None if steps is None else _some(_indices(steps, "steps"), "steps"),
             "heads": None if heads is None else _some(_indices(heads, "heads"), "heads"),
@@ -104,9 +115,6 @@ class Placement:
             "operation": operation,
             "parts": tuple(parts),
         }
-        for pattern in values["patterns"]:
-            if not isinstance(pattern, str) or not pattern:
-                raise ValueError(f"site pattern {pattern!r}: give text such as 'up.*' or use Placement.layers(3, 11)")
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -199,17 +207,16 @@ class Placement:
         outside = [head for head in self.heads or () if named and all(head >= site.heads for site in named)]
         if outside:
             raise ValueError(f"heads {outside}: the sites named have at most {max(site.heads for site in named)} heads")
-        outside = [step for step in self.steps or () if steps is not None and step >= steps]
-        if outside:
-            raise ValueError(f"steps {outside}: this run executes {steps} steps, numbered 0..{steps - 1}")
+        if steps is not None and (late := [step for step in self.steps or () if step >= steps]):
+            raise ValueError(f"steps {late}: this run executes {steps} steps, numbered 0..{steps - 1}")
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file; `from_json` gives an equal placement back."""
         if self.operation == "or":
             return {"any": [part.to_json() for part in self.parts]}
         if self.operation == "minus":
             return {"of": self.parts[0].to_json(), "except": self.parts[1].to_json()}
-        out: dict = {}
+        out: dict[str, Any] = {}
         if self.numbers:
             out["layers"] = list(self.numbers)
         if self.patterns or not self.numbers:
@@ -222,7 +229,7 @@ class Placement:
         return out
 
     @classmethod
-    def from_json(cls, data: dict) -> "Placement":
+    def from_json(cls, data: dict[str, Any]) -> "Placement":
         """Raises ValueError on unknown keys."""
         if not isinstance(data, dict):
             raise ValueError(f"placement {data!r}: give an object with 'layers' or 'sites'")
@@ -232,7 +239,8 @@ class Placement:
         if "any" in data:
             if set(data) != {"any"} or not isinstance(data["any"], list) or not data["any"]:
                 raise ValueError("placement: 'any' takes a list of placements and stands alone")
-            return reduce(or_, (cls.from_json(part) for part in data["any"]))
+            parts = [cls.from_json(part) for part in cast("list[Any]", data["any"])]
+            return reduce(lambda one, other: one | other, parts)
         if "of" in data or "except" in data:
             if set(data) != {"of", "except"}:
                 raise ValueError("placement: 'of' and 'except' come together and stand alone")
@@ -248,7 +256,10 @@ class Placement:
         return placement
 
 
-def _listed(values: Iterable, what: str) -> tuple:
+Entry = TypeVar("Entry")
+
+
+def _listed(values: Iterable[Entry], what: str) -> tuple[Entry, ...]:
     """Text is iterable too, letter by letter, which nobody means."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ValueError(f"{what} {values!r}: give a list")
@@ -261,7 +272,7 @@ def _as_range(values: tuple[int, ...]) -> str:
     return f"range({values[0]}, {values[-1] + 1})" if whole else str(list(values))
 
 
-def _some(values: tuple, what: str) -> tuple:
+def _some(values: tuple[Entry, ...], what: str) -> tuple[Entry, ...]:
     if not values:
         raise ValueError(f"{what} (): name one or more; what acts nowhere is Placement.nowhere(), or None for off")
     return values

@@ -3,6 +3,7 @@
 Place in the flow: from the text encoders to `UNet.prepare_text`. Source: Podell et al. 2023 (SDXL), Sec. 2.1 and 2.2.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -45,7 +46,7 @@ class PooledText:
     def device(self) -> torch.device:
         return self.tokens.device
 
-    def _each(self, change) -> "PooledText":
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "PooledText":
         return PooledText(change(self.tokens), change(self.pooled), None if self.sizes is None else change(self.sizes))
 
     def __getitem__(self, rows: slice | list[int]) -> "PooledText":

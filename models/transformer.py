@@ -3,10 +3,12 @@
 Source: Rombach et al. 2022, App. E.2.1 (their ablation of the transformer block).
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import CrossAttention, SelfAttention
+from .blocks import modules
 from .control import AttentionControl
 from .cpu_tricks import SLICE_BYTES, in_slices
 from .placement import Site
@@ -58,7 +60,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(norm_groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels)  # SD 1.5 stores it as a 1x1 convolution, which is the same
-        self.blocks = nn.ModuleList([TransformerBlock(channels, heads, text_width) for _ in range(depth)])
+        self.blocks = modules(TransformerBlock(channels, heads, text_width) for _ in range(depth))
         self.proj_out = nn.Linear(channels, channels)
         self.site: Site
 
@@ -74,4 +76,4 @@ class Transformer(nn.Module):
         tokens = self.proj_in(self.norm(x).flatten(2).mT)  # batch channel row col -> batch token channel
         for block in self.blocks:
             tokens = block(tokens, text, hw, control)
-        return see("out", x + self.proj_out(tokens).mT.unflatten(2, hw))
+        return see("out", x + torch.unflatten(self.proj_out(tokens).mT, 2, hw))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import CrossAttention
-from .blocks import Downsample, ResBlock, TimeEmbedding, Upsample, sinusoidal
+from .blocks import Downsample, ResBlock, TimeEmbedding, Upsample, modules, sinusoidal
 from .control import AttentionControl
 from .placement import Site
 from .text import SIZES, EncodedText, PooledText, PreparedText
@@ -78,7 +78,9 @@ class Residual(ResBlock):
         see = control.tap_at(self.site, (x.shape[-2], x.shape[-1]))
         return see("x", x) if skip is None else torch.cat([see("x", x), see("skip", skip)], dim=1)
 
-    def forward(self, x: Tensor, time: Tensor, control: AttentionControl) -> Tensor:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - in a UNet a block always has a time and a control
+        self, x: Tensor, time: Tensor, control: AttentionControl
+    ) -> Tensor:
         """x: from `reads`."""
         return control.tap_at(self.site, (x.shape[-2], x.shape[-1]))("out", super().forward(x, time))
 
@@ -90,11 +92,9 @@ class Level(nn.Module):
         """widths: channels of the hidden state, of the result and of the skip (0: none), of each residual block."""
         super().__init__()
         groups, channels, depth = config.norm_groups, config.channels[level], config.depth[level]
-        self.resnets = nn.ModuleList(
-            [Residual(cin, cout, groups, time_width, skip) for cin, cout, skip in widths]
-        )
+        self.resnets = modules(Residual(cin, cout, groups, time_width, skip) for cin, cout, skip in widths)
         shared = {"text_width": config.text_width, "norm_groups": groups}
-        self.attn = nn.ModuleList([Transformer(channels, config.heads[level], depth, **shared) for _ in widths] if depth else [])
+        self.attn = modules([Transformer(channels, config.heads[level], depth, **shared) for _ in widths] if depth else [])
 
 
 class DownLevel(Level):
@@ -128,11 +128,9 @@ class Middle(nn.Module):
     def __init__(self, config: UNetConfig, time_width: int) -> None:
         super().__init__()
         channels, groups = config.channels[-1], config.norm_groups
-        self.resnets = nn.ModuleList(
-            [Residual(channels, channels, groups, time_width) for _ in range(2)]
-        )
+        self.resnets = modules(Residual(channels, channels, groups, time_width) for _ in range(2))
         transformer = Transformer(channels, config.heads[-1], config.mid_depth, text_width=config.text_width, norm_groups=groups)
-        self.attn = nn.ModuleList([transformer])
+        self.attn = modules([transformer])
 
 
 class UNet(nn.Module):
@@ -147,14 +145,14 @@ class UNet(nn.Module):
         added = config.pooled_width + SIZES * config.size_width
         self.add_embedding = TimeEmbedding(added, time_width) if config.pooled_width else None
         self.conv_in = nn.Conv2d(config.in_channels, config.channels[0], 3, padding=1)
-        self.down = nn.ModuleList([DownLevel(level, config, time_width) for level in range(levels)])
+        self.down = modules(DownLevel(level, config, time_width) for level in range(levels))
         self.mid = Middle(config, time_width)
-        self.up = nn.ModuleList([UpLevel(level, config, time_width) for level in reversed(range(levels))])
+        self.up = modules(UpLevel(level, config, time_width) for level in reversed(range(levels)))
         self.norm_out = nn.GroupNorm(config.norm_groups, config.channels[0], eps=1e-5)
         self.conv_out = nn.Conv2d(config.channels[0], config.out_channels, 3, padding=1)
         self.sites, self.places = self._name_sites()
 
-    def _levels(self) -> Iterator[tuple[str, int, nn.Module]]:
+    def _levels(self) -> Iterator[tuple[str, int, "Level | Middle"]]:
         """(name, stride, level) in execution order."""
         deepest = len(self.config.channels) - 1
         for i, level in enumerate(self.down):
@@ -209,6 +207,7 @@ class UNet(nn.Module):
             sizes = "none (give them with of_size(height, width))" if text.sizes is None else str(tuple(text.sizes.shape))
             raise ValueError(f"pooled text {tuple(text.pooled.shape)}, sizes {sizes}: expected {want} and {(want[0], SIZES)}")
         features = sinusoidal(text.sizes.flatten(), self.config.size_width).view(want[0], -1)
+        assert self.add_embedding is not None, "a UNet that reads pooled text has one"
         return self.add_embedding(torch.cat([text.pooled, features.to(text.pooled.dtype)], dim=-1))
 
     def forward(
@@ -281,7 +280,7 @@ class UNet(nn.Module):
             raise ValueError(f"t of shape {tuple(t.shape)}: give one time, or one for each of the {batch} rows of the batch")
         # Times on a device are not looked at: that would wait for everything that runs there.
         if isinstance(t, Tensor):
-            looked_at = t.flatten().tolist() if t.device.type == "cpu" and not torch.compiler.is_compiling() else []
+            looked_at = [int(one) for one in t.flatten()] if t.device.type == "cpu" and not torch.compiler.is_compiling() else []
         else:
             looked_at = [t]
         if any(not 0 <= one < TIMES for one in looked_at):

@@ -159,6 +159,8 @@ def test_a_mix_is_drawn_in_its_proportions(drawings: Drawings) -> None:
     assert sum(name in CHANGES for name in batch.families) == 50
     with pytest.raises(ValueError, match="one at least above 0"):
         training_batch(4, mix=Mix(), size=64, seed=0, drawings=drawings)
+    with pytest.raises(ValueError, match="give them with drawings="):
+        training_batch(4, mix=Mix(singles=1.0), size=64, seed=0, drawings=None)
 
 
 def test_generic_captions_describe_all_four_cells_and_solver_captions_the_painted_one(drawings: Drawings) -> None:

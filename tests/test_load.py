@@ -428,6 +428,9 @@ def test_own_settings_and_tokenizer_of_a_folder_are_found(tmp_path):
     assert (own.defaults, own.tokenizer, own.pad_token_id) == ({"size": 64}, folder / "tokenizer", 5)
     write_configs(folder, "sd15", {"unet": {**small_configs("sd15")["unet"], "sample_size": [8, 16]}})
     assert open_checkpoint(folder).default_size == (64, 128)
+    write_configs(folder, "sd15", {"unet": {**small_configs("sd15")["unet"], "sample_size": [8, 16, 24]}})
+    with pytest.raises(WeightsError, match=r"sample_size is \[8, 16, 24\]; a whole number or \[height, width\] is expected"):
+        open_checkpoint(folder)
 
 
 def test_unknown_keys_in_a_checkpoints_own_settings_are_an_error_that_names_them(tmp_path):

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -77,18 +78,18 @@ class Checkpoint:
     layout: str
     family: str
     description: str
-    unet: dict[str, object]
-    vae: dict[str, object]
-    text: dict[str, object]
-    scheduler: dict[str, object]
+    unet: dict[str, Any]
+    vae: dict[str, Any]
+    text: dict[str, Any]
+    scheduler: dict[str, Any]
     text_layer: str
     pad_token_id: int
     tokenizer: Path | None
-    defaults: dict[str, object] | None
+    defaults: dict[str, Any] | None
     default_size: int | tuple[int, int]
     notes: list[str]
     sources: dict[str, Source] = field(repr=False)
-    text_2: dict[str, object] | None = None
+    text_2: dict[str, Any] | None = None
     pad_token_id_2: int | None = None
     tokenizer_2: Path | None = None
     vae_float32: bool = False

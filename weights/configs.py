@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from .errors import WeightsError
 
@@ -34,15 +35,15 @@ class Settings:
     where: what they were read from, in words; notes: what lies there and was not.
     """
 
-    parts: dict[str, dict[str, object]] = field(default_factory=dict)
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     tokenizer: Path | None = None
-    defaults: dict[str, object] | None = None
-    extra: dict[str, object] = field(default_factory=dict)  # pad_token_id, text_layer
+    defaults: dict[str, Any] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)  # pad_token_id, text_layer
     where: str = "nothing"
     notes: list[str] = field(default_factory=list)
     tokenizer_2: Path | None = None
 
-    def part(self, name: str) -> dict[str, object]:
+    def part(self, name: str) -> dict[str, Any]:
         """One part's config; empty where nothing says anything."""
         return self.parts.get(name, {})
 
@@ -60,7 +61,7 @@ class Settings:
         )
 
 
-def read_json(path: Path, *, strict: bool = True) -> dict[str, object]:
+def read_json(path: Path, *, strict: bool = True) -> dict[str, Any]:
     """A JSON object from a file. Raises WeightsError where it is anything else.
 
     strict: False also takes text that is not UTF-8, as Latin-1: what a config says is ASCII.
@@ -102,7 +103,7 @@ def from_folder(folder: Path) -> Settings:
     )
 
 
-def _own_settings(path: Path) -> dict[str, object]:
+def _own_settings(path: Path) -> dict[str, Any]:
     """The settings that travel with a checkpoint (analogist.json). Raises WeightsError for a key or a kind of value that nothing reads."""
     settings = read_json(path)
     unknown = sorted(settings.keys() - OWN_SETTINGS)
@@ -126,9 +127,9 @@ def _if_config(path: Path) -> Settings:
         return Settings(notes=[f"{path.name} beside the weights ignored, it is no config ({str(error).removeprefix(f'{path}: ')})"])
 
 
-def from_dict(given: Mapping[str, object], where: str) -> Settings:
+def from_dict(given: Mapping[str, Any], where: str) -> Settings:
     """Settings of a dict by part ({"unet": {...}, "scheduler": {...}}) or of one part's own config."""
-    parts: dict[str, dict[str, object]] = {}
+    parts: dict[str, dict[str, Any]] = {}
     for name, part in PARTS.items():
         if isinstance(given.get(name), Mapping):
             parts.setdefault(part, {}).update(given[name])
@@ -155,7 +156,7 @@ def from_dict(given: Mapping[str, object], where: str) -> Settings:
     return Settings(parts, extra=extra, where=where)
 
 
-def given(config: "Path | str | Mapping[str, object] | None") -> Settings:
+def given(config: "Path | str | Mapping[str, Any] | None") -> Settings:
     """What the caller passed as config=. Raises WeightsError where it is neither folder, JSON file nor dict."""
     if config is None:
         return Settings()

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ def convert(
     vae: Path | str | None = None,
     variant: str | None = None,
     tokenizer: Mapping[str, bytes] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> ConvertReport:
     """Writes a checkpoint anew: as one file in LDM's names where out ends in .safetensors, else as a diffusers folder.
 
@@ -93,7 +94,7 @@ def _write_folder(
     out: Path,
     dtype: torch.dtype | None,
     tokenizer: Mapping[str, bytes] | None,
-    progress: Callable[[int], None] | None,
+    progress: Callable[[int], object] | None,
 ) -> tuple[list[Path], int, int]:
     """The folder beside its place, then renamed there."""
     _folder(out.parent)
@@ -252,7 +253,7 @@ def _settings_beside(checkpoint: Checkpoint, out: Path, notes: list[str]) -> lis
     if same:
         return []
     configs = folder_configs(checkpoint)
-    content = {part: configs[f"{part}/config.json"] for part in ("unet", "vae", "text_encoder")}
+    content: dict[str, Any] = {part: configs[f"{part}/config.json"] for part in ("unet", "vae", "text_encoder")}
     content |= {"scheduler": configs["scheduler/scheduler_config.json"], "pad_token_id": checkpoint.pad_token_id}
     if checkpoint.family.startswith(families.SD2):
         content["text_layer"] = "penultimate"

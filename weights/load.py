@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from . import configs, files, network_configs, parts
 from . import model_families as families
@@ -107,7 +108,7 @@ def _supported(family: Family, label: str, *, single: bool = False) -> None:
 def open_checkpoint(
     path: Path | str,
     *,
-    config: "Path | str | Mapping[str, object] | None" = None,
+    config: "Path | str | Mapping[str, Any] | None" = None,
     vae: Path | str | None = None,
     ema: bool = False,
     variant: str | None = None,
@@ -175,6 +176,7 @@ def _about(label: str) -> Iterator[None]:
 def _describe(
     path: Path, layout: str, family: Family, sources: dict[str, Source], settings: configs.Settings, notes: list[str]
 ) -> Checkpoint:
+    assert family.base is not None, "an inpainting UNet is of a known family"
     unet, unet_notes = network_configs.unet(families.unet_geometry(sources["unet"].mapped.pieces), family.base, settings.part("unet"))
     vae, vae_notes = network_configs.vae(families.vae_geometry(sources["vae"].mapped.pieces), family.base, settings.part("vae"))
     text, text_notes = network_configs.text(families.text_geometry(sources["text"].mapped.pieces), family.base, settings.part("text"))
@@ -232,7 +234,7 @@ def _describe(
     )
 
 
-def _second_fields(text_2: dict[str, object], settings: configs.Settings) -> dict[str, object]:
+def _second_fields(text_2: dict[str, Any], settings: configs.Settings) -> dict[str, Any]:
     """What a Checkpoint says of SDXL alone."""
     upcast = settings.part("vae").get("force_upcast")
     return {
@@ -243,7 +245,7 @@ def _second_fields(text_2: dict[str, object], settings: configs.Settings) -> dic
     }
 
 
-def _layers(source: Source, text: dict[str, object], settings: configs.Settings) -> tuple[int, str]:
+def _layers(source: Source, text: dict[str, Any], settings: configs.Settings) -> tuple[int, str]:
     """How many of the stored text layers run, and which that makes the last."""
     held = text["num_hidden_layers"]
     which = settings.extra.get("text_layer")

@@ -8,6 +8,7 @@ Place in the flow: after parts.py has put the tensors under our names.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .errors import WeightsError
 from .parts import Group, Piece, Split, is_lora
@@ -55,7 +56,7 @@ def _side(pieces: Mapping[str, Piece], name: str, axis: int, part: str) -> int:
     return shape[axis]
 
 
-def unet_geometry(pieces: Mapping[str, Piece]) -> dict[str, object]:
+def unet_geometry(pieces: Mapping[str, Piece]) -> dict[str, Any]:
     """in_channels, out_channels, channels, layers_per_block, depth, mid_depth, text_width, and SDXL's added_width (pooled text and
     sizes) from tensors in our names.
 
@@ -78,7 +79,7 @@ def unet_geometry(pieces: Mapping[str, Piece]) -> dict[str, object]:
     }
 
 
-def vae_geometry(pieces: Mapping[str, Piece]) -> dict[str, object]:
+def vae_geometry(pieces: Mapping[str, Piece]) -> dict[str, Any]:
     """in_channels, latent_channels, channels, layers_per_block from tensors in our names. Raises WeightsError as
     unet_geometry.
     """

@@ -4,6 +4,7 @@ Everything here is plain dicts; the tensors' own shapes always win over what a c
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from . import model_families as families
 from .errors import WeightsError
@@ -45,18 +46,18 @@ def _number(value: object, what: str) -> float:
     return value
 
 
-def _first(config: Mapping[str, object], *names: str) -> object:
+def _first(config: Mapping[str, Any], *names: str) -> object:
     return next((config[name] for name in names if config.get(name) is not None), None)
 
 
-def _only(config: Mapping[str, object], allowed: Mapping[str, tuple], part: str) -> None:
+def _only(config: Mapping[str, Any], allowed: Mapping[str, tuple], part: str) -> None:
     for key, values in allowed.items():
         if key in config and config[key] not in values and config[key] is not None:
             known = " or ".join(repr(value) for value in values)
             raise WeightsError(f"the {part} config says {key} = {config[key]!r}; only {known} is built here")
 
 
-def _contradictions(config: Mapping[str, object], sizes: Mapping[str, object], part: str, keys: Mapping[str, str]) -> list[str]:
+def _contradictions(config: Mapping[str, Any], sizes: Mapping[str, Any], part: str, keys: Mapping[str, str]) -> list[str]:
     notes = []
     for theirs, ours in keys.items():
         said, is_ = config.get(theirs), sizes[ours]
@@ -65,7 +66,7 @@ def _contradictions(config: Mapping[str, object], sizes: Mapping[str, object], p
     return notes
 
 
-def unet(sizes: dict[str, object], base: str, config: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+def unet(sizes: dict[str, Any], base: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """UNetConfig's fields and notes, from shapes, family and config. Raises WeightsError for what is not built here."""
     channels = sizes["channels"]
     _only(config, UNET_ONLY, "UNet")
@@ -85,7 +86,7 @@ def unet(sizes: dict[str, object], base: str, config: Mapping[str, object]) -> t
     return {**_added(sizes, config), "heads": heads, "norm_groups": groups}, notes
 
 
-def _added(sizes: dict[str, object], config: Mapping[str, object]) -> dict[str, object]:
+def _added(sizes: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """The sizes with SDXL's added_width as UNetConfig has it: pooled_width, and size_width a size."""
     sizes = dict(sizes)
     width = sizes.pop("added_width", None)
@@ -100,13 +101,13 @@ def _added(sizes: dict[str, object], config: Mapping[str, object]) -> dict[str, 
     return {**sizes, "pooled_width": width - SIZES * each, "size_width": each}
 
 
-def vae(sizes: dict[str, object], base: str | None, config: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+def vae(sizes: dict[str, Any], base: str | None, config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """VAEConfig's fields and notes, as unet()."""
     _only(config, VAE_ONLY, "VAE")
     groups = _whole(_first(config, "norm_groups", "norm_num_groups") or families.NORM_GROUPS, "the VAE config's norm_num_groups")
     _divides(groups, sizes["channels"], "VAE", "vae")
     factor = _first(config, "scaling_factor")
-    published = families.SCALING_FACTORS.get(base, families.SCALING_FACTOR)
+    published = families.SCALING_FACTORS.get(base or "", families.SCALING_FACTOR)
     factor = published if factor is None else float(_number(factor, "the VAE config's scaling_factor"))
     keys = {"latent_channels": "latent_channels", "block_out_channels": "channels"}
     return {**sizes, "norm_groups": groups, "scaling_factor": factor}, _contradictions(config, sizes, "VAE", keys)
@@ -120,7 +121,7 @@ def _divides(groups: int, channels: tuple[int, ...], part: str, key: str) -> Non
         )
 
 
-def text(sizes: dict[str, int], base: str, config: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+def text(sizes: dict[str, int], base: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """CLIPTextConfig's arguments and notes, as unet(); num_hidden_layers is what the file holds (load.py decides how many
     run). sizes with a projection_dim are SDXL's second encoder's, an OpenCLIP tower as SD 2's.
     """
@@ -146,7 +147,7 @@ def text(sizes: dict[str, int], base: str, config: Mapping[str, object]) -> tupl
     return result, _contradictions(config, sizes, "text encoder", keys)
 
 
-def scheduler(config: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+def scheduler(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The noise schedule's settings and notes; published values where the config is silent. timestep_spacing and
     rescale_betas_zero_snr are in the result only where they differ from the published ones ("leading", off).
 
@@ -204,11 +205,11 @@ def scheduler(config: Mapping[str, object]) -> tuple[dict[str, object], list[str
     return result, notes
 
 
-def _differs(config: Mapping[str, object], name: str, published: object) -> bool:
+def _differs(config: Mapping[str, Any], name: str, published: object) -> bool:
     return config.get(name) is not None and config[name] != published
 
 
-def assumed_prediction(config: Mapping[str, object]) -> list[str]:
+def assumed_prediction(config: Mapping[str, Any]) -> list[str]:
     """A note where nothing says what the network predicts, as for a single file, which holds no scheduler."""
     if config.get("prediction_type") is not None:
         return []
@@ -218,11 +219,14 @@ def assumed_prediction(config: Mapping[str, object]) -> list[str]:
     ]
 
 
-def side(config: Mapping[str, object], factor: int) -> int | tuple[int, int]:
+def side(config: Mapping[str, Any], factor: int) -> int | tuple[int, int]:
     """Default picture size: the UNet config's sample_size times the VAE's factor; 512 where nothing says it."""
     size = config.get("sample_size")
     if size is None:
         return 512
     if isinstance(size, (list, tuple)):
-        return tuple(_whole(value, "the UNet config's sample_size") * factor for value in size)
+        if len(size) != 2:
+            raise WeightsError(f"the UNet config's sample_size is {list(size)}; a whole number or [height, width] is expected")
+        height, width = (_whole(value, "the UNet config's sample_size") * factor for value in size)
+        return height, width
     return _whole(size, "the UNet config's sample_size") * factor

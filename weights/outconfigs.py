@@ -1,14 +1,16 @@
 """The config files of a diffusers folder, from what a checkpoint says of itself."""
 
+from typing import Any
+
 from .checkpoint import Checkpoint
 
 
-def folder_configs(checkpoint: Checkpoint) -> dict[str, dict[str, object]]:
+def folder_configs(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
     """Path in the folder -> content, JSON-ready."""
     size = checkpoint.default_size
     factor = 2 ** (len(checkpoint.vae["channels"]) - 1)
     latent = size // factor if isinstance(size, int) else [side // factor for side in size]
-    configs: dict[str, dict[str, object]] = {
+    configs: dict[str, dict[str, Any]] = {
         "model_index.json": {
             "_class_name": "StableDiffusionInpaintPipeline",
             "_diffusers_version": "0.30.0",
@@ -42,7 +44,7 @@ def folder_configs(checkpoint: Checkpoint) -> dict[str, dict[str, object]]:
     return configs
 
 
-def _unet(checkpoint: Checkpoint) -> dict[str, object]:
+def _unet(checkpoint: Checkpoint) -> dict[str, Any]:
     fields = checkpoint.unet
     attends = [depth > 0 for depth in fields["depth"]]
     heads = list(fields["heads"])
@@ -71,7 +73,7 @@ def _unet(checkpoint: Checkpoint) -> dict[str, object]:
     }
 
 
-def _vae(checkpoint: Checkpoint) -> dict[str, object]:
+def _vae(checkpoint: Checkpoint) -> dict[str, Any]:
     fields = checkpoint.vae
     levels = len(fields["channels"])
     return {

@@ -149,7 +149,7 @@ def fill(file: FileIO, start: int, numbers: Tensor) -> None:
 
     Raises WeightsError where the file ends before the tensor is full, or cannot be read.
     """
-    left = memoryview(numbers.view(-1).view(torch.uint8).numpy()) if numbers.numel() else memoryview(b"")
+    left = memoryview(numbers.view(-1).view(torch.uint8).numpy().data) if numbers.numel() else memoryview(b"")
     try:
         while left:
             got = _pread(file, left, start)

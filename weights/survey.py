@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from . import configs, files, network_configs, parts
 from . import model_families as families
@@ -34,7 +35,7 @@ class PartSurvey:
     parameters: int
     bytes: int
     types: dict[str, int]
-    fields: dict[str, object] | None
+    fields: dict[str, Any] | None
     problem: str | None
     mapped: Mapped = field(repr=False)
     outside: list[str] = field(repr=False)
@@ -54,7 +55,7 @@ class Survey:
     problem: str | None
 
 
-def survey(path: Path | str, *, config: "Path | str | Mapping[str, object] | None" = None, variant: str | None = None) -> Survey:
+def survey(path: Path | str, *, config: "Path | str | Mapping[str, Any] | None" = None, variant: str | None = None) -> Survey:
     """Describe a safetensors file or a folder in diffusers layout.
 
     Raises WeightsError only where nothing can be described: not a safetensors file, a folder without weights, a config that is none.
@@ -109,6 +110,7 @@ def _folder(path: Path, variant: str | None) -> tuple[list[tuple[str, Found]], l
         stem = next((stem for stem in sorted(set(files.STEMS.values())) if list(path.glob(f"{stem}*.safetensors*"))), None)
         if stem is None:
             files.in_checkpoint(path, variant)  # says what is missing
+            raise WeightsError(f"{path}: no weights of a Stable Diffusion part in it")
         held.append(("", files.in_folder(path, stem, variant)))
     if not held:
         raise WeightsError("; ".join(notes))

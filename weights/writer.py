@@ -38,7 +38,7 @@ class Planned:
         return prod(self.shape) * ITEM_SIZE[CODES[self.dtype]]
 
 
-def write(path: Path, planned: Sequence[Planned], *, progress: Callable[[int], None] | None = None) -> int:
+def write(path: Path, planned: Sequence[Planned], *, progress: Callable[[int], object] | None = None) -> int:
     """Writes the file beside its place and renames it there; returns its bytes. progress: called with the bytes of each tensor.
 
     Raises WeightsError where it cannot be written, naming the reason; nothing is left behind then.

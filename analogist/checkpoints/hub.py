@@ -180,6 +180,8 @@ def _get(place: HubSource, dtype: str | None, progress: bool) -> tuple[dict[str,
     from huggingface_hub import HfApi, hf_hub_download
 
     info = HfApi(endpoint=endpoint()).model_info(place.repo, revision=place.revision, files_metadata=True, timeout=30)
+    if info.sha is None:
+        raise HubError(f"{place}: the hub names no commit for it; try again, or give a folder on this machine")
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
     chosen, main = choose_files(place, list(siblings), place.dtype or dtype)
     settings = {"revision": info.sha, "endpoint": endpoint(), "cache_dir": cache(), "tqdm_class": None if progress else _Silent}
@@ -188,7 +190,7 @@ def _get(place: HubSource, dtype: str | None, progress: bool) -> tuple[dict[str,
         # Files are asked for by commit, under which the client does not note the branch; the cache is looked up by it later.
         reference = cache() / ("models--" + place.repo.replace("/", "--")) / "refs" / place.revision
         atomic_write(output_folder(reference.parent) / reference.name, info.sha.encode())
-    return paths, main, {name: siblings[name].lfs.sha256 for name in chosen if siblings[name].lfs is not None}
+    return paths, main, {name: lfs.sha256 for name in chosen if (lfs := siblings[name].lfs) is not None}
 
 
 class _Silent(tqdm):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from analogist.models.numbers import plain
 from analogist.weights.lora import LoraReport
@@ -16,7 +17,7 @@ def as_list(lora: "Lora | Sequence[Lora] | None") -> list[tuple[Path, float]]:
     lora = plain(lora)
     single = isinstance(lora, str | Path) or (isinstance(lora, tuple) and len(lora) == 2 and isinstance(lora[1], int | float))
     found = []
-    for one in [lora] if single else lora:
+    for one in [cast(Lora, lora)] if single else cast(Sequence[Lora], lora):
         path, scale = one if isinstance(one, tuple | list) and len(one) == 2 else (one, 1.0)
         if not isinstance(path, str | Path) or isinstance(scale, bool) or not isinstance(scale, int | float):
             raise ValueError(f"lora {one!r}: give a file, or (file, scale)")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from analogist import weights
+import analogist.weights as weights
 from analogist.checkpoints.prompt_words import END, START, check_text, columns_of_word, tokens_of
 from analogist.weights import Checkpoint, LoadReport, WeightsError
 
@@ -39,7 +39,7 @@ def byte_symbols() -> list[str]:
 def _published_table() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """CLIP's vocabulary and merges, rebuilt from the merges table in weights/clip_merges."""
     lines = gzip.decompress(MERGES_FILE.read_bytes()).decode("utf-8").split("\n")
-    merges = [tuple(line.split()) for line in lines[1 : 1 + MERGES]]
+    merges = [(left, right) for left, right in (line.split() for line in lines[1 : 1 + MERGES])]
     symbols = byte_symbols()
     words = symbols + [symbol + "</w>" for symbol in symbols] + ["".join(pair) for pair in merges] + [START, END]
     return {word: i for i, word in enumerate(words)}, merges
@@ -52,7 +52,7 @@ def load_tokenizer(folder: Path | None) -> CLIPTokenizer:
     """
     if folder is None:
         vocabulary, merges = _published_table()
-        return CLIPTokenizer(vocab=vocabulary, merges=merges)
+        return CLIPTokenizer(vocab=vocabulary, merges=merges)  # pyright: ignore[reportArgumentType] - transformers says str, takes pairs
     if not (folder / "tokenizer.json").is_file() and not ((folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()):
         raise WeightsError(f"{folder}: no tokenizer in it; expected vocab.json with merges.txt, or tokenizer.json")
     try:
@@ -67,7 +67,10 @@ class TextEncoder:
     model: transformers' CLIPTextModel. length: tokens a prompt, start and end included (77). width: channels.
     """
 
-    def __init__(self, model: CLIPTextModel, tokenizer: CLIPTokenizer, pad_token_id: int, report: LoadReport | None = None) -> None:
+    def __init__(
+        self, model: CLIPTextModel | CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, pad_token_id: int,
+        report: LoadReport | None = None,
+    ) -> None:  # fmt: skip
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.pad_token_id = pad_token_id

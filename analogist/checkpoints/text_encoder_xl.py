@@ -35,6 +35,7 @@ class TwoTextEncoders:
         """The text encoders of an opened SDXL checkpoint. Raises WeightsError where tensors or tokenizers do not fit."""
         first = TextEncoder.from_checkpoint(checkpoint, dtype=dtype, device=device)
         tokenizer = first.tokenizer if checkpoint.tokenizer_2 is None else load_tokenizer(checkpoint.tokenizer_2)
+        assert checkpoint.text_2 is not None and checkpoint.pad_token_id_2 is not None, "an SDXL checkpoint has two text encoders"
         with torch.device("meta"):
             model = CLIPTextModelWithProjection(CLIPTextConfig(**checkpoint.text_2))
         report = checkpoint.load_text_2(model, dtype=dtype, device=device)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import safe_open
@@ -51,7 +52,7 @@ def verify(path: str | Path, *, config: str | Path | dict | None = None, progres
     finite = _finite(checkpoint)
     yield finite
     if finite.passed:
-        yield _call(checkpoint, modules["unet"])
+        yield _call(checkpoint, cast(UNet, modules["unet"]))
 
 
 def _modules(checkpoint: Checkpoint) -> dict[str, torch.nn.Module]:

@@ -176,7 +176,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.study == "list":
         for name, make in ready.READY.items():
-            print(f"{name}: {make.__doc__.splitlines()[0]}")
+            first_line, _, _ = (make.__doc__ or "").partition("\n")
+            print(f"{name}: {first_line}")
         print("metrics:")
         for metric in METRICS.values():
             print(f"  {metric.name}: {metric.text}")
@@ -202,6 +203,7 @@ def run(args: argparse.Namespace) -> int:
         for line in expect(plan, model, out=args.out, shard=shard):
             print(line)
         return 0
+    assert args.out is not None, "without a folder it is a dry run"
     outcome = ablate(plan.study, args.out, model=model, pool=pool, shard=shard, progress=not args.quiet, **networks)
     for note in outcome.notes:
         print(f"analogist ablate: note: {note}", file=sys.stderr)

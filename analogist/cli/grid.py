@@ -1,7 +1,7 @@
 """`analogist grid`: three pictures in, the picture prompt out; and the grid arguments that `run` shares."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # --help imports neither Pillow nor torch
     from analogist.grid.prompt_grid import PromptGrid
@@ -63,7 +63,7 @@ def grid_from_arguments(args: argparse.Namespace) -> "PromptGrid":
     given = {"--a": args.a, "--a-prime": args.a_prime, "--b": args.b}
     present = [flag for flag, value in given.items() if value is not None]
     aligned = getattr(args, "aligned", None)  # `run` has it
-    drawing = {"border": not args.borderless} | ({"aligned": aligned} if aligned not in (None, "none") else {})
+    drawing: dict[str, Any] = {"border": not args.borderless} | ({"aligned": aligned} if aligned not in (None, "none") else {})
     if args.grid is not None:
         if args.fit is not None:
             raise ValueError("--fit belongs to --a, --a-prime and --b; the pictures of a ready grid are in their cells already")

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("missing --prompter; give openai, local or auto")
     grid = grid_from_arguments(args)
     prompts = prompts_from_arguments(args, grid)
+    assert prompts is not None, "a prompter was asked for"
     if not prompts.first:
         raise ValueError(f"no prompt: {prompts.author.get('because', 'none was asked for')}")
     if args.out is not None:

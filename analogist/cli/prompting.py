@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # --help imports neither Pillow nor torch
     from analogist.grid.prompt_grid import PromptGrid
@@ -72,7 +72,7 @@ def prompter_from_arguments(args: argparse.Namespace) -> "Prompter | None":
             raise ValueError(
                 f"{flag} is for --prompter {' or '.join(takes)}" + (f", not {kind}" if kind else "; give it as well")
             )
-    asking = {"wording": args.wording, "candidates": args.candidates, "max_tokens": args.max_tokens}
+    asking: dict[str, Any] = {"wording": args.wording, "candidates": args.candidates, "max_tokens": args.max_tokens}
     asking = {key: value for key, value in asking.items() if value is not None} | {"cache": not args.no_prompt_cache}
     if args.words is not None:
         asking["words"] = args.words or None
@@ -80,8 +80,9 @@ def prompter_from_arguments(args: argparse.Namespace) -> "Prompter | None":
         case None:
             return None
         case "text":
-            return TextPrompter(args.prompt) if args.prompt.strip() else NoPrompter()
+            return TextPrompter(args.prompt) if args.prompt is not None and args.prompt.strip() else NoPrompter()
         case "file":
+            assert args.prompt_file is not None, "checked above"
             return FilePrompter(args.prompt_file)
         case "none":
             return NoPrompter()

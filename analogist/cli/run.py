@@ -146,7 +146,11 @@ def run(args: argparse.Namespace) -> int:
     kept = {} if repeat is None else repeat.record
     if args.out is None and repeat is None:
         raise ValueError("missing --out DIR, the folder to write into")
-    out = Path(args.out) if args.out is not None else beside(repeat.path.resolve().parent)
+    if args.out is not None:
+        out = Path(args.out)
+    else:
+        assert repeat is not None, "checked above"
+        out = beside(repeat.path.resolve().parent)
 
     if args.example is not None:
         from analogist import examples

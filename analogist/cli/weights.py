@@ -104,6 +104,7 @@ def compare_part(part: "PartSurvey") -> "Comparison":
     from analogist.weights.checkpoint import TEXTS
     from analogist.weights.strict import compare, prefixed
 
+    assert part.fields is not None, "a part of a known geometry"
     with torch.device("meta"):
         match part.kind:
             case "unet":

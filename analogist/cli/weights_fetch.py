@@ -51,7 +51,8 @@ def run_list(args: argparse.Namespace) -> int:
         for source in entry.sources:
             cached = ", in the cache" if hub.in_cache(source) is not None else ""
             gated = ", gated" if source.gated else ""
-            print(f"    {source.dtype}     {source}, {source.bytes / 1e9:.2f} GB{gated}{cached}; {source.note}")
+            size = "" if source.bytes is None else f", {source.bytes / 1e9:.2f} GB"
+            print(f"    {source.dtype}     {source}{size}{gated}{cached}; {source.note}")
         for gone in entry.gone:
             print(f"    gone     {gone}")
     print(f"As known on {read_json(FILE)['checked']}. `analogist weights fetch NAME` downloads one; --checkpoint NAME uses it.")

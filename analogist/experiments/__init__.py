@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Study", "ablate"]
 
-__getattr__, __dir__ = load_on_use(
-    __name__, {"Study": "analogist.experiments.design.study", "ablate": "analogist.experiments.execute.ablation"}
-)
+if not TYPE_CHECKING:  # a checker takes any name to exist where it sees these
+    __getattr__, __dir__ = load_on_use(
+        __name__, {"Study": "analogist.experiments.design.study", "ablate": "analogist.experiments.execute.ablation"}
+    )

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_BYTES", "PAGE", "Explorer", "explore", "explore_folder", "for_explorer", "save_maps"]
 
-__getattr__, __dir__ = load_on_use(
-    __name__,
-    dict.fromkeys(["MAX_BYTES", "Explorer", "explore", "explore_folder"], "analogist.explore.explorer")
-    | {"for_explorer": "analogist.explore.page_plan"}
-    | dict.fromkeys(["PAGE", "save_maps"], "analogist.explore.source"),
-)
+if not TYPE_CHECKING:  # a checker takes any name to exist where it sees these
+    __getattr__, __dir__ = load_on_use(
+        __name__,
+        dict.fromkeys(["MAX_BYTES", "Explorer", "explore", "explore_folder"], "analogist.explore.explorer")
+        | {"for_explorer": "analogist.explore.page_plan"}
+        | dict.fromkeys(["PAGE", "save_maps"], "analogist.explore.source"),
+    )

@@ -101,7 +101,7 @@ def make_explorer(sources: list[Source], max_bytes: int) -> Explorer:
 def _names(labels: str | Sequence[str] | None, count: int) -> list[str | None]:
     if labels is None:
         return [None] * count
-    names = [labels] if isinstance(labels, str) else list(labels)
+    names: list[str | None] = [labels] if isinstance(labels, str) else list(labels)
     if len(names) != count:
         raise ValueError(f"labels {names}: {len(names)} for {count} runs; give one each")
     return names

@@ -150,7 +150,8 @@ def block_of(source: Source, one: Held, step: int, branch: str, detail: Detail) 
         parts.append(flow(values, query, keys, source.rows).astype("<f4").tobytes())
     encoding, scales, codes = encode(values)
     about = {
-        "heads": list(one.heads) if one.keeps_heads(detail) else None, "count": values.shape[0], "query": query, "key": keys,
+        "heads": list(one.heads) if one.heads is not None and one.keeps_heads(detail) else None,
+        "count": values.shape[0], "query": query, "key": keys,
         "rows": values.shape[1], "width": values.shape[2],
     }  # fmt: skip
     parts += [bytes([1 if encoding == "sqrt" else 2, 0, 0, 0]), scales.tobytes(), codes.tobytes()]

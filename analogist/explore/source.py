@@ -4,6 +4,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -163,8 +164,9 @@ def _where(placement: Placement) -> str:
     numbers = placement.numbers
     if placement.operation != "leaf" or placement.patterns or not numbers:
         return "on"
-    whole = numbers == tuple(range(numbers[0], numbers[-1] + 1)) and len(numbers) > 1
-    return f"layers {numbers[0]} to {numbers[-1]}" if whole else f"layers {', '.join(map(str, numbers))}"
+    first, last = numbers[0], numbers[-1]
+    whole = len(numbers) > 1 and numbers == tuple(range(first, last + 1))
+    return f"layers {first} to {last}" if whole else f"layers {', '.join(map(str, numbers))}"
 
 
 def encode_picture(image: Image.Image, limit: int) -> tuple[str, bytes, str]:

@@ -18,4 +18,5 @@ if TYPE_CHECKING:
 
 __all__ = ["ALIGNED", "GridError", "PictureError", "PromptGrid", "PUBLISHED_SIZE", "check_size", "to_image", "to_pixels"]
 
-__getattr__, __dir__ = load_on_use(__name__, dict.fromkeys(__all__, "analogist.grid.prompt_grid"))
+if not TYPE_CHECKING:  # a checker takes any name to exist where it sees these
+    __getattr__, __dir__ = load_on_use(__name__, dict.fromkeys(__all__, "analogist.grid.prompt_grid"))

@@ -7,7 +7,7 @@ back to `crop()`. Composition, marks and mask follow the published drawing (Anal
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from PIL import Image
@@ -110,6 +110,13 @@ class PromptGrid:
         return self._copy(aligned=aligned)
 
     @property
+    def known_size(self) -> tuple[int, int]:
+        """`size`, in every run known. Raises GridError where it still waits for the checkpoint's own."""
+        if self.size is None:
+            raise GridError("this grid takes the checkpoint's own size, which is not known here; give it one with at_size or with_size")
+        return self.size
+
+    @property
     def rows(self) -> int:
         """k + 1: one row for each example pair, and the row of B and B'."""
         return self.pairs + 1
@@ -193,7 +200,7 @@ class PromptGrid:
             grid, picture = self, self.image
         else:
             grid = self.at_size((picture.height, picture.width))
-        if grid.size not in (None, (picture.height, picture.width)):
+        if grid.size is not None and grid.size != (picture.height, picture.width):
             given, own = f"{picture.height}x{picture.width} px", f"{grid.size[0]}x{grid.size[1]} px (height x width)"
             raise GridError(f"a picture of {given} for a grid of {own}; give one decoded at this size, or use with_size")
         return {name: picture.crop(box) for name, box in grid.boxes(without_border=without_border).items()}
@@ -291,4 +298,6 @@ def to_image(pixels: "Tensor") -> Image.Image:
 
 
 def _as_list(pictures: Picture | Sequence[Picture]) -> list[Picture]:
-    return list(pictures) if isinstance(pictures, (list, tuple)) else [pictures]
+    if isinstance(pictures, list | tuple):
+        return list(pictures)
+    return [cast(Picture, pictures)]  # no other sequence is taken for several pictures

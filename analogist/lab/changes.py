@@ -249,7 +249,7 @@ def _warped(s: Sketches, draw: Draw, zoom: tuple[float, float], move: float) -> 
     rows[:, :, 2] = shift
     rows = rows.repeat_interleave(s.picture.shape[1], 0).to(s.picture.device)
     flat = s.picture.flatten(0, 1)
-    grid = F.affine_grid(rows, flat.shape, align_corners=False)
+    grid = F.affine_grid(rows, list(flat.shape), align_corners=False)
     return F.grid_sample(flat, grid, padding_mode="border", align_corners=False).view(s.picture.shape)
 
 
@@ -313,7 +313,7 @@ CHANGES: dict[str, Change] = {
 }
 # Never trained: a colour map of another kind, and two trained changes at once.
 HELD_OUT_CHANGES: dict[str, Change] = {"solarise": Change(_solarise), "flip and invert": Change(_flip_invert)}
-_STYLE_OF = dict(zip(STYLES, (FLAT, LINE, SOFT), strict=True))
+_STYLE_OF: dict[str, int] = dict(zip(STYLES, (FLAT, LINE, SOFT), strict=True))
 # What of a change shows in B', for captions.
 WORD_OF = {
     "grey": "grey", "blur": "blurred", "dark": "dark", "pale": "pale", "fade": "faded", "invert": "negative", "two tones": "two tone",

@@ -39,6 +39,7 @@ CHOSEN: dict[str, tuple[str, int]] = {
 def draw(family: str, drawing: int) -> tuple[list[Image.Image], str]:
     """A, A', B and the true B', and the prompt."""
     cells = evaluation_batch([family], size=128, seed=SEED + drawing).cells
+    assert cells is not None, "an evaluation batch is of scenes"
     pictures = draw_cells(cells, SIDE, torch.Generator().manual_seed(SEED + drawing))[0]
     arrays = (pictures * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(array) for array in arrays], caption(cells, 0, 3)

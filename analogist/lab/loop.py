@@ -25,15 +25,25 @@ from .workers import Workers
 class Task(Protocol):
     """What is trained: a network and its loss at a step."""
 
-    name: str
-    network: nn.Module
+    @property
+    def name(self) -> str:
+        """Of the files that the training writes."""
+        ...
+
+    @property
+    def network(self) -> nn.Module:
+        """What is trained."""
+        ...
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, ...]:
         """Everything that a step's loss is computed from, random numbers included. Leading axis: grid."""
         ...
 
-    def loss(self, run: Callable[..., object], *batch: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Mean loss over the grids of (a part of) a batch, and figures for the log. run: the network, at the training's precision."""
+    @property
+    def loss(self) -> Callable[..., tuple[Tensor, dict[str, float]]]:
+        """loss(run, *batch): mean loss over the grids of (a part of) a batch, and figures for the log. run: the network, at the training's
+        precision.
+        """
         ...
 
     def check(self, weights: dict[str, Tensor]) -> dict[str, float]:
@@ -78,6 +88,7 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
     """
     if limits.by_clock and limits.minutes is None:
         raise ValueError("by_clock needs minutes: they are the whole training")
+    seconds = limits.minutes * 60 if limits.by_clock and limits.minutes is not None else None  # of the whole training
     prepare_folder(folder)
     path, log = folder / f"{task.name}.safetensors", folder / f"{task.name}.jsonl"
     network = task.network.to(device).train()
@@ -93,8 +104,8 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
             optimiser.restore(groups["first"], groups.get("second", {}))
 
     def save(step: int) -> None:
-        moments = {"first": optimiser.first, "second": optimiser.second}
-        save_state(path, {"model": names, "ema": ema, **moments}, step, identity)
+        groups = {"model": dict[str, Tensor](names), "ema": ema, "first": optimiser.first, "second": optimiser.second}
+        save_state(path, groups, step, identity)
 
     stop = False
 
@@ -113,7 +124,7 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
         steps = count(start) if total is None else range(start, total)
         bar = tqdm(steps, initial=start, total=total, desc=task.name, disable=not limits.progress, mininterval=5)
         for step in bar:
-            left = 1 - (time.monotonic() - began) / (limits.minutes * 60) if limits.by_clock else None
+            left = None if seconds is None else 1 - (time.monotonic() - began) / seconds
             rate = learning_rate(step, o, left)
             loss, figures = team.gradient(task.loss, task.batch(step_seed(o.seed, step), step))
             norm = nn.utils.clip_grad_norm_(network.parameters(), o.clip)

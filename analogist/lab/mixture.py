@@ -130,7 +130,9 @@ def drawn_collages(drawings: Drawings, draw: Draw, count: int, side: int, rng: r
         rows = torch.tensor([g for g in range(count) if names[g] == name and changed[g]], dtype=torch.long)
         if not len(rows):
             continue
-        worse = CHANGES[name].effect(s.rows(rows), draw)
+        effect = CHANGES[name].effect
+        assert effect is not None, "the effects of collages are changes of the picture"
+        worse = effect(s.rows(rows), draw)
         for i, g in enumerate(rows.tolist()):
             if everywhere[g]:
                 cells = [0, 1, 2, 3]
@@ -167,6 +169,11 @@ def training_batch(count: int, *, mix: Mix, size: int, seed: int, drawings: Draw
     mask, about = masks(count, size, draw, mix.only_cell)
     canvases, captions, families = [], [], []
 
+    def people() -> Drawings:
+        if drawings is None:
+            raise ValueError("this mix is of drawings by people; give them with drawings=, or a mix of scenes alone")
+        return drawings
+
     def add(canvas: Tensor, cells: list[list[str]], labels: list[str]) -> None:
         canvases.append(canvas)
         for each in cells:
@@ -176,6 +183,7 @@ def training_batch(count: int, *, mix: Mix, size: int, seed: int, drawings: Draw
     scenes = counts["scene_analogies"] + counts["scene_collages"]
     if scenes:
         batch = scene_grids(counts["scene_analogies"], counts["scene_collages"], size=size, draw=draw, seed=seed, device=device)
+        assert batch.cells is not None, "scenes have cells"
         canvases.append(batch.pixels)
         for g in range(scenes):
             whole = rng.random() < mix.whole_captions
@@ -184,17 +192,17 @@ def training_batch(count: int, *, mix: Mix, size: int, seed: int, drawings: Draw
         families.extend(batch.families)
     if counts["drawing_analogies"]:
         names = rng.choices(list(CHANGES), [change.share for change in CHANGES.values()], k=counts["drawing_analogies"])
-        pictures, cells = drawn_analogies(drawings, names, draw, side, rng)
+        pictures, cells = drawn_analogies(people(), names, draw, side, rng)
         add(compose(pictures, size), cells, names)
     if n := counts["look_ups"]:
         patterns = draw.chance(n, p=0.3)
-        pictures = look_ups(drawings, draw, n, side, patterns)
+        pictures = look_ups(people(), draw, n, side, patterns)
         add(compose(pictures, size), [[""] * 4] * n, [LOOK_UPS[int(p)] for p in patterns])
     if n := counts["drawing_collages"]:
-        pictures, cells = drawn_collages(drawings, draw, n, side, rng)
+        pictures, cells = drawn_collages(people(), draw, n, side, rng)
         add(compose(pictures, size), cells, ["collage"] * n)
     if n := counts["singles"]:
-        pictures, cells = _singles(drawings, draw, n, size, rng)
+        pictures, cells = _singles(people(), draw, n, size, rng)
         add(pictures, cells, ["single"] * n)
     captions = ["" if not c.strip(" and") else c for c in captions]
     return Batch(torch.cat(canvases) * 2 - 1, mask.to(device), captions, families, None)

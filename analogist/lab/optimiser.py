@@ -42,7 +42,7 @@ class Optimiser:
         self.plain = [n for n in parameters if n not in set(self.rotated)]
         self.first = {n: torch.zeros_like(p) for n, p in parameters.items()}
         self.second = {n: torch.zeros_like(parameters[n]) for n in self.plain}
-        shapes: dict[tuple[int, int], list[str]] = {}
+        shapes: dict[tuple[int, ...], list[str]] = {}
         for name in self.rotated:
             shapes.setdefault(tuple(parameters[name].flatten(1).shape), []).append(name)
         stacks = [names[i : i + _STACK] for names in shapes.values() for i in range(0, len(names), _STACK)]
@@ -60,15 +60,20 @@ class Optimiser:
 
         each: map, or one that shares its items out over threads; the result is the same.
         """
-        decayed = [p for p in self.parameters.values() if p.ndim > 1]
+        decayed: list[Tensor] = [p for p in self.parameters.values() if p.ndim > 1]
         torch._foreach_mul_(decayed, 1 - rate * self.weight_decay)
         self._adam(rate, number)
         for _ in each(lambda names: self._muon(names, rate), self.stacks):
             pass
 
+    def _gradient(self, name: str) -> Tensor:
+        gradient = self.parameters[name].grad
+        assert gradient is not None, f"{name} has no gradient"
+        return gradient
+
     def _adam(self, rate: float, number: int) -> None:
-        parameters = [self.parameters[n] for n in self.plain]
-        gradients = [p.grad for p in parameters]
+        parameters: list[Tensor] = [self.parameters[n] for n in self.plain]
+        gradients = [self._gradient(n) for n in self.plain]
         first, second = [self.first[n] for n in self.plain], [self.second[n] for n in self.plain]
         torch._foreach_lerp_(first, gradients, 1 - _BETAS[0])
         torch._foreach_mul_(second, _BETAS[1])
@@ -80,7 +85,7 @@ class Optimiser:
 
     @torch.no_grad()  # which a thread does not take over from its caller
     def _muon(self, names: list[str], rate: float) -> None:
-        gradients = torch.stack([self.parameters[n].grad.flatten(1) for n in names])
+        gradients = torch.stack([self._gradient(n).flatten(1) for n in names])
         momentum = torch.stack([self.first[n].flatten(1) for n in names])
         momentum.lerp_(gradients, 1 - _MOMENTUM)
         update = orthogonal(torch.lerp(gradients, momentum, _MOMENTUM))  # Nesterov

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -103,9 +104,9 @@ def target_weights(recipe: Recipe, alpha_bar: Tensor) -> Tensor:
 def soft_start(unet: UNet) -> None:
     """Start from weak residual branches and no output at all, so that the first steps don't have to undo random mixing."""
     with torch.no_grad():
-        for name, module in unet.named_modules():
-            if name.endswith(("conv2", "proj_out")):
-                module.weight.mul_(0.1)
+        for name, weight in unet.named_parameters():
+            if name.endswith(("conv2.weight", "proj_out.weight")):
+                weight.mul_(0.1)
         unet.conv_out.weight.zero_()
 
 
@@ -185,7 +186,7 @@ class UNetTask:
         return x, t, ids, self.schedule.target(z0, noise[2], t), where
 
     def loss(
-        self, run: Callable[..., object], x: Tensor, t: Tensor, ids: Tensor, wanted: Tensor, where: Tensor
+        self, run: Callable[..., Any], x: Tensor, t: Tensor, ids: Tensor, wanted: Tensor, where: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
         error = (run(x, t, ids).float() - wanted).square()
         each = (error * where).mean((1, 2, 3)) / where.mean((1, 2, 3))

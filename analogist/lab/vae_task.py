@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,16 +38,16 @@ class Reconstruction(nn.Module):
 def near_identity(vae: VAE) -> None:
     """Start from weak residual branches and resampling that only averages or repeats: learns much faster from there."""
     with torch.no_grad():
-        for name, module in vae.named_modules():
-            if name.endswith(("conv2", "to_out")):
-                module.weight.mul_(0.1)
-            if name.endswith(("downsample.conv", "upsample.conv")):
-                module.weight.mul_(0.1)
-                eye = torch.eye(module.weight.shape[0])
+        for name, weight in vae.named_parameters():
+            if name.endswith(("conv2.weight", "to_out.weight")):
+                weight.mul_(0.1)
+            if name.endswith(("downsample.conv.weight", "upsample.conv.weight")):
+                weight.mul_(0.1)
+                eye = torch.eye(weight.shape[0])
                 if "downsample" in name:  # the picture is padded right and below: the mean of a 2 x 2 block
-                    module.weight[:, :, :2, :2] += eye[:, :, None, None] / 4
+                    weight[:, :, :2, :2] += eye[:, :, None, None] / 4
                 else:
-                    module.weight[:, :, 1, 1] += eye
+                    weight[:, :, 1, 1] += eye
 
 
 def differences(pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +92,7 @@ class VAETask:
         batch = training_batch(r.vae_training.batch, mix=r.solver, size=r.size, seed=seed, drawings=self.drawings, device=self.device)
         return batch.pixels
 
-    def loss(self, run: Callable[..., object], pixels: Tensor, noise: Tensor, how: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, run: Callable[..., Any], pixels: Tensor, noise: Tensor, how: Tensor) -> tuple[Tensor, dict[str, float]]:
         out, mean, std = run(pixels, noise, how)
         pixels = moved(pixels, int(how[0]))
         error = out.float() - pixels

@@ -49,8 +49,8 @@ def _splitter(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Callable[
 def tokenizer(positions: int = 77) -> CLIPTokenizer:
     """The tokenizer, padding with the end token as SD 1.5 does."""
     vocab, merges = vocabulary_and_merges()
-    return CLIPTokenizer(vocab=vocab, merges=merges, unk_token=END, bos_token=START, eos_token=END, pad_token=END,
-                         model_max_length=positions)
+    return CLIPTokenizer(vocab=vocab, unk_token=END, bos_token=START, eos_token=END, pad_token=END, model_max_length=positions,
+                         merges=merges)  # pyright: ignore[reportArgumentType] - transformers says str, takes pairs
 
 
 def text_encoder(config: TextConfig) -> CLIPTextModel:

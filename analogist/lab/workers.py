@@ -8,11 +8,19 @@ gives the same bits.
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from functools import reduce
+from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 Loss = tuple[Tensor, dict[str, float]]
+
+
+def _added(tensors: Iterable[Tensor]) -> Tensor:
+    """The sum, added in the given order."""
+    return reduce(add, tensors)
 
 
 class Workers:
@@ -50,16 +58,16 @@ class Workers:
         else:
             done = [future.result() for future in [self._pool.submit(self._part, *each) for each in work]]
         for index, parameter in enumerate(self.network.parameters()):
-            parameter.grad = sum(gradients[index].float() * share for (_, _, gradients), share in zip(done, shares, strict=True))
+            parameter.grad = _added(gradients[index].float() * share for (_, _, gradients), share in zip(done, shares, strict=True))
         figures = {name: sum(f[name] * share for (_, f, _), share in zip(done, shares, strict=True)) for name in done[0][1]}
-        return sum(value * share for (value, _, _), share in zip(done, shares, strict=True)), figures
+        return _added(value * share for (value, _, _), share in zip(done, shares, strict=True)), figures
 
     def _part(self, copy: nn.Module, loss: Callable[..., Loss], part: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float], list[Tensor]]:
         """Loss, figures and gradients of one part, with the network's present weights."""
         with torch.no_grad():
             torch._foreach_copy_(list(copy.parameters()), list(self.network.parameters()))
 
-        def run(*inputs: Tensor) -> object:
+        def run(*inputs: Tensor) -> Any:
             return copy(*(i.to(self.precision) if i.is_floating_point() else i for i in inputs))
 
         value, figures = loss(run, *part)

@@ -54,4 +54,5 @@ _PLACES = {
     "stricter": "analogist.prompting.wording",
 }
 
-__getattr__, __dir__ = load_on_use(__name__, _PLACES)
+if not TYPE_CHECKING:  # a checker takes any name to exist where it sees these
+    __getattr__, __dir__ = load_on_use(__name__, _PLACES)

@@ -55,7 +55,7 @@ class AskingPrompter(abc.ABC):
         for wording, question in questions.items():
             kept = None if self._cache is None else self._cache.get(keys[wording])
             read = None if kept is None else read_answer(kept["answer"], candidates=self.candidates, words=self.words)
-            if read is not None and read.prompts:
+            if kept is not None and read is not None and read.prompts:
                 return Prompts(read.prompts, identity | _author(wording, question, kept["answer"], kept["time"]) | {"cached": True})
         problems: list[str] = []
         for wording, question in questions.items():

@@ -5,6 +5,7 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from PIL import Image
@@ -92,7 +93,7 @@ class OpenAIPrompter(AskingPrompter):
         picture.save(buffer, format="PNG")
         url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
         content = [{"type": "text", "text": question}, {"type": "image_url", "image_url": {"url": url}}]
-        settings: dict[str, object] = {"model": self.model, "messages": [{"role": "user", "content": content}]}
+        settings: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": content}]}
         if self.temperature is not None:
             settings["temperature"] = self.temperature
         try:
@@ -105,7 +106,7 @@ class OpenAIPrompter(AskingPrompter):
             problem = type(error)(self._hide(str(error)))
         raise problem  # out of the handler: the error with the key in it is not kept as its context
 
-    def _complete(self, settings: dict[str, object]) -> object:
+    def _complete(self, settings: dict[str, Any]) -> object:
         return self._guarded(lambda: self._client.chat.completions.create(**settings), limit="max_tokens" in settings)
 
     def _served(self) -> list[str]:

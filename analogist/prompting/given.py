@@ -37,7 +37,8 @@ class NoPrompter:
     because: str | None = None
 
     def __call__(self, grid: "PromptGrid | None" = None, name: str | None = None) -> Prompts:
-        return Prompts(("",), {"prompter": "none"} | ({} if self.because is None else {"because": self.because}))
+        author: dict[str, object] = {"prompter": "none"}
+        return Prompts(("",), author if self.because is None else author | {"because": self.because})
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class FilePrompter:
             raise PromptError(
                 f"{shown(self.path)}: lists prompts by name ({_some(by_name)}), and this grid has none; give a file with one prompt a line"
             )
-        names = {composed(listed): listed for listed in by_name}
-        stems = {composed(Path(listed).stem): listed for listed in by_name}
+        names = {composed(listed): listed for listed in by_name if listed is not None}
+        stems = {composed(Path(listed).stem): listed for listed in names.values()}
         listed = names.get(composed(name)) or stems.get(composed(Path(name).stem))
         if listed is None:
             raise PromptError(f"{shown(self.path)}: no line for {name}; it lists {_some(by_name)}")

@@ -3,6 +3,7 @@
 import hashlib
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -61,13 +62,13 @@ class LocalPrompter(AskingPrompter):
         return key.hexdigest()[:16]
 
     @cached_property
-    def _loaded(self):
+    def _loaded(self) -> tuple[Any, Any]:
         """(processor, model)."""
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         try:
             processor = AutoProcessor.from_pretrained(self.name)
-            model = AutoModelForImageTextToText.from_pretrained(self.name, dtype=self.dtype)
+            model: Any = AutoModelForImageTextToText.from_pretrained(self.name, dtype=self.dtype)
         except ImportError as error:
             if "torchvision" in str(error).lower():
                 raise PromptError(f"{shown(self.name)}: {NEEDS_TORCHVISION}") from None

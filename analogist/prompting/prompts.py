@@ -51,3 +51,4 @@ class Prompter(Protocol):
 
     def __call__(self, grid: "PromptGrid", name: str | None = None) -> Prompts:
         """Raises PromptError where no prompt can be had."""
+        ...

@@ -7,6 +7,7 @@ Source: Ho and Salimans 2022 (classifier-free guidance), Eq. (6); Gu et al. 2024
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,8 @@ def exact(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    matmul, conv = torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", None)
+    matmul: Any = torch.backends.cuda.matmul
+    conv: Any = getattr(torch.backends.cudnn, "conv", None)
     if hasattr(conv, "fp32_precision") and hasattr(matmul, "fp32_precision"):
         before = conv.fp32_precision
         conv.fp32_precision = "tf32" if matmul.fp32_precision == "tf32" else "ieee"

@@ -125,17 +125,19 @@ def _check_record(record: dict, path: str | Path) -> None:
         raise ValueError(f"{path}: a record of format {record.get('format')!r}; this version repeats format {FORMAT}")
     grid, seeds, prompt = record.get("grid"), record.get("seeds"), record.get("prompt")
     prompts = prompt if isinstance(prompt, list) else [prompt]
-    whole = isinstance(seeds, list) and bool(seeds) and all(isinstance(seed, int) for seed in seeds)
+    in_a_row = False
+    if isinstance(seeds, list) and seeds and all(isinstance(seed, int) for seed in seeds):
+        in_a_row = seeds == list(range(seeds[0], seeds[0] + len(seeds)))
     well = {
-        "seeds": whole and seeds == list(range(seeds[0], seeds[0] + len(seeds))),
+        "seeds": in_a_row,
         "config": isinstance(record.get("config"), dict),
         "prompt": bool(prompts) and (not record.get("repeatable") or all(isinstance(text, str) for text in prompts)),
         "checkpoint": isinstance(record.get("checkpoint"), dict) and isinstance(record["checkpoint"].get("fingerprint"), str),
         "inputs": isinstance(record.get("inputs"), dict),
         "attention_forms": isinstance(record.get("attention_forms"), dict),
-        "grid": isinstance(grid, dict) and isinstance(grid.get("rows"), int) and isinstance(grid.get("sha256"), str),
+        "grid": False,
     }
-    if well["grid"]:
+    if isinstance(grid, dict) and isinstance(grid.get("rows"), int) and isinstance(grid.get("sha256"), str):
         sides = [grid.get("size"), grid.get("drawn")]
         well["grid"] = all(isinstance(s, list) and len(s) == 2 and all(isinstance(n, int) for n in s) for s in sides)
     damaged = [key for key, good in well.items() if not good]

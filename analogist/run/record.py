@@ -17,7 +17,7 @@ def grid_record(grid: PromptGrid) -> dict:
     digest = hashlib.sha256(grid.image.tobytes()).hexdigest()
     b_size = None if grid.b_size is None else list(grid.b_size)
     drawing = {"fit": grid.fit, "aligned": grid.aligned, "border": grid.border, "b_size": b_size}
-    return {"size": list(grid.size), "drawn": list(grid.drawn), "rows": grid.rows, **drawing, "sha256": digest}
+    return {"size": list(grid.known_size), "drawn": list(grid.drawn), "rows": grid.rows, **drawing, "sha256": digest}
 
 
 def attention_forms(run: Run) -> dict[str, str | dict[str, list[int]]]:

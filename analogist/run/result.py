@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from analogist.attention.capture.maps import AttentionMap
     from analogist.explore import Explorer
 
 
@@ -29,7 +30,7 @@ class Step:
     z_t: Tensor
     x0: Tensor
     eps: Tensor
-    maps: Mapping = field(default_factory=dict)
+    maps: "Mapping[str, AttentionMap]" = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Step {self.i}: t {self.t}, z_t {_axes(self.z_t)}, maps {len(self.maps)}"
@@ -47,7 +48,7 @@ class Result:
     grids: list[Image.Image]
     latents: Tensor
     pixels: Tensor
-    maps: Mapping
+    maps: "Mapping[str, AttentionMap]"
     record: dict
 
     @property
@@ -78,7 +79,7 @@ class Result:
             f"  latents {_axes(self.latents)}, pixels {_axes(self.pixels)}, maps {len(self.maps)}",
         ])  # fmt: skip
 
-    def _repr_png_(self) -> bytes:
+    def _repr_png_(self) -> bytes | None:
         """Notebooks show the first image's grid."""
         return self.grids[0]._repr_png_()
 

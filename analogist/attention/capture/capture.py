@@ -130,7 +130,7 @@ class Capture:
         raise ValueError("a Capture is a request and holds no maps: run it (result = model(..., capture=...)), then read result.maps")
 
 
-def _frozen(value: object) -> object:
+def _frozen(value: int | str | Sequence[int] | Sequence[str] | Sequence[int | str] | None) -> int | str | tuple[int | str, ...] | None:
     return value if value is None or isinstance(value, str | int) else tuple(value)
 
 
@@ -138,11 +138,13 @@ def parse_captures(capture: Capture | str | Sequence[Capture | str] | None) -> l
     """The captures of a call: one, a selector, or a list of them."""
     if capture is None:
         return []
-    given = list(capture) if isinstance(capture, list | tuple) else [capture]
-    wrong = [one for one in given if not isinstance(one, Capture | str)]
-    if wrong:
-        raise ValueError(f"capture={wrong[0]!r}: give a Capture, a selector such as 'up.1.*.self:probs', or a list of them")
-    return [Capture(one) if isinstance(one, str) else one for one in given]
+    given: list[object] = list(capture) if isinstance(capture, list | tuple) else [capture]
+    captures: list[Capture] = []
+    for one in given:
+        if not isinstance(one, Capture | str):
+            raise ValueError(f"capture={one!r}: give a Capture, a selector such as 'up.1.*.self:probs', or a list of them")
+        captures.append(Capture(one) if isinstance(one, str) else one)
+    return captures
 
 
 def make_plan(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from analogist.attention.capture.maps import AttentionMap
 from analogist.attention.capture.plan import Item
-from analogist.attention.capture.reduce import MeanHeads, OverSteps, TopK
+from analogist.attention.capture.reduce import Function, MeanHeads, Reduction, RegionTotals, TopK
 from analogist.attention.capture.spill import GrowingFile, Memory
 from analogist.attention.capture.storage import INDEX, describe
 from analogist.attention.select.regions import rectangle
@@ -99,7 +99,9 @@ class Keeper:
         part = pick(part, 1, item.images)
         if at.site.kind == "block":
             if item.query is not None:
-                top, bottom, left, right = rectangle(item.query, at.hw)
+                box = rectangle(item.query, at.hw)
+                assert box is not None, "the plan keeps whole rectangles of a block"
+                top, bottom, left, right = box
                 part = part[..., top:bottom, left:right]
             return part
         if heads:
@@ -118,8 +120,8 @@ class Keeper:
                 part = torch.stack([pick(part[i], dim - 1, places) for i, places in enumerate(columns)])
         return part
 
-    def _apply(self, one: object, part: Tensor, at: At) -> Tensor:
-        return part if isinstance(one, TopK | OverSteps) else one.apply(part, at)
+    def _apply(self, one: Reduction, part: Tensor, at: At) -> Tensor:
+        return one.apply(part, at) if isinstance(one, RegionTotals | Function) else part
 
     def _collect(self, part: Tensor, at: At, complete: bool) -> None:
         """What needs all heads of a step: their mean, and sums over steps."""

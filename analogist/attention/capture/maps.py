@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -112,7 +113,8 @@ class AttentionMap:
         if query is not None:
             out = out._tokens_of("query", query)
         if key is not None:
-            out = out._tokens_of("key", key) if self.site.kind == "self" or isinstance(key, int) else out._word(key)
+            of_picture = self.site.kind == "self" or isinstance(key, int)
+            out = out._tokens_of("key", key) if of_picture else out._word(cast("str | Sequence[str]", key))
         return out
 
     def _pick(self, name: str, value: int | str | Sequence) -> "AttentionMap":
@@ -131,12 +133,12 @@ class AttentionMap:
             return self._with(lambda t: t.select(dim, places[0]), _without(self.axes, dim), coords=coords)
         return self._with(lambda t: _take(t, dim, torch.tensor(places)), self.axes, coords=coords)
 
-    def _tokens_of(self, name: str, value: object) -> "AttentionMap":
+    def _tokens_of(self, name: str, value: "Region | Sequence[Region] | int") -> "AttentionMap":
         dim = self.axis(name)
         have: Tensor | None = getattr(self, name)
         count = self.tensor.shape[dim]
-        one = isinstance(value, int) and not isinstance(value, bool)
-        wanted = torch.tensor([value]) if one else region_tokens(value, self.hw, self.rows, self.size)
+        one = isinstance(value, int)
+        wanted = torch.tensor([value]) if isinstance(value, int) else region_tokens(value, self.hw, self.rows, self.size)
         have_list = torch.arange(count) if have is None else have
         places = torch.searchsorted(have_list, wanted).clamp(max=len(have_list) - 1)
         if not torch.equal(have_list[places], wanted):

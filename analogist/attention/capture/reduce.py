@@ -5,6 +5,7 @@ In-step reductions turn one step's tensor into a smaller one; step reductions ke
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -174,7 +175,7 @@ NAMED: dict[str, Reduction] = {
 }
 
 
-def parse_reductions(reduce: object) -> tuple[Reduction, ...]:
+def parse_reductions(reduce: Any) -> tuple[Reduction, ...]:
     """Reductions from a name, an object, a function, or a list of them. Raises ValueError for unknown names and wrong orders."""
     if reduce is None:
         return ()
@@ -190,7 +191,7 @@ def parse_reductions(reduce: object) -> tuple[Reduction, ...]:
         elif not isinstance(one, InStep | OverSteps):
             if not callable(one):
                 raise ValueError(f"reduce={one!r}: give a name, a reduction or a function (tensor, at) -> tensor")
-            one = Function(one)
+            one = Function(cast("Callable[[Tensor, At], Tensor]", one))
         out.append(one)
     over = [one for one in out if isinstance(one, OverSteps)]
     if len(over) > 1 or (over and out[-1] is not over[0]):

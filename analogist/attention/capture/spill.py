@@ -91,7 +91,7 @@ class GrowingFile:
             with open(self.part, "r+b") as file:
                 for place, piece in pieces:
                     file.seek(place)
-                    file.write(memoryview(piece.reshape(-1).view(torch.uint8).numpy()))
+                    file.write(memoryview(piece.reshape(-1).view(torch.uint8).numpy().data))
         except OSError as error:
             self.lost = f"{self.path}: {error.strerror or error}"
 

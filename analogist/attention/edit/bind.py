@@ -1,6 +1,7 @@
 """Edits bound to one run: selectors resolved, checked before anything runs, and guarded while it does."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from torch import Tensor
 
@@ -69,7 +70,7 @@ def bind_edits(edit: Edits | None, unet: UNet, run: RunShape) -> dict[tuple[str,
                 steps = getattr(function, "steps", None)
                 steps = None if steps is None else resolve_steps(steps, run.steps)
                 bind: Callable[[RunShape, list[tuple[Site, str]]], Edit] | None = getattr(function, "bind", None)
-                ready = function if bind is None else bind(run, places)
+                ready = cast(Edit, function) if bind is None else bind(run, places)
             except ValueError as error:
                 raise ValueError(f"edit {selector!r}: {error}") from error
             for site, point in places:

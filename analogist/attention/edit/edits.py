@@ -5,6 +5,7 @@ of the same shape; `at.cells(tensor)` and `region_view(tensor, at, "B'", "A'")` 
 """
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from analogist.attention.edit.bind import Edit, EditError, Edits
 from analogist.attention.edit.freeu import freeu
 from analogist.attention.edit.patch import patch
-from analogist.attention.edit.ready_edit import ANYWHERE, ReadyEdit, number
+from analogist.attention.edit.ready_edit import ANYWHERE, Chosen, ReadyEdit, WithoutBranches, WithoutHeads, number
 from analogist.attention.select.regions import region_view
 from analogist.attention.select.run_shape import RunShape
 from analogist.attention.select.word_columns import columns_of
@@ -25,13 +26,13 @@ __all__ = [
 ]  # fmt: skip
 
 
-def scale(by: float, **where: object) -> ReadyEdit:
+def scale(by: float, **where: Unpack[Chosen]) -> ReadyEdit:
     """Multiplies everything at any point, blocks and skips included."""
     factor = number(by, "scale by")
     return ReadyEdit(f"scale({by})", ANYWHERE, lambda part, at: part * factor, **where)
 
 
-def scale_block(query: str | None, key: str | None, by: float, **where: object) -> ReadyEdit:
+def scale_block(query: str | None, key: str | None, by: float, **where: Unpack[Chosen]) -> ReadyEdit:
     """Multiplies the block of a map that leads from a query region to a key region.
 
     query, key: "A", "A'", "B", "B'" ("A1" .. with several pairs); None: all (key must be None at cross-attention).
@@ -46,7 +47,7 @@ def scale_block(query: str | None, key: str | None, by: float, **where: object) 
     return ReadyEdit(f"scale_block({query!r}, {key!r}, {by})", MAP_POINTS, change, **where)
 
 
-def zero_block(query: str | None, key: str | None = None, **where: object) -> ReadyEdit:
+def zero_block(query: str | None, key: str | None = None, **where: Unpack[Chosen]) -> ReadyEdit:
     """Sets the block of probabilities from a query region to a key region to 0; rows are not renormalised (as CAM does)."""
 
     def change(part: Tensor, at: At) -> Tensor:
@@ -56,7 +57,7 @@ def zero_block(query: str | None, key: str | None = None, **where: object) -> Re
     return ReadyEdit(f"zero_block({query!r}, {key!r})", ("probs",), change, **where)
 
 
-def cut_block(query: str | None, key: str, **where: object) -> ReadyEdit:
+def cut_block(query: str | None, key: str, **where: Unpack[Chosen]) -> ReadyEdit:
     """Keeps a query region from looking at a key region: its logits become -inf, the rest of each row is renormalised."""
 
     def change(part: Tensor, at: At) -> Tensor:
@@ -66,7 +67,7 @@ def cut_block(query: str | None, key: str, **where: object) -> ReadyEdit:
     return ReadyEdit(f"cut_block({query!r}, {key!r})", ("scores", "logits"), change, kind="self", **where)
 
 
-def swap_heads(first: int, second: int, **where: object) -> ReadyEdit:
+def swap_heads(first: int, second: int, **where: Unpack[Chosen]) -> ReadyEdit:
     """Exchanges two heads."""
 
     def change(part: Tensor, at: At) -> Tensor:
@@ -79,7 +80,7 @@ def swap_heads(first: int, second: int, **where: object) -> ReadyEdit:
     return ReadyEdit(f"swap_heads({first}, {second})", ("q", "k", "v", *MAP_POINTS, "head_out"), change, **where)
 
 
-def average_heads(**where: object) -> ReadyEdit:
+def average_heads(**where: Unpack[Chosen]) -> ReadyEdit:
     """Replaces each head (of those in heads=) by their mean."""
     return ReadyEdit(
         "average_heads()",
@@ -89,7 +90,7 @@ def average_heads(**where: object) -> ReadyEdit:
     )
 
 
-def ablate_heads(heads: int | Sequence[int], *, by: str = "zero", **where: object) -> ReadyEdit:
+def ablate_heads(heads: int | Sequence[int], *, by: str = "zero", **where: Unpack[WithoutHeads]) -> ReadyEdit:
     """Silences heads at `head_out` (or `probs`, `v`). by: "zero", or "mean" over the tokens (keeps a head's constant part).
 
     Zero at head_out equals zeroing the heads' columns of the output projection.
@@ -103,7 +104,7 @@ def ablate_heads(heads: int | Sequence[int], *, by: str = "zero", **where: objec
     return ReadyEdit(f"ablate_heads(by={by!r})", ("head_out", "probs", "v"), change, heads=heads, **where)
 
 
-def temperature(value: float, **where: object) -> ReadyEdit:
+def temperature(value: float, **where: Unpack[Chosen]) -> ReadyEdit:
     """Divides scores or logits: above 1 rows become flatter, below 1 sharper."""
     factor = number(value, "temperature")
     if factor <= 0:
@@ -111,7 +112,7 @@ def temperature(value: float, **where: object) -> ReadyEdit:
     return ReadyEdit(f"temperature({value})", ("scores", "logits"), lambda part, at: part / factor, **where)
 
 
-def sharpen_rows(power: float, **where: object) -> ReadyEdit:
+def sharpen_rows(power: float, **where: Unpack[Chosen]) -> ReadyEdit:
     """Raises probabilities to a power, row sums kept: above 1 sharper, below 1 flatter. Rows of zeros stay."""
     exponent = number(power, "sharpen_rows power", 0)
 
@@ -124,7 +125,7 @@ def sharpen_rows(power: float, **where: object) -> ReadyEdit:
     return ReadyEdit(f"sharpen_rows({power})", ("probs",), change, **where)
 
 
-def blur_rows(sigma: float, **where: object) -> ReadyEdit:
+def blur_rows(sigma: float, **where: Unpack[Chosen]) -> ReadyEdit:
     """Blurs what each query looks at, over the keys' places in the picture. sigma: of the Gaussian, in tokens; row sums are kept."""
     width = number(sigma, "blur_rows sigma", 0)
 
@@ -145,7 +146,7 @@ def _gaussian(side: int, sigma: float) -> Tensor:
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def reweight_word(word: str | int, by: float, *, branches: str | Sequence[str] = "text", **where: object) -> ReadyEdit:
+def reweight_word(word: str | int, by: float, *, branches: str | Sequence[str] = "text", **where: Unpack[WithoutBranches]) -> ReadyEdit:
     """Multiplies the attention that every place pays to a word (all its tokens, all its places in the prompt).
 
     word: of the prompt, "<start>", "<end>", "<padding>" or a text column. Not renormalised (Hertz et al. 2022, re-weighting).
@@ -168,7 +169,7 @@ def reweight_word(word: str | int, by: float, *, branches: str | Sequence[str] =
     )  # fmt: skip
 
 
-def share_keys(image: int = 0, *, mix: float = 1.0, **where: object) -> ReadyEdit:
+def share_keys(image: int = 0, *, mix: float = 1.0, **where: Unpack[Chosen]) -> ReadyEdit:
     """Gives every image of the batch the keys (or values) of one image: put it at self-attention's `k` and `v`.
 
     mix: 1 replaces, between 0 and 1 blends. Source of the idea: Hertz et al. 2023 (StyleAligned), Alaluf et al. 2023.
@@ -190,33 +191,33 @@ def share_keys(image: int = 0, *, mix: float = 1.0, **where: object) -> ReadyEdi
     return ReadyEdit(f"share_keys({image})", ("k", "v"), kind="self", prepare=prepare, **where)
 
 
-def sac(setting: SAC | None = None, **where: object) -> ReadyEdit:
+def sac(setting: SAC | None = None, **where: Unpack[Chosen]) -> ReadyEdit:
     """Self-Attention Cloning as an edit of `logits`, for a run with sac=None: equal to the built-in one before the softmax.
 
     setting: scale, mirror and clone are used; where it acts is said by the selector and where=.
     Source: Gu et al. 2024 (Analogist), Sec. 4.2.
     """
-    setting = SAC() if setting is None else setting
-    if setting.stage != "scores":
+    cloning = SAC() if setting is None else setting
+    if cloning.stage != "scores":
         raise ValueError("sac as an edit clones before the softmax; give SAC(stage='scores')")
 
     def change(part: Tensor, at: At) -> Tensor:
         untouched, M = at.cells(part.clone()), at.cells(part)
-        for query, key, from_query, from_key, s in setting.blocks(at.rows):
+        for query, key, from_query, from_key, s in cloning.blocks(at.rows):
             M[query + key] = s * untouched[from_query + from_key]
         return part
 
-    return ReadyEdit(f"sac(scale={setting.scale})", ("logits",), change, kind="self", **where)
+    return ReadyEdit(f"sac(scale={cloning.scale})", ("logits",), change, kind="self", **where)
 
 
-def cam(setting: CAM | None = None, **where: object) -> ReadyEdit:
+def cam(setting: CAM | None = None, **where: Unpack[Chosen]) -> ReadyEdit:
     """Cross-Attention Masking as an edit of `probs`, for a run with cam=None. Source: Gu et al. 2024 (Analogist), Sec. 4.3."""
-    setting = CAM() if setting is None else setting
+    masking = CAM() if setting is None else setting
 
     def change(part: Tensor, at: At) -> Tensor:
         M = at.cells(part)
-        for cell in setting.cells(at.rows):
+        for cell in masking.cells(at.rows):
             M[cell] = 0
         return part
 
-    return ReadyEdit(f"cam(silence={setting.silence})", ("probs",), change, kind="cross", **where)
+    return ReadyEdit(f"cam(silence={masking.silence})", ("probs",), change, kind="cross", **where)

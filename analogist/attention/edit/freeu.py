@@ -3,14 +3,16 @@
 Source: Si et al. 2023, "FreeU: Free Lunch in Diffusion U-Net", Eq. (3) and (4).
 """
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
-from analogist.attention.edit.ready_edit import ReadyEdit, number
+from analogist.attention.edit.ready_edit import Chosen, ReadyEdit, number
 from analogist.models.control import At
 
 
-def freeu(b1: float = 1.5, b2: float = 1.6, s1: float = 0.9, s2: float = 0.2, **where: object) -> dict[str, ReadyEdit]:
+def freeu(b1: float = 1.5, b2: float = 1.6, s1: float = 0.9, s2: float = 0.2, **where: Unpack[Chosen]) -> dict[str, ReadyEdit]:
     """Edits for the two lowest levels on the way up; merge them with others: edit={**freeu(), ...}.
 
     b1, b2: factor of the first half of the hidden state's channels at up.0 and up.1. s1, s2: factor of the lowest
@@ -23,7 +25,7 @@ def freeu(b1: float = 1.5, b2: float = 1.6, s1: float = 0.9, s2: float = 0.2, **
     return edits
 
 
-def _amplify(factor: float, where: dict) -> ReadyEdit:
+def _amplify(factor: float, where: Chosen) -> ReadyEdit:
     def change(part: Tensor, at: At) -> Tensor:
         half = part.shape[1] // 2
         part[:, :half] *= factor
@@ -32,7 +34,7 @@ def _amplify(factor: float, where: dict) -> ReadyEdit:
     return ReadyEdit(f"freeu backbone {factor}", ("x",), change, kind="block", **where)
 
 
-def _damp(factor: float, where: dict) -> ReadyEdit:
+def _damp(factor: float, where: Chosen) -> ReadyEdit:
     return ReadyEdit(
         f"freeu skip {factor}", ("skip",), lambda part, at: damp_low_frequencies(part, factor), kind="block", **where
     )

@@ -108,7 +108,9 @@ def _places(m: AttentionMap, axis: str, length: int, at: At) -> Sequence[int] | 
             raise ValueError(f"patch: {m.name} holds other text columns in each branch; select one branch")
         return columns.pop()
     if axis in ("row", "column") and m.query is not None:
-        top, bottom, left, right = rectangle(m.query, at.hw)
+        box = rectangle(m.query, at.hw)
+        assert box is not None, "a capture keeps whole rectangles of a block"
+        top, bottom, left, right = box
         return range(top, bottom) if axis == "row" else range(left, right)
     return range(length)
 

@@ -1,6 +1,7 @@
 """What every ready edit shares: where it may be used, and the branches, images, heads and steps it acts on."""
 
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -12,6 +13,29 @@ from analogist.models.numbers import plain
 from analogist.models.placement import Site
 
 Change = Callable[[Tensor, At], Tensor]  # the chosen rows and heads, which may be changed in place -> the same shape
+RunChange = Callable[[Tensor, At, list[str]], Tensor]  # as Change, with the branch of each row
+Prepare = Callable[[RunShape, tuple[str, ...]], RunChange]  # run, branches -> the change of this run
+
+
+class WithoutBranches(TypedDict, total=False):
+    """Which steps, images and heads an edit acts on; None: all."""
+
+    steps: Steps
+    images: int | Sequence[int] | None
+    heads: int | Sequence[int] | None
+
+
+class WithoutHeads(TypedDict, total=False):
+    """Which steps, images and branches an edit acts on; None: all."""
+
+    steps: Steps
+    images: int | Sequence[int] | None
+    branches: int | str | Sequence[int | str] | None
+
+
+class Chosen(WithoutBranches, WithoutHeads, total=False):
+    """Which steps, branches, images and heads an edit acts on; None: all."""
+
 
 
 class ReadyEdit:
@@ -27,7 +51,7 @@ class ReadyEdit:
         points: Sequence[str],
         change: Change | None = None,
         *,
-        prepare: Callable[[RunShape, tuple[str, ...]], Callable[[Tensor, At, list[str]], Tensor]] | None = None,
+        prepare: Prepare | None = None,
         kind: str | None = None,
         steps: Steps = None,
         branches: int | str | Sequence[int | str] | None = None,
@@ -57,7 +81,11 @@ class ReadyEdit:
         labels = [branch for branch in branches for _ in images]
         everything = len(rows) == run.branches * run.images
         heads = {site.name: None if self.heads is None else resolve_indices(self.heads, site.heads, "heads") for site, _ in places}
-        change = self.prepare(run, branches) if self.prepare is not None else None
+        if self.prepare is not None:
+            change: RunChange = self.prepare(run, branches)
+        else:
+            assert self.change is not None, "an edit has change or prepare"
+            change = _without_labels(self.change)
 
         def edit(tensor: Tensor, at: At) -> Tensor:
             chosen = heads[at.site.name]
@@ -66,7 +94,7 @@ class ReadyEdit:
                 where = (torch.tensor(rows)[:, None], torch.tensor(chosen))
             out = tensor.clone()
             part = out[where].clone()
-            out[where] = self.change(part, at) if change is None else change(part, at, labels)
+            out[where] = change(part, at, labels)
             return out
 
         return edit
@@ -78,6 +106,10 @@ class ReadyEdit:
             raise ValueError(f"{self.name} works at {', '.join(self.points)}{kind}, not at {site}:{point}; narrow the selector")
         if self.heads is not None and (site.kind == "block" or point in ("x", "out")):
             raise ValueError(f"{self.name}: heads= has no meaning at {site}:{point}, which has no head axis")
+
+
+def _without_labels(change: Change) -> RunChange:
+    return lambda part, at, labels: change(part, at)
 
 
 def number(value: float, what: str, low: float | None = None) -> float:

@@ -13,7 +13,7 @@ BAR = 14  # px, width of a colour bar
 GAP = 8  # px
 
 
-def font(size: int = TEXT) -> ImageFont.FreeTypeFont:
+def font(size: int = TEXT) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own font, which is always there."""
     return ImageFont.load_default(size)
 

@@ -106,7 +106,7 @@ def head_grid(m: AttentionMap, *, axis: str = "key", unit: str = "share of atten
     part_axes = part.axis("head")
     maps = part.grid(axis).movedim(part_axes, 0) if part_axes else part.grid(axis)
     captions = [f"head {head}" for head in m.coords["head"]]
-    return sheet([maps.float().numpy()], [m.name], captions, unit=unit, low=0.0 if m.point == "probs" else None, side=side)
+    return sheet([list(maps.float().numpy())], [m.name], captions, unit=unit, low=0.0 if m.point == "probs" else None, side=side)
 
 
 def sheet(
@@ -205,7 +205,8 @@ def arrows(
     drawing = ImageDraw.Draw(base)
     for i in np.argsort(shares):
         (x0, y0), (x1, y1), _ = lines[i]
-        _arrow(drawing, (x0 * scale, y0 * scale), (x1 * scale, y1 * scale), tuple(int(c) for c in colours[i]))
+        r, g, b = (int(c) for c in colours[i])
+        _arrow(drawing, (x0 * scale, y0 * scale), (x1 * scale, y1 * scale), (r, g, b))
     return margin(titled(beside([base, colour_bar(base.height, low, high, "share of attention")]), title))
 
 

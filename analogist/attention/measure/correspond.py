@@ -81,14 +81,15 @@ def correspondence(m: AttentionMap, query: Region = "B", key: Region = "A", *, s
     """
     part = _mean(m).sel(query=query, key=key)
     values = part.tensor
-    boxes = [rectangle(tokens, m.hw) for tokens in (part.query, part.key)]
-    if None in boxes:
+    assert part.query is not None and part.key is not None, "sel names the tokens that it chose"
+    box = rectangle(part.query, m.hw)
+    if box is None or rectangle(part.key, m.hw) is None:
         raise ValueError(f"correspondence: {query!r} and {key!r} must be one rectangle each")
     centres = [torch.tensor([token_pixel(token, m.hw, m.size) for token in tokens.tolist()]) for tokens in (part.query, part.key)]
     best = values.max(dim=-1)
     shares = values / values.sum(-1, keepdim=True)
     end = shares @ centres[1] if soft else centres[1][best.indices]
-    top, bottom, left, right = boxes[0]
+    top, bottom, left, right = box
     shape = (bottom - top, right - left)
     start, end, share = (values.unflatten(0, shape) for values in (centres[0], end, best.values))
     return Field(start, end, share, query, key, m.hw, m.size, m.rows)

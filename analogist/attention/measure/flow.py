@@ -98,8 +98,7 @@ def reach(m: AttentionMap) -> AttentionMap:
     dim = _keys_of(m, "reach")
     if m.site.kind != "self" or m.axes[-2:] != ("query", "key"):
         raise ValueError(f"reach: {m.name} has axes {m.axes}; it needs the queries and keys of a self-attention map")
-    places = [_centres(m, axis) for axis in ("query", "key")]
-    distance = torch.cdist(*places)
+    distance = torch.cdist(_centres(m, "query"), _centres(m, "key"))
     values = m.tensor.float()
     shares = values / values.sum(dim, keepdim=True)
     return replace(m, tensor=(shares * distance).sum(dim), axes=m.axes[:-1], index=None)
@@ -157,6 +156,7 @@ def _keys_of(m: AttentionMap, what: str) -> int:
 
 def _title(m: AttentionMap) -> str:
     step = f"step {m.steps[0]}" if len(m.steps) == 1 else f"{len(m.steps)} steps"
-    branch = "" if len(m.coords["branch"]) > 1 else f", {m.coords['branch'][0]}"
+    branches = m.coords["branch"]
+    branch = f", {branches[0]}" if len(branches) == 1 else ""
     head = f", head {m.coords['head'][0]}" if len(m.coords.get("head", (0, 0))) == 1 else ""
     return f"{m.name}, {step}{branch}{head}"

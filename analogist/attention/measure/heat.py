@@ -57,7 +57,7 @@ def word_heat(
         part = _chosen(m, branch, image, steps, heads)
         rest = [axis for axis in part.axes if axis not in ("query", "key")]
         part = part.mean(*rest) if rest else part
-        heat = sum(part.sel(key=column).grid("query").float() for column in _within(m, branch, columns))
+        heat = torch.stack([part.sel(key=column).grid("query").float() for column in _within(m, branch, columns)]).sum(0)
         total += F.interpolate(heat[None, None], size=m.size, mode="bilinear", align_corners=False)[0, 0]
     return WordHeat(word, branch, total / len(found), tuple(columns), len(found))
 

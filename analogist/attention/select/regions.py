@@ -5,6 +5,7 @@ Every name stands for a rectangle of the token map, whose tokens are numbered ro
 
 import re
 from collections.abc import Sequence
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ Box = tuple[int, int, int, int]  # top, bottom, left, right in tokens, half-open
 _PAIR = re.compile(r"A([1-9][0-9]*)('?)")
 
 
-def is_region(value: object) -> bool:
+def is_region(value: object) -> TypeGuard[Region]:
     """Whether a value names one region (and is not a list of regions)."""
     if isinstance(value, str):
         return True
@@ -73,7 +74,7 @@ def region_tokens(
     region: Region | Sequence[Region], hw: tuple[int, int], rows: int, size: tuple[int, int]
 ) -> Tensor:
     """Token numbers of a region, or of several together, ascending, int64 [token]."""
-    boxes = [token_box(one, hw, rows, size) for one in ([region] if is_region(region) else region)]
+    boxes = [token_box(one, hw, rows, size) for one in ([region] if is_region(region) else cast(Sequence[Region], region))]
     if not boxes:
         raise ValueError("regions: an empty list keeps nothing; None is the whole map")
     grid = torch.arange(hw[0] * hw[1]).reshape(hw)

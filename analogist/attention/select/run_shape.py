@@ -23,9 +23,11 @@ class WordSource(Protocol):
 
     def positions(self, prompt: str, word: str) -> list[int]:
         """All token columns of a word in a prompt. Raises ValueError where it is not in it."""
+        ...
 
     def tokens(self, prompt: str) -> list[str]:
         """The tokens of a prompt, start and end included, without padding."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

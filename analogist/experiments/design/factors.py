@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import cast
 
 from analogist.config import AnalogistConfig
 from analogist.experiments.design import levels
@@ -83,7 +84,7 @@ def _sac_field(setting: Setting, level: object, space: Space, factor: str) -> Se
         level = CLONES.get(level, level) if isinstance(level, str) else level
         if isinstance(level, str) or not hasattr(level, "__iter__"):
             raise StudyError(f"{factor} {level!r}: allowed are {', '.join(CLONES)} or [[query, key] written, [query, key] read]")
-        level = tuple(tuple(block) for block in level)
+        level = tuple(tuple(block) for block in cast(Iterable[Iterable[str]], level))
     if name == "mirror" and not isinstance(level, bool):
         raise StudyError(f"{factor} {level!r}: allowed are true and false")
     if name == "scale" and isinstance(level, list):
@@ -95,7 +96,7 @@ def _silence(setting: Setting, level: object, space: Space, factor: str) -> Sett
     cam = setting.config.cam
     if cam is None:
         return setting
-    regions = tuple(part.strip() for part in level.split(",")) if isinstance(level, str) else tuple(level)
+    regions = tuple(part.strip() for part in level.split(",")) if isinstance(level, str) else tuple(cast(Iterable[str], level))
     return dataclasses.replace(setting, config=setting.config.replace(cam=dataclasses.replace(cam, silence=regions)))
 
 

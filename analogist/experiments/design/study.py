@@ -190,6 +190,14 @@ class Study:
         check_names(inputs)
         return dataclasses.replace(self, inputs=tuple(inputs))
 
+    @property
+    def resolved(self) -> tuple[Input, ...]:
+        """`inputs` of a study that was prepared for a checkpoint. Raises StudyError where they still stand as in a study file."""
+        found = () if isinstance(self.inputs, str) else tuple(one for one in self.inputs if isinstance(one, Input))
+        if isinstance(self.inputs, str) or len(found) < len(self.inputs):
+            raise StudyError(f"study {self.name!r}: its inputs are not resolved yet; prepare(study, model) does that")
+        return found
+
     def to_json(self) -> dict:
         """Plain values for study.json; inputs by name and content, since pictures stay where they are."""
         data = dataclasses.asdict(dataclasses.replace(self, inputs=(), base=None, hypotheses=(), factors={}))

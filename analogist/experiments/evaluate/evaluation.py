@@ -147,9 +147,9 @@ def category(group: str) -> str:
 def _distances(plan: Plan, store: Store, networks: Sequence[FeatureNetwork]) -> tuple[list[dict], dict[str, str]]:
     """Fréchet and kernel distances by category, of all painted pictures to all truths."""
     pictures: dict[str, tuple[list, list, set[str]]] = {}
-    jobs = {job.key: job for job in plan.jobs}
+    jobs, inputs = {job.key: job for job in plan.jobs}, plan.study.resolved
     for row in plan.rows:
-        entry, one = store.entries.get(row.key), plan.study.inputs[row.input]
+        entry, one = store.entries.get(row.key), inputs[row.input]
         if entry is None or entry.failed or one.truth is None:
             continue
         ours, true, names = pictures.setdefault(category(one.group), ([], [], set()))

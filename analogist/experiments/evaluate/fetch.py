@@ -54,7 +54,7 @@ def fetch(
     for task in tasks:
         for path in (*task.grids, *task.truths):
             check_grid(path)
-    return Fetched(folder, commit, tasks)
+    return Fetched(folder, commit or revision, tasks)
 
 
 def describe(fetched: Fetched) -> list[str]:

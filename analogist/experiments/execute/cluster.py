@@ -6,12 +6,14 @@ The same bits as in one process need the same checkpoint, kind of machine and CP
 
 import dataclasses
 import importlib.util
+import logging
 import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -104,9 +106,9 @@ class RayPool:
         mine = not ray.is_initialized()
         if mine:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            own = {} if self.address else {"include_dashboard": False}
+            own: dict[str, Any] = {} if self.address else {"include_dashboard": False}
             try:
-                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **own)
+                ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR, **own)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise StudyError(f"Ray at {self.address or 'this machine'}: {' '.join(str(error).split())[:200]}") from error
         try:
@@ -188,7 +190,7 @@ class _Dispatch:
             raise StudyError(f"a Ray worker holds another checkpoint (content key {found[:12]}, here {self.expected[:12]})")
         self._feed(actor)
 
-    def _feed(self, actor: object) -> None:
+    def _feed(self, actor: Any) -> None:
         if self.waiting:
             group = self.waiting.popleft()
             self.busy[actor.run.remote(group)] = (actor, group)

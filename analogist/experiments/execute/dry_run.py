@@ -53,7 +53,7 @@ def expect(plan: Plan, model: Analogist, *, out: str | Path | None = None, shard
     )
     peak = peak_memory(model.device)
     if peak:
-        h, w = (side // model.vae.config.factor for side in jobs[0].grid.size)
+        h, w = (side // model.vae.config.factor for side in jobs[0].grid.known_size)
         extra = ACTIVATIONS * 2 * h * w * model.unet.config.channels[0] * model.dtype.itemsize * (min(study.batch, len(jobs)) - 1)
         lines.append(
             f"memory: {_size(peak)} at the most for that run, about {_size(peak + extra)} with {study.batch} images a call"

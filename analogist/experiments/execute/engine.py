@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -56,7 +57,7 @@ class Engine:
         model = self.model
         posteriors = _remember(self._pictures, key, lambda: grid_posteriors(model.vae, job.grid))
         randomness = Randomness([job.seed])
-        h, w = (side // model.vae.config.factor for side in job.grid.size)
+        h, w = (side // model.vae.config.factor for side in job.grid.known_size)
         return posteriors.start(randomness.draw(model.vae.config.latent_channels, h, w)), randomness
 
     @torch.no_grad()
@@ -175,8 +176,8 @@ class _GroupRun:
         names = self.texts[part[0]].keys_values
         stacked = PreparedText(
             rows(lambda text: text.text),
-            {name: tuple(rows(lambda text, n=name, w=which: text.keys_values[n][w]) for which in range(2)) for name in names},
-            None if self.texts[part[0]].added is None else rows(lambda text: text.added),
+            {n: (rows(lambda text, n=n: text.keys_values[n][0]), rows(lambda text, n=n: text.keys_values[n][1])) for n in names},
+            None if self.texts[part[0]].added is None else rows(lambda text: cast(Tensor, text.added)),
         )
         self._stacked = (key, stacked)
         return stacked

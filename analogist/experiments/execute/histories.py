@@ -20,7 +20,7 @@ class Actions:
         """The heads at which it acts, in the negative and in the text branch."""
         key = (site.name, step if self._by_step else 0)
         if key not in self._known:
-            self._known[key] = tuple(self._placement.heads_at(site, step, branch) for branch in (NEGATIVE, TEXT))
+            self._known[key] = self._placement.heads_at(site, step, NEGATIVE), self._placement.heads_at(site, step, TEXT)
         return self._known[key]
 
     def signature(self, sites: list[Site], step: int) -> tuple:
@@ -49,9 +49,10 @@ class Histories:
         """The jobs of each distinct history after step i, in order of their first job."""
         numbered: dict[Hashable, int] = {}
         now = [self._signature(pair, i) for pair in self._actions]
-        self._past = [numbered.setdefault(both, len(numbered)) for both in zip(self._past, now, strict=True)]
+        numbers = [numbered.setdefault(both, len(numbered)) for both in zip(self._past, now, strict=True)]
+        self._past = list(numbers)
         nodes: list[list[int]] = [[] for _ in numbered]
-        for j, node in enumerate(self._past):
+        for j, node in enumerate(numbers):
             nodes[node].append(j)
         return nodes
 

@@ -109,7 +109,7 @@ def _own(config: AnalogistConfig, one: Input) -> AnalogistConfig:
 
 def make_plan(study: Study, variants: Sequence[Variant], model: Analogist) -> Plan:
     """Rows and groups of a study on a model; checks every run's arguments without running anything."""
-    inputs: Sequence[Input] = study.inputs  # resolved
+    inputs = study.resolved
     grids = [sized(one, study, model) for one in inputs]
     records = [grid_record(grid) for grid in grids]
     # The size is part of the picture that a grid record holds, but said again so that keys can be read.

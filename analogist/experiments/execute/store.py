@@ -139,6 +139,8 @@ class Store:
 
     def picture(self, entry: Entry) -> Image.Image:
         """The painted B' cell of a finished job. Raises StudyError where it is missing or not the one that was written."""
+        if entry.picture is None:
+            raise StudyError(f"job {entry.key[:12]} failed and has no picture: {entry.failed}")
         picture = read_picture(self.folder / entry.picture, f"picture of job {entry.key[:12]}")
         if picture_key(picture) != entry.sha256:
             raise StudyError(f"{self.folder / entry.picture}: not the picture that was written; delete groups/ and run again")

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def _measure(metric: str, value: float | None, better: str, network: str, note: 
 
 
 def _common(plan: Plan, row: Row, entry: Entry) -> dict:
-    one: Input = plan.study.inputs[row.input]
+    one = cast(Input, plan.study.inputs[row.input])  # a plan's are resolved
     return {
         "study": plan.study.name, "input": one.name, "group": one.group, "seed": row.seed, "reference": row.variant.reference,
         **row.variant.levels, "prompt": entry.record["prompt"], "config": json.dumps(entry.record["config"]),

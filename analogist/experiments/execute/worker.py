@@ -44,7 +44,7 @@ class Worker:
 def measured(measurer: Measurer, painted: Painted) -> tuple[dict[str, float], dict[str, str]]:
     """Values by metric key, and why the others were not measured."""
     values = measurer.measure(painted)
-    measures = {measurer.key(name): value for name, value in values.items() if not isinstance(value, str)}
+    measures: dict[str, float] = {measurer.key(name): value for name, value in values.items() if not isinstance(value, str)}
     return measures, {name: value for name, value in values.items() if isinstance(value, str)}
 
 

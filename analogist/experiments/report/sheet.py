@@ -60,7 +60,7 @@ def _area(size: tuple[int, int]) -> int:
     return size[0] * size[1]
 
 
-def broken_lines(text: str, width: int, font: ImageFont.FreeTypeFont, most: int = 4) -> list[str]:
+def broken_lines(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, most: int = 4) -> list[str]:
     """The caption broken between words into lines of a width in pixels; within a word only where it is longer than a line."""
     lines, line = [], ""
     for word in re.findall(r"\S+", text):
@@ -76,5 +76,5 @@ def broken_lines(text: str, width: int, font: ImageFont.FreeTypeFont, most: int 
     return lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1][:-1] + "…"]
 
 
-def _top(columns: Sequence[str], side: int, font: ImageFont.FreeTypeFont) -> int:
+def _top(columns: Sequence[str], side: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
     return GAP * 2 + max((len(broken_lines(text, side, font)) for text in columns), default=1) * LINE

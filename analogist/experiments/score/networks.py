@@ -6,6 +6,7 @@ A metric that needs one says "not measured" where none is given; nothing is down
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -24,7 +25,7 @@ class FeatureNetwork(torch.nn.Module):
     forward takes uint8 pictures [image 3 height width], as torchmetrics hands them to its distances.
     """
 
-    def __init__(self, kind: str, name: str, model: torch.nn.Module, processor, fingerprint: str) -> None:
+    def __init__(self, kind: str, name: str, model: Any, processor: Any, fingerprint: str) -> None:
         super().__init__()
         self.kind, self.name, self.fingerprint = kind, name, fingerprint
         self.model, self._processor = model.eval().requires_grad_(False), processor
@@ -53,7 +54,7 @@ def load_network(kind: str, path: str, *, device: torch.device | str = "cpu") ->
     from transformers import AutoImageProcessor, AutoModel, CLIPVisionModelWithProjection
 
     local = Path(path).is_dir()
-    maker = CLIPVisionModelWithProjection if kind == "clip" else AutoModel
+    maker: Any = CLIPVisionModelWithProjection if kind == "clip" else AutoModel
     try:
         model, report = maker.from_pretrained(path, output_loading_info=True, local_files_only=local, use_safetensors=True)
         processor = AutoImageProcessor.from_pretrained(path, local_files_only=local, backend="pil")
