@@ -39,8 +39,8 @@ class SAC:
     clone: tuple[tuple[str, str], tuple[str, str]] = (("A'", "B'"), ("A", "B"))  # (query, key) written, (query, key) read
 
     def __post_init__(self) -> None:
-        scale = plain(self.scale)
-        object.__setattr__(self, "scale", tuple(scale) if isinstance(scale, list) else scale)
+        scale: object = plain(self.scale)
+        object.__setattr__(self, "scale", tuple(cast("list[object]", scale)) if isinstance(scale, list) else scale)
         object.__setattr__(self, "mirror", plain(self.mirror))
         scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
         if not isinstance(self.placement, Placement):

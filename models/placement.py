@@ -268,8 +268,9 @@ def _listed(values: Iterable[Entry], what: str) -> tuple[Entry, ...]:
 
 def _as_range(values: tuple[int, ...]) -> str:
     """Ascending numbers as they would be written: range(3, 11) where none is left out, else a list."""
-    whole = len(values) > 2 and values == tuple(range(values[0], values[-1] + 1))
-    return f"range({values[0]}, {values[-1] + 1})" if whole else str(list(values))
+    numbers = list(values)
+    whole = len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1))
+    return f"range({numbers[0]}, {numbers[-1] + 1})" if whole else str(numbers)
 
 
 def _some(values: tuple[Entry, ...], what: str) -> tuple[Entry, ...]:

@@ -49,6 +49,7 @@ def _constants() -> ModuleType:
     any time.
     """
     spec = importlib.util.find_spec("huggingface_hub.constants")
+    assert spec is not None and spec.loader is not None, "huggingface_hub comes with transformers"
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -54,14 +54,15 @@ def one_line(message: object) -> str:
 def printable(stream: TextIO) -> Iterator[None]:
     """While it lasts, what the stream's encoding lacks is written as escapes and bytes of file names as they are, never an error."""
     before = getattr(stream, "errors", None)
-    if not hasattr(stream, "reconfigure"):
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is None:
         yield
         return
-    stream.reconfigure(errors=ESCAPED)
+    reconfigure(errors=ESCAPED)
     try:
         yield
     finally:
-        stream.reconfigure(errors=before)
+        reconfigure(errors=before)
 
 
 def _escaped(error: UnicodeError) -> tuple[bytes, int]:

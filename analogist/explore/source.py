@@ -87,8 +87,8 @@ def _sources(folder: Path, record: Mapping, label: str | None) -> list[Source]:
     """The sources of all prompts of a run's record that have maps in its folder."""
     from analogist.run.output import prompt_names
 
-    prompts = record["prompt"] if isinstance(record.get("prompt"), list) else [record.get("prompt")]
-    names = prompt_names(prompts) if len(prompts) > 1 else [None]
+    prompts: list[Any] = record["prompt"] if isinstance(record.get("prompt"), list) else [record.get("prompt")]
+    names: list[str] | list[None] = prompt_names(prompts) if len(prompts) > 1 else [None]
     sources: list[Source] = []
     for prompt, name in zip(prompts, names, strict=True):
         maps = _maps_of(folder, name)

@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
@@ -230,7 +230,7 @@ def _other_format(path: str | os.PathLike[str]) -> str:
 def _decoded(image: Image.Image, *, upright: bool) -> Image.Image:
     """The pixels of the (first) picture as a new RGB image, turned upright by its EXIF or XMP orientation if asked for."""
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:  # opened, not yet decoded
-        tiff = Tiff(image.fp, image.tag_v2)
+        tiff = Tiff(cast(BinaryIO, image.fp), image.tag_v2)
         if tiff.readable():
             with _quiet_libtiff():
                 return _turned(Image.fromarray(tiff.rgb()), tiff.orientation)
@@ -247,7 +247,7 @@ def _decoded(image: Image.Image, *, upright: bool) -> Image.Image:
     return _turned(rgb, orientation)
 
 
-def _turned(image: Image.Image, orientation: object) -> Image.Image:
+def _turned(image: Image.Image, orientation: Any) -> Image.Image:
     turn = _TURN.get(orientation)
     return image if turn is None else image.transpose(turn)
 
@@ -316,7 +316,7 @@ def _rgb_from_lab(image: Image.Image) -> Image.Image:
         from PIL import ImageCms
 
         lab, srgb = (ImageCms.createProfile(space) for space in ("LAB", "sRGB"))
-        return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        return cast(Image.Image, ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB"))  # None only where it converts in place
     except ImportError as error:
         raise Refused("CIE Lab pixels, and this Pillow cannot convert them (it lacks littlecms); save it as RGB") from error
 
@@ -326,7 +326,7 @@ def _rgb_from_deep_grey(image: Image.Image) -> Image.Image:
     grey = np.asarray(image)
     bits, inverted = None if image.mode in ("I", "F") else 16, False
     if isinstance(image, TiffImagePlugin.TiffImageFile):  # decoded by whoever gave it: as Tiff.rgb
-        tiff = Tiff(image.fp, image.tag_v2)
+        tiff = Tiff(cast(BinaryIO, image.fp), image.tag_v2)  # of which only the tags are read
         bits, inverted = tiff.bound, tiff.white_is_zero
     elif image.format == "PPM" and image.mode == "I":
         bits = 16  # Pillow scales a file's own highest value to 65535

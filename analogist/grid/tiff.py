@@ -7,7 +7,7 @@ here from the file's own tags. Source: TIFF Revision 6.0 (Adobe 1992) and Techni
 import io
 import struct
 import zlib
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image
@@ -61,7 +61,7 @@ class Tiff:
         self._photometric = int(tags.get(_PHOTOMETRIC, 2 if self._samples > 2 else 0))
         self._bits, self._formats = (set(_many(tags.get(tag, 1))) for tag in (_BITS, _FORMAT))
         self._planar = tags.get(_PLANAR, 1) == 2 and self._samples > 1
-        self._order = "<" if tags.prefix == b"II" else ">"
+        self._order: Literal["<", ">"] = "<" if tags.prefix == b"II" else ">"
 
     def __str__(self) -> str:
         bits = " and ".join(str(bits) for bits in sorted(self._bits))

@@ -194,7 +194,8 @@ def read_csv(path: str | Path) -> list[Input]:
         if any(fields[len(head) :]) or any(not row.get(name) for name in COLUMNS[:3]):
             raise DataError(f"{shown(path)}, line {number}: a, a_prime and b are needed, and no more fields than columns")
         try:
-            grid = PromptGrid(*(existing(path.parent / row[name]) for name in COLUMNS[:3]))
+            a, a_prime, b = (existing(path.parent / row[name]) for name in COLUMNS[:3])
+            grid = PromptGrid(a, a_prime, b)
             truth = read_picture(existing(path.parent / row["b_prime"]), "B'") if row.get("b_prime") else None
             name = row.get("name") or f"{position:04d}-{input_name(Path(row['b']).stem)}"
             out.append(Input(name, grid, row.get("prompt") or "", None, truth, row.get("group") or ""))
