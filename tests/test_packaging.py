@@ -76,6 +76,7 @@ def test_an_installation_brings_models_weights_and_data(tmp_path, editable):
     (elsewhere / "models" / "__init__.py").write_text("raise RuntimeError('the wrong models')\n")
     code = (
         "import analogist, analogist.models.unet, analogist.weights as weights\n"
+        "from importlib.resources import files; assert files('analogist').joinpath('py.typed').is_file()\n"
         "from analogist.pipeline import lab_checkpoint\n"
         "from analogist.checkpoints.text_encoder import MERGES_FILE\n"
         "assert lab_checkpoint().joinpath('model_index.json').is_file() and MERGES_FILE.is_file()\n"
