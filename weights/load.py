@@ -5,8 +5,7 @@
 Place in the flow: files.py -> header.py -> parts.py -> model_families.py and configs.py -> here -> checkpoint.Checkpoint.load_*.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from . import configs, files, network_configs, parts
 from . import model_families as families
 from .checkpoint import NAMES, Checkpoint, LoadReport, Source
-from .errors import WeightsError
+from .errors import WeightsError, about
 from .files import Found
 from .model_families import Family
 from .parts import Split
@@ -54,7 +53,7 @@ def _single(found: Found, vae: Found | None, ema: bool) -> tuple[dict[str, Sourc
         notes.append(
             f"UNet: the weights were taken; the {len(split.ema)} moving averages (model_ema.*) beside them not (ema=True takes those)"
         )
-    with _about(found.label):
+    with about(found.label):
         family = families.unet_family(sources["unet"].mapped.pieces, next(iter(split.of("text")), None))
     _supported(family, found.label, single=True)
     if vae is not None:
@@ -134,7 +133,7 @@ def open_checkpoint(
         if given_vae is not None:
             sources["vae"] = _vae(given_vae)
         second = path / files.FOLDERS["text_2"]
-        with _about(str(path)):
+        with about(str(path)):
             family = families.unet_family(sources["unet"].mapped.pieces, sources["text"].group)
         if family.base == families.SDXL:
             if not second.is_dir():
@@ -149,7 +148,7 @@ def open_checkpoint(
         if variant is not None:
             raise WeightsError(f"{path}: variant={variant!r} is for folders; this is a single file")
         sources, notes = _single(files.single(path), given_vae, ema)
-    with _about(str(path)):
+    with about(str(path)):
         family = families.unet_family(sources["unet"].mapped.pieces, sources["text"].group)
     _supported(family, str(path), single=layout == "single file")
     if beside.where != "nothing" and layout == "single file":
@@ -158,19 +157,8 @@ def open_checkpoint(
     settings = configs.given(config).over(beside)
     if vae is not None:
         settings.parts["vae"] = {**vae_settings.part("vae"), **configs.given(config).part("vae")}
-    with _about(str(path)):
+    with about(str(path)):
         return _describe(path, layout, family, sources, settings, notes)
-
-
-@contextmanager
-def _about(label: str) -> Iterator[None]:
-    """Puts the path before the message of a WeightsError that does not name one yet."""
-    try:
-        yield
-    except WeightsError as error:
-        if str(error).startswith(label):
-            raise
-        raise WeightsError(f"{label}: {error}") from None
 
 
 def _describe(

@@ -1,15 +1,15 @@
-"""LoRA files merged into loaded networks: W := W + scale * alpha / rank * up @ down, with a strict report of their own.
+"""LoRA files merged into loaded networks: W := W + scale * strength * up @ down, with a strict report of their own.
 
-Source: Hu et al. 2021 (LoRA), Eq. (3). Names of kohya's scripts (on diffusers' or LDM's modules), of diffusers and of PEFT are read.
+Source: Hu et al. 2021 (LoRA), Eq. (3). lora_names.py knows the names of every producer, lora_strength.py what says the strength.
 Place in the flow: after Checkpoint.load_*, before the first call.
 """
 
 import hashlib
-import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 import torch
@@ -17,118 +17,203 @@ from einops import einsum
 from torch import Tensor, nn
 
 from . import outmaps
-from .errors import WeightsError
-from .header import FLOATS, Header, read_header
+from .errors import WeightsError, about
+from .header import FLOATS, PICKLE_SUFFIXES, Header, TensorInfo, read_header
+from .lora_names import SHOWN, TEXT, TEXT_2, TRANSFORMER, UNET, Module, flat, modules_of
+from .lora_strength import Asked, read_strengths
 from .reader import open_unchanged, read_tensor
 
-SHOWN = 8
-ENDINGS = (  # what stands behind a module's name -> which factor it is
-    (r"\.lora_down\.weight", "down"),
-    (r"\.lora_up\.weight", "up"),
-    (r"\.lora_mid\.weight", "mid"),
-    (r"\.lora_A(?:\.default)?\.weight", "down"),
-    (r"\.lora_B(?:\.default)?\.weight", "up"),
-    (r"(?:\.|_)lora(?:_linear_layer)?\.down\.weight", "down"),
-    (r"(?:\.|_)lora(?:_linear_layer)?\.up\.weight", "up"),
-    (r"\.alpha", "alpha"),
-)
-OTHER_KINDS = {"hada_": "LoHa", "lokr_": "LoKr", "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "oft_": "OFT", "glora": "GLoRA"}
-NETWORKS = (  # what stands before a module's name -> which network it is in
-    (r"^lora_unet_", "unet"),
-    (r"^lora_te1?_", "text"),
-    (r"^lora_te2_", "text_2"),  # SDXL's second text encoder
-    (r"^unet\.", "unet"),
-    (r"^text_encoder\.", "text"),
-    (r"^text_encoder_2\.", "text_2"),
-    (r"^base_model\.model\.", "unet"),
-    (r"", "unet"),
-)
+IN_FOLDER = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")  # PEFT's name, diffusers' name
 WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
+LATENT_CHANNELS = 4  # an inpainting UNet's first input channels, and all that a text-to-image UNet has
 
 
 @dataclass(frozen=True)
 class LoraReport:
-    """What was merged. modules: network -> how many of its modules; ranks: of the factors; sha256: of the file."""
+    """What was merged. modules: network -> how many of its modules; ranks: of the factors; strengths: each met, before scale; sha256: of
+    the file; config_sha256: of the adapter_config.json whose strengths were taken, if any; notes: what was assumed or ignored, in words.
+    """
 
     path: Path
     scale: float
     modules: dict[str, int]
     ranks: tuple[int, ...]
+    strengths: tuple[float, ...]
     sha256: str
+    config_sha256: str | None
+    notes: tuple[str, ...]
 
 
-@dataclass
-class _Module:
-    """One module's factors. theirs: the module as the file names it."""
+@dataclass(frozen=True)
+class _Target:
+    """A weight matrix of a loaded network. names: its module's, as PEFT and diffusers write it."""
 
-    theirs: str
+    parameter: nn.Parameter
+    label: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """One module that fits. shape: of up @ down; alpha: of its own tensor, None without one."""
+
+    target: _Target
     network: str
-    factors: dict[str, str] = field(default_factory=dict)  # factor -> tensor name
+    module: Module
+    rank: int
+    shape: tuple[int, ...]
+    alpha: float | None
 
 
 def merge_lora(path: Path | str, unet: nn.Module, *texts: nn.Module, scale: float = 1.0) -> LoraReport:
-    """Adds a LoRA file to a loaded UNet and its text encoder (SDXL: both), in float32 and rounded once to each parameter's own dtype.
+    """Adds a LoRA to a loaded UNet and its text encoder (SDXL: both), in float32 and rounded once to each parameter's own dtype.
 
-    Everything is checked first: nothing is changed where one tensor does not fit. Raises WeightsError that lists what is unknown,
-    incomplete or misshapen, and says for which family the file looks made.
+    path: a .safetensors file, or a folder as PEFT or diffusers saves one. Everything is checked first: nothing is changed where one tensor
+    does not fit. Raises WeightsError that lists what is unknown, incomplete or misshapen and says for which family the file looks made;
+    for metadata that is odd or contradicts itself; where a weight would not be finite, naming its layer.
     """
     path = Path(path)
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
         raise WeightsError(f"{path}: scale {scale!r}; a finite number is allowed")
+    path = _file_of(path)
     header = read_header(path)
-    modules, strange = _modules(path, list(header.tensors))
-    targets = {"unet": _unet_targets(unet), "text": {}, "text_2": {}}
-    targets |= {name: _text_targets(text) for name, text in zip(("text", "text_2"), texts, strict=False)}
-    alphas = _alphas(header.metadata)
-    problems: dict[str, list[str]] = {"unknown": strange}
-    planned: list[tuple[nn.Parameter, _Module, float]] = []
-    ranks: set[int] = set()
-    for module in modules:
-        key = _flat(module.theirs)
-        parameter = targets[module.network].get(key)
-        if parameter is None:
-            problems.setdefault("for modules that are not there", []).append(f"{module.network}: {module.theirs}")
-            continue
-        if not {"down", "up"} <= module.factors.keys():
-            problems.setdefault("without their other factor", []).append(module.theirs)
-            continue
-        shapes = {factor: header.tensors[name].shape for factor, name in module.factors.items() if factor != "alpha"}
-        held = _shape(shapes)
-        if held is None or math.prod(held) != parameter.numel() or held[:2] != tuple(parameter.shape[:2]):
-            product = "no product" if held is None else list(held)
-            problems.setdefault("of another shape", []).append(f"{module.theirs} {product} instead of {list(parameter.shape)}")
-            continue
-        rank = shapes["down"][0]
-        ranks.add(rank)
-        planned.append((parameter, module, alphas.get(module.network, {}).get("", rank) / rank))
-        for name, alpha in alphas.get(module.network, {}).items():
-            if name and (module.theirs == name or module.theirs.endswith("." + name)):
-                planned[-1] = (parameter, module, alpha / rank)
-    mistyped = [name for name, info in header.tensors.items() if info.dtype not in FLOATS and not name.endswith(".alpha")]
-    problems["of a type that holds no weights"] = mistyped
-    _demand(path, problems, header.tensors)
+    with about(str(path)):
+        found = modules_of(path, list(header.tensors))
+        planned = _plan(header, found.modules, found.strange, {UNET: _unet_targets(unet)} | _text_targets(texts))
+        said = read_strengths(path, header.metadata, any(one.alpha is not None for one in planned))
+        strengths, notes = said.of([_asked(one) for one in planned])
+        for word, names in found.embeddings.items():
+            notes.append(f"{len(names)} tensors of the bundled embedding {word!r} ignored: that word means nothing new in a prompt here")
+        for one in (one for one in planned if _is_partial(one)):
+            notes.append(f"{one.target.label}: made for {one.shape[1]} input channels, added to the first {one.shape[1]}, the latents'")
+        _merge(header, list(zip(planned, strengths, strict=True)), scale)
+    counts = {network: sum(one.network == network for one in planned) for network in dict.fromkeys(one.network for one in planned)}
+    ranks, met = sorted({one.rank for one in planned}), sorted(set(strengths))
+    beside = None if said.config is None else _sha256(said.config)
+    return LoraReport(path, float(scale), counts, tuple(ranks), tuple(met), _sha256(path), beside, tuple(notes))
+
+
+def _file_of(path: Path) -> Path:
+    """The LoRA file of a folder: PEFT's, diffusers', or the only one. Raises WeightsError where there is none, or a choice."""
+    if not path.is_dir():
+        return path
+    files = sorted(file for file in path.glob("*.safetensors") if file.is_file())
+    named = [path / name for name in IN_FOLDER if (path / name) in files]
+    if len(named) == 1 or len(files) == 1:
+        return named[0] if named else files[0]
+    if files:
+        raise WeightsError(f"{path}: {len(files)} files in it ({', '.join(file.name for file in files[:SHOWN])}); give one of them itself")
+    pickles = sorted(file.name for file in path.iterdir() if file.suffix.lower() in PICKLE_SUFFIXES)
+    if pickles:
+        raise WeightsError(
+            f"{path}: only pickles ({', '.join(pickles[:4])}), which are never opened since a pickle runs whatever code its author put "
+            "into it; save the LoRA again with safe_serialization=True"
+        )
+    raise WeightsError(f"{path}: no LoRA in this folder; expected {' or '.join(IN_FOLDER)}")
+
+
+def _plan(header: Header, modules: Sequence[Module], strange: list[str], targets: Mapping[str, Mapping[str, _Target]]) -> list[_Planned]:
+    """Every module with the weights that it is added to. Raises WeightsError that says everything that does not fit."""
+    problems: dict[str, list[str]] = {"unknown": list(strange)}
+    planned: list[_Planned] = []
+    taken: dict[int, str] = {}
+    with open_unchanged(header) as file:
+        for module in modules:
+            name = flat(module.theirs)
+            named = [(network, targets[network][name]) for network in module.networks if name in targets[network]]
+            if not named:
+                problems.setdefault("for modules that are not there", []).append(f"{module.networks[0]}: {module.theirs}")
+                continue
+            if not {"down", "up"} <= module.factors.keys():
+                problems.setdefault("without their other factor", []).append(module.theirs)
+                continue
+            shapes = {factor: header.tensors[held].shape for factor, held in module.factors.items() if factor != "alpha"}
+            product, rank = _shape(shapes), (*shapes["down"], 0)[0]
+            if rank == 0:
+                problems.setdefault("of rank 0, which add nothing", []).append(module.theirs)
+                continue
+            network, target = next(((network, target) for network, target in named if _fits(product, target)), named[0])
+            if not _fits(product, target):
+                held = "no product" if product is None else list(product)
+                problems.setdefault("of another shape", []).append(f"{module.theirs} {held} instead of {list(target.parameter.shape)}")
+                continue
+            if id(target.parameter) in taken:
+                problems.setdefault("there twice", []).append(f"{target.label} ({taken[id(target.parameter)]} and {module.theirs})")
+                continue
+            taken[id(target.parameter)] = module.theirs
+            alpha = _alpha(file, header.tensors[module.factors["alpha"]]) if "alpha" in module.factors else None
+            planned.append(_Planned(target, network, module, rank, product, alpha))
+    factors = [name for module in modules for factor, name in module.factors.items() if factor != "alpha"]
+    problems["of a type that holds no weights"] = [name for name in factors if header.tensors[name].dtype not in FLOATS]
+    _demand(problems, header.tensors)
     if not planned:
-        raise WeightsError(f"{path}: no LoRA factors in it")
-    _merge(header, planned, scale)
-    counts = {network: sum(module.network == network for module in modules) for network in targets}
-    return LoraReport(path, float(scale), {name: count for name, count in counts.items() if count}, tuple(sorted(ranks)), _sha256(path))
+        raise WeightsError("no LoRA factors in it")
+    return planned
+
+
+def _alpha(file: FileIO, info: TensorInfo) -> float:
+    """The number in a module's .alpha tensor. Raises WeightsError where it holds none, several, or one that is not finite."""
+    if info.count != 1:
+        raise WeightsError(f"{info.name} holds {info.count} numbers; one alpha is expected")
+    alpha = read_tensor(file, info).item()
+    if not math.isfinite(alpha):
+        raise WeightsError(f"{info.name} is {alpha}; a finite number is expected")
+    return alpha
+
+
+def _asked(one: _Planned) -> Asked:
+    kernel = max(one.shape[2:], default=1)
+    return Asked(one.module.theirs, one.network, (*one.target.names, one.module.theirs), one.rank, kernel, one.alpha)
+
+
+def _fits(product: tuple[int, ...] | None, target: _Target) -> bool:
+    """Whether up @ down has the parameter's shape; conv_in may be that of a text-to-image UNet."""
+    if product is None:
+        return False
+    want = tuple(target.parameter.shape)
+    if product[:2] == want[:2]:
+        return math.prod(product) == math.prod(want)
+    return target.label == "conv_in" and product == (want[0], LATENT_CHANNELS, *want[2:]) and want[1] > LATENT_CHANNELS
+
+
+def _is_partial(one: _Planned) -> bool:
+    return one.shape[1] != one.target.parameter.shape[1]
 
 
 @torch.no_grad()
-def _merge(header: Header, planned: list[tuple[nn.Parameter, _Module, float]], scale: float) -> None:
-    """Reads all factors before the first parameter changes: a number that is not finite, or a file cut off meanwhile, changes none."""
+def _merge(header: Header, planned: Sequence[tuple[_Planned, float]], scale: float) -> None:
+    """Reads all factors and tries every sum before the first parameter changes: whatever is not finite, or a file that is cut off
+    meanwhile, changes none.
+    """
     read: dict[str, Tensor] = {}
     with open_unchanged(header) as file:
-        for name in (name for _, module, _ in planned for name in module.factors.values()):
+        for name in (name for one, _ in planned for factor, name in one.module.factors.items() if factor != "alpha"):
             read[name] = read_tensor(file, header.tensors[name])
             if not read[name].isfinite().all():
-                raise WeightsError(f"{header.path}: {name} holds NaN or infinity")
-    for parameter, module, strength in planned:
-        factors = {factor: read[name] for factor, name in module.factors.items()}
-        if "alpha" in factors:
-            strength = factors["alpha"].item() / factors["down"].shape[0]
-        delta = _product(factors).reshape(parameter.shape).to(parameter.device)
-        parameter.copy_((parameter.float() + scale * strength * delta).to(parameter.dtype))
+                raise WeightsError(f"{name} holds NaN or infinity")
+    for parameter, merged, label in _sums(read, planned, scale):
+        if not merged.isfinite().all():
+            if not parameter.isfinite().all():
+                raise WeightsError(f"the checkpoint's own weights of {label} hold NaN or infinity, before any LoRA is added")
+            kind = str(merged.dtype).removeprefix("torch.")
+            raise WeightsError(f"at scale {scale:g} it makes weights of {label} NaN or infinite in {kind}; give a smaller scale")
+    for parameter, merged, _ in _sums(read, planned, scale):
+        parameter.copy_(merged)
+
+
+def _sums(
+    read: Mapping[str, Tensor], planned: Sequence[tuple[_Planned, float]], scale: float
+) -> Iterator[tuple[nn.Parameter, Tensor, str]]:
+    """(parameter, its new value, layer), one at a time."""
+    for one, strength in planned:
+        parameter = one.target.parameter
+        delta = _product({factor: read[name] for factor, name in one.module.factors.items() if factor != "alpha"})
+        if _is_partial(one):
+            full = delta.new_zeros(parameter.shape)
+            full[:, : one.shape[1]] = delta
+            delta = full
+        delta = delta.reshape(parameter.shape).to(parameter.device)
+        yield parameter, (parameter.float() + scale * strength * delta).to(parameter.dtype), one.target.label
 
 
 def _product(factors: Mapping[str, Tensor]) -> Tensor:
@@ -150,79 +235,48 @@ def _shape(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
     return (up[0], down[1], *down[2:]) if up[1] == down[0] else None
 
 
-def _modules(path: Path, names: list[str]) -> tuple[list[_Module], list[str]]:
-    """The file's modules, and the names that no rule knows."""
-    for mark, kind in OTHER_KINDS.items():
-        found = next((name for name in names if mark in name.rpartition(".")[2] or f".{mark}" in name), None)
-        if found is not None:
-            raise WeightsError(f"{path}: a {kind} file ({found}); only LoRA and LoCon are merged here")
-    modules: dict[tuple[str, str], _Module] = {}
-    strange = []
-    for name in names:
-        found = next(((name[: match.start()], kind) for end, kind in ENDINGS if (match := re.search(end + "$", name))), None)
-        if found is None:
-            strange.append(name)
-            continue
-        stem, factor = found
-        prefix, network = next((match[0], kind) for start, kind in NETWORKS if (match := re.match(start, stem)))
-        theirs = stem[len(prefix) :].replace(".processor.", ".")
-        module = modules.setdefault((network, theirs), _Module(theirs, network))
-        if factor in module.factors:
-            strange.append(name)
-        module.factors[factor] = name
-    return list(modules.values()), strange
-
-
-def _flat(name: str) -> str:
-    """A module's name as kohya writes it; what is optional in it left out."""
-    flat = name.replace(".", "_").removeprefix("text_model_")
-    return re.sub(r"_to_out_0$", "_to_out", flat)
-
-
-def _unet_targets(unet: nn.Module) -> dict[str, nn.Parameter]:
+def _unet_targets(unet: nn.Module) -> dict[str, _Target]:
     """Every weight matrix of the UNet by its flat diffusers and LDM names."""
     depth, layers = unet.config.depth, unet.config.layers_per_block
     found = {}
     for name, parameter in unet.named_parameters():
         if name.endswith(".weight") and parameter.ndim > 1:
-            for theirs in (outmaps.unet_to_diffusers(name), outmaps.unet_to_ldm(name, layers, depth)):
-                found[_flat(theirs.removesuffix(".weight"))] = parameter
+            theirs = outmaps.unet_to_diffusers(name).removesuffix(".weight")
+            target = _Target(parameter, name.removesuffix(".weight"), (theirs,))
+            for spelled in (theirs, outmaps.unet_to_ldm(name, layers, depth).removesuffix(".weight")):
+                found[flat(spelled)] = target
     return found
 
 
-def _text_targets(text: nn.Module) -> dict[str, nn.Parameter]:
-    named = ((name, parameter) for name, parameter in text.named_parameters() if name.endswith(".weight") and parameter.ndim > 1)
-    return {_flat(name.removesuffix(".weight")): parameter for name, parameter in named}
+def _text_targets(texts: Sequence[nn.Module]) -> dict[str, dict[str, _Target]]:
+    """Every weight matrix of the text encoders by its flat name; empty for an encoder that is not there."""
+    found: dict[str, dict[str, _Target]] = {TEXT: {}, TEXT_2: {}}
+    for network, text in zip((TEXT, TEXT_2), texts, strict=False):
+        for name, parameter in text.named_parameters():
+            if name.endswith(".weight") and parameter.ndim > 1:
+                module = name.removesuffix(".weight").removeprefix("text_model.")
+                found[network][flat(module)] = _Target(parameter, module, (module, f"text_model.{module}"))
+    return found
 
 
-def _alphas(metadata: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """Network -> module ("" for all) -> alpha, from the metadata that diffusers writes beside PEFT's factors."""
-    try:
-        said = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except ValueError:
-        raise WeightsError("its lora_adapter_metadata is not JSON") from None
-    out: dict[str, dict[str, float]] = {}
-    for network, prefix in (("unet", "unet."), ("text", "text_encoder."), ("text_2", "text_encoder_2.")):
-        alphas = dict(said.get(f"{prefix}alpha_pattern") or {})
-        if isinstance(said.get(f"{prefix}lora_alpha"), int | float):
-            alphas = {"": said[f"{prefix}lora_alpha"], **alphas}
-        out[network] = alphas
-    return out
-
-
-def _demand(path: Path, problems: dict[str, list[str]], tensors: Mapping) -> None:
+def _demand(problems: dict[str, list[str]], tensors: Mapping[str, TensorInfo]) -> None:
     """Raises WeightsError unless there is nothing to complain about."""
     lines = []
     for kind, names in problems.items():
         if names:
             more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
             lines.append(f"{len(names)} {kind}: {', '.join(name[:160] for name in names[:SHOWN])}{more}")
-    if not lines:
-        return
+    if lines:
+        raise WeightsError(f"this LoRA does not fit the checkpoint: {'; '.join(lines)}{_looks_made_for(tensors)}")
+
+
+def _looks_made_for(tensors: Mapping[str, TensorInfo]) -> str:
+    """The family that a file seems made for, in words; nothing where it does not show."""
+    if any(TRANSFORMER.search(name) for name in tensors):
+        return ". It looks made for a diffusion transformer (as SD 3 or Flux), which has no UNet"
     keys = [info.shape[1] for name, info in tensors.items() if re.search(r"attn2.*to_k.*(lora_A|down)", name) and len(info.shape) > 1]
     family = WIDTHS.get(keys[0]) if keys else None
-    guess = f". It looks made for {family} (text of width {keys[0]})" if family else ""
-    raise WeightsError(f"{path}: this LoRA does not fit the checkpoint: {'; '.join(lines)}{guess}")
+    return f". It looks made for {family} (text of width {keys[0]})" if family else ""
 
 
 def _sha256(path: Path) -> str:
