@@ -21,8 +21,9 @@ ITEM_SIZE = {
 }  # fmt: skip
 FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
-# Real headers have 30 KB to 600 KB. Parsed JSON takes about thirty times its text, so the text is bounded before it is parsed.
-MAX_HEADER = 16 * 2**20
+# The format's own limit; checkpoints have 30 KB to 600 KB, previews and tag lists in the metadata some MB. Parsed JSON takes up to thirty
+# times its text, so the text is bounded, by this and by the file's size, before it is parsed.
+MAX_HEADER = 100_000_000
 MAX_DIMS = 8
 MAX_SIDE = 2**31
 
@@ -130,8 +131,7 @@ def read_header(path: Path | str) -> Header:
             length = int.from_bytes(start[:8], "little")
             if length > size - 8 or length > MAX_HEADER or length < 2:
                 raise WeightsError(
-                    f"{path}: the file says its header has {length} bytes, of {size} bytes in all (at most {MAX_HEADER} are "
-                    "read); "
+                    f"{path}: the file says its header has {length} bytes, of {size} bytes in all (the format allows {MAX_HEADER}); "
                     "it is not a safetensors file, or was cut off while it was fetched"
                 )
             file.seek(8)
