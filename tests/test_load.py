@@ -317,9 +317,9 @@ def test_a_misspelt_name_is_shown_beside_the_nearest(tmp_path):
     assert "norm_out.weight (nearest there: conv_norm_ouT.weight)" in broken(write_folder(tmp_path, "sd15"), change)
 
 
-def test_a_name_that_two_tensors_claim_is_named(tmp_path):
+def test_a_name_that_two_different_tensors_claim_is_named(tmp_path):
     def change(tensors):
-        tensors["norm_out.weight"] = tensors["conv_norm_out.weight"].clone()
+        tensors["norm_out.weight"] = tensors["conv_norm_out.weight"] + 1
 
     text = broken(write_folder(tmp_path, "sd15"), change)
     assert "1 there twice: norm_out.weight (conv_norm_out.weight and norm_out.weight)" in text or "(norm_out.weight and" in text
@@ -330,13 +330,6 @@ def test_whole_numbers_are_no_weights(tmp_path):
         tensors["conv_out.bias"] = torch.zeros(4, dtype=torch.int64)
 
     assert "1 of a type that holds no weights: conv_out.bias (I64)" in broken(write_folder(tmp_path, "sd15"), change)
-
-
-def test_names_outside_every_part_of_a_single_file_are_extra(tmp_path, folder, family):
-    save_file({**single_file(family, small(family)), "colour.weight": torch.zeros(2)}, tmp_path / "a.safetensors")
-    checkpoint = open_checkpoint(tmp_path / "a.safetensors", config=folder)
-    with pytest.raises(WeightsError, match="1 extra: colour.weight"):
-        checkpoint.load_unet(on_meta(checkpoint, "unet"))
 
 
 def test_the_file_may_be_cut_or_replaced_once_loaded(tmp_path):

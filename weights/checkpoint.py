@@ -30,12 +30,13 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Source:
-    """One part of a checkpoint on disk."""
+    """One part of a checkpoint on disk. outside: names that stand beside it and belong to no part; notes: what was ignored, in words."""
 
     found: Found
     group: Group
     mapped: Mapped = field(repr=False)
-    outside: list[str] = field(repr=False)  # names of its file that belong to no part
+    outside: list[str] = field(repr=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def types(self) -> dict[str, int]:
@@ -102,10 +103,11 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """Content key, 64 hexadecimal digits; see fingerprint.py for what it covers."""
-        tensors = {
-            part: list({piece.info.name: piece.info for piece in source.mapped.pieces.values()}.values())
-            for part, source in self.sources.items()
-        }
+        tensors = {}
+        for part, source in self.sources.items():
+            pieces = source.mapped.pieces.values()
+            used = [piece.info for piece in pieces] + [piece.scale for piece in pieces if piece.scale is not None]
+            tensors[part] = list({info.name: info for info in used}.values())
         settings = {
             "unet": self.unet, "vae": self.vae, "text": self.text, "scheduler": self.scheduler,
             "text_layer": self.text_layer, "pad_token_id": self.pad_token_id,

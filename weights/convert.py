@@ -19,14 +19,15 @@ import torch
 from torch import Tensor
 
 from . import model_families as families
-from . import outmaps
-from .checkpoint import Checkpoint
+from . import outmaps, parts
+from .checkpoint import NAMES, Checkpoint
 from .errors import WeightsError
 from .files import FOLDERS, STEMS
 from .load import open_checkpoint
 from .outconfigs import folder_configs
 from .parts import Piece
-from .reader import OTHER_TYPES, TORCH_TYPES
+from .reader import OTHER_TYPES, TORCH_TYPES, read_scale
+from .strict import SHOWN
 from .writer import Planned, write
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -55,11 +56,14 @@ def convert(
     variant: str | None = None,
     tokenizer: Mapping[str, bytes] | None = None,
     progress: Callable[[int], object] | None = None,
+    check: Callable[[Checkpoint], None] | None = None,
 ) -> ConvertReport:
     """Writes a checkpoint anew: as one file in LDM's names where out ends in .safetensors, else as a diffusers folder.
 
     dtype: float32, float16 or bfloat16; None: as on disk. config, vae, variant: as open_checkpoint. tokenizer: name -> content of
     CLIP's published tokenizer files, for a folder whose source has none. progress: called with the bytes of each tensor written.
+    check: called with the source before anything is written, and with what was written; raises WeightsError where a network lacks
+    something in it (this package does not know the networks).
     Raises WeightsError where the source is no complete checkpoint, out is in the way, or a number does not fit the dtype.
     """
     if dtype is not None and dtype not in DTYPES:
@@ -68,15 +72,21 @@ def convert(
         )
     out = Path(out)
     single = out.suffix.lower() == ".safetensors"
+    beside = out.with_suffix(".json")
+    if single and beside.exists():
+        raise WeightsError(f"{beside}: would be read as the settings of {out.name}; give a path beside which no such file lies")
     if out.exists() and not (out.is_dir() and not single and not any(out.iterdir())):
         raise WeightsError(f"{out}: there is something already; give a path that is free")
     checkpoint = open_checkpoint(source, config=config, vae=vae, variant=variant)
     if checkpoint.text_2 is not None:
         raise WeightsError(f"{source}: {checkpoint.description} is not converted here, only SD 1.x and SD 2.x; use its folder as it is")
+    _demand_whole(checkpoint, check)
     notes: list[str] = []
+    scaled = sum(piece.scale is not None for source in checkpoint.sources.values() for piece in source.mapped.pieces.values())
     if single:
         if checkpoint.layout == "single file" and vae is None:
             planned = _as_it_is(checkpoint, dtype)
+            scaled = 0
         else:
             planned = [plan for part in ("unet", "vae", "text") for plan in _ldm(checkpoint, part, dtype, notes)]
         _folder(out.parent)
@@ -85,7 +95,9 @@ def convert(
         files += _settings_beside(checkpoint, out, notes)
     else:
         files, count, size = _write_folder(checkpoint, out, dtype, tokenizer, progress)
-    _check(checkpoint, out)
+    if scaled and dtype is None:
+        notes.append(f"{scaled} tensors of 8-bit floats with scales were written as float16, since this layout has no place for scales")
+    _check(checkpoint, out, files, check)
     return ConvertReport(out, files, count, size, notes)
 
 
@@ -127,12 +139,32 @@ def _write_folder(
     return sorted(path for path in out.rglob("*") if path.is_file()), count, size
 
 
+def _demand_whole(checkpoint: Checkpoint, check: Callable[[Checkpoint], None] | None) -> None:
+    """Raises WeightsError where the source could not be loaded: what is written from it could not either."""
+    for part, source in checkpoint.sources.items():
+        faults = {
+            "extra": source.outside,
+            "there twice": list(source.mapped.twice),
+            "of a type that holds no weights": [p.info.name for p in source.mapped.pieces.values() if p.info.dtype not in TORCH_TYPES],
+        }
+        said = [f"{len(names)} {kind}: {', '.join(name[:160] for name in names[:SHOWN])}" for kind, names in faults.items() if names]
+        if said:
+            raise WeightsError(f"{source.found.label}: its {NAMES[part]} does not fit: {'; '.join(said)}; nothing was written")
+    if check is not None:
+        check(checkpoint)
+
+
 def _as_it_is(checkpoint: Checkpoint, dtype: torch.dtype | None) -> list[Planned]:
-    """Everything that a single file holds, under its own names; only weights change their precision."""
+    """Everything that a single file holds, under its own names; only weights change their precision (their scales are worked in then)."""
+    tensors = checkpoint.sources["unet"].found.tensors
+    scales = {} if dtype is None else parts.scales_of(tensors)
     planned = []
-    for name, info in checkpoint.sources["unet"].found.tensors.items():
+    for name, info in tensors.items():
+        if name in scales.values() or (dtype is not None and parts.leftover(name) == parts.MARKS):
+            continue
+        scale = tensors[scales[name]] if name in scales else None
         if info.dtype in TORCH_TYPES:
-            planned.append(_plan(name, Piece(info), dtype, info.shape))
+            planned.append(_plan(name, Piece(info, None, scale), dtype, info.shape))
         elif info.dtype in OTHER_TYPES:
             planned.append(_plan(name, Piece(info), OTHER_TYPES[info.dtype], info.shape))
         else:
@@ -182,12 +214,12 @@ def _openclip(pieces: Mapping[str, Piece], layers: int, dtype: torch.dtype | Non
             stacked.setdefault(theirs, []).append(piece)  # q, k, v: sorted below
         else:
             planned[theirs] = _plan(theirs, piece, dtype, piece.shape)
-    for theirs, parts in stacked.items():
+    for theirs, three in stacked.items():
         order = sorted(
-            parts, key=lambda piece: (piece.part or (0,), piece.info.name.replace("q_proj", "0").replace("k_proj", "1"))
+            three, key=lambda piece: (piece.part or (0,), piece.info.name.replace("q_proj", "0").replace("k_proj", "1"))
         )
         shape = (3 * order[0].shape[0], *order[0].shape[1:])
-        kind = dtype or TORCH_TYPES[order[0].info.dtype]
+        kind = _kind(order[0], dtype)
         planned[theirs] = Planned(
             theirs, kind, shape, lambda order=order, kind=kind: torch.cat([_read(piece, kind) for piece in order])
         )
@@ -209,8 +241,13 @@ def _openclip(pieces: Mapping[str, Piece], layers: int, dtype: torch.dtype | Non
 
 
 def _plan(name: str, piece: Piece, dtype: torch.dtype | None, shape: tuple[int, ...]) -> Planned:
-    kind = dtype or TORCH_TYPES[piece.info.dtype]
+    kind = _kind(piece, dtype)
     return Planned(name, kind, tuple(shape), lambda: _read(piece, kind).reshape(shape))
+
+
+def _kind(piece: Piece, dtype: torch.dtype | None) -> torch.dtype:
+    """The type that a piece is written in; float16 where its 8-bit numbers have a scale, which would be lost."""
+    return dtype or (TORCH_TYPES | OTHER_TYPES)[piece.info.dtype] if piece.scale is None else dtype or torch.float16
 
 
 def _read(piece: Piece, dtype: torch.dtype) -> Tensor:
@@ -225,11 +262,20 @@ def _read(piece: Piece, dtype: torch.dtype) -> Tensor:
         if file.readinto(content) != size:
             raise WeightsError(f"{info.path}: the file became shorter while it was read")
     tensor = torch.frombuffer(content, dtype=stored).view(shape) if size else torch.empty(shape, dtype=stored)
+    if piece.scale is not None:
+        with open(piece.scale.path, "rb", buffering=0) as file:
+            scale = read_scale(file, piece)
+        tensor = (tensor.float().view(scale.numel(), -1) * scale.view(-1, 1)).view(shape)
     cast = tensor.to(dtype)
-    if dtype == torch.float16 and stored != dtype and not cast.isfinite().all() and tensor.float().isfinite().all():
-        largest = tensor.float().abs().max().item()
-        raise WeightsError(f"{info.name}: holds {largest:.4g}, beyond float16's 65504; write bfloat16 or float32")
+    if cast.is_floating_point() and cast.dtype != tensor.dtype and not _finite(cast) and _finite(tensor):
+        largest = tensor.double().abs().max().item()
+        kind = str(dtype).removeprefix("torch.")
+        raise WeightsError(f"{info.name}: holds {largest:.4g}, beyond {kind}'s {torch.finfo(dtype).max:.6g}; write bfloat16 or float32")
     return cast
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(tensor.float().isfinite().all() if tensor.itemsize == 1 else tensor.isfinite().all())
 
 
 def _linear(piece: Piece) -> tuple[int, ...]:
@@ -266,13 +312,18 @@ def _settings_beside(checkpoint: Checkpoint, out: Path, notes: list[str]) -> lis
     return [beside]
 
 
-def _check(checkpoint: Checkpoint, out: Path) -> None:
-    """Raises WeightsError unless the result describes itself as the source does."""
-    written = open_checkpoint(out)
-    for name in UNTOUCHED:
-        held, want = getattr(written, name), getattr(checkpoint, name)
-        if held != want:
-            raise WeightsError(f"{out}: written, but its {name} is {held} where the source has {want}")
+def _check(checkpoint: Checkpoint, out: Path, files: list[Path], check: Callable[[Checkpoint], None] | None) -> None:
+    """Raises WeightsError, and takes back what was written, unless the result describes itself as the source does."""
+    try:
+        written = open_checkpoint(out)
+        for name in UNTOUCHED:
+            held, want = getattr(written, name), getattr(checkpoint, name)
+            if held != want:
+                raise WeightsError(f"its {name} would be {held} where the source has {want}")
+        _demand_whole(written, check)
+    except WeightsError as error:
+        shutil.rmtree(out) if out.is_dir() else [file.unlink() for file in files]
+        raise WeightsError(f"{out}: what was written would not be read as its source is ({error}); it was removed") from None
 
 
 def _folder(path: Path) -> None:

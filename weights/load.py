@@ -10,44 +10,58 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import configs, files, network_configs, parts
+from . import configs, copies, files, network_configs, parts
 from . import model_families as families
 from .checkpoint import NAMES, Checkpoint, LoadReport, Source
 from .errors import WeightsError, about
 from .files import Found
 from .model_families import Family
 from .parts import Split
+from .strict import SHOWN
 from .tokens import padding_id, second_padding_id
 
 __all__ = ["Checkpoint", "LoadReport", "WeightsError", "open_checkpoint"]
 
 
-def _source(kind: str, found: Found, pieces: Split | None = None, layers: int | None = None) -> Source:
-    """The one group of a kind among found tensors. Raises WeightsError where there is none, or several."""
+def _source(kind: str, found: Found, pieces: Split | None = None) -> Source:
+    """The one group of a kind among found tensors; of equal copies one. Raises WeightsError where there is none, or several that differ."""
     split = pieces or parts.split(found.tensors)
     groups = split.of(kind)
     if pieces is None:  # a part's own file: what belongs to another part is as foreign as what belongs to none
         elsewhere = [info.name for group in split.groups if group not in groups for info in group.tensors.values()]
         split = replace(split, other=[*split.other, *elsewhere, *split.ema])
-    if len(groups) != 1:
+    if not groups:
         looks = families.guess(split, list(found.tensors)).text
-        if not groups:
-            raise WeightsError(f"{found.label}: no {NAMES[kind]} in it; it looks like {looks}")
-        prefixes = ", ".join(repr(group.prefix) for group in groups)
-        raise WeightsError(f"{found.label}: {len(groups)} of {NAMES[kind]} in it (names beginning with {prefixes}); one is expected")
-    return Source(found, groups[0], parts.to_ours(groups[0], layers), split.other)
+        raise WeightsError(f"{found.label}: no {NAMES[kind]} in it; it looks like {looks}")
+    group, notes = copies.one_of(found, groups, NAMES[kind])
+    mapped = copies.settle_names(found, parts.to_ours(group))
+    outside = split.other if pieces is None else parts.blamed(split).get(kind, [])
+    ignored = _ignored(split) if pieces is None else []
+    return Source(found, group, mapped, outside, (*(f"{NAMES[kind]}: {note}" for note in ignored), *notes))
+
+
+def _ignored(split: Split) -> list[str]:
+    """What a file holds besides its parts and is ignored, in words."""
+    return [f"{len(names)} {why} ignored" for why, names in split.ignored.items()]
 
 
 def _single(found: Found, vae: Found | None, ema: bool) -> tuple[dict[str, Source], list[str]]:
     split = parts.split(found.tensors)
-    notes = [f"{len(names)} {why} ignored" for why, names in split.ignored.items()]
+    notes = _ignored(split)
     if len(split.of("unet")) == 0:
         raise WeightsError(f"{found.label}: no UNet in it; it is {families.guess(split, list(found.tensors)).text}")
+    strange = parts.blamed(split).get("", [])
+    if strange:
+        more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
+        raise WeightsError(
+            f"{found.label}: {len(strange)} tensors in it belong to no part of a checkpoint, nor to what trainers and merges are known to "
+            f"leave there: {', '.join(name[:160] for name in strange[:SHOWN])}{more}; write the file anew without them"
+        )
     sources = {"unet": _source("unet", found, split)}
     if ema:
         group = sources["unet"].group
         group = replace(group, tensors=parts.averaged(group, split.ema))
-        sources["unet"] = Source(found, group, parts.to_ours(group), split.other)
+        sources["unet"] = replace(sources["unet"], group=group, mapped=copies.settle_names(found, parts.to_ours(group)))
         notes.append(f"UNet: the {len(split.ema)} moving averages (model_ema.*) were taken, not the weights beside them")
     elif split.ema:
         notes.append(
@@ -91,7 +105,7 @@ def _second_text(found: Found) -> Source:
     if not beside:
         raise WeightsError(f"{found.label}: no text_projection.weight in it, which SDXL's second text encoder must have")
     group = replace(source.group, tensors={**source.group.tensors, **beside})
-    return replace(source, group=group, mapped=parts.to_ours(group, projection=True))
+    return replace(source, group=group, mapped=copies.settle_names(found, parts.to_ours(group, projection=True)))
 
 
 def _supported(family: Family, label: str, *, single: bool = False) -> None:
@@ -148,6 +162,7 @@ def open_checkpoint(
         if variant is not None:
             raise WeightsError(f"{path}: variant={variant!r} is for folders; this is a single file")
         sources, notes = _single(files.single(path), given_vae, ema)
+    notes += [note for source in sources.values() for note in source.notes]
     with about(str(path)):
         family = families.unet_family(sources["unet"].mapped.pieces, sources["text"].group)
     _supported(family, str(path), single=layout == "single file")
@@ -189,7 +204,8 @@ def _describe(
     if layers < text["num_hidden_layers"]:
         notes.append(f"text encoder: {layers} of its {text['num_hidden_layers']} layers run")
         text["num_hidden_layers"] = layers
-        sources["text"] = replace(sources["text"], mapped=parts.to_ours(sources["text"].group, layers))
+        source = sources["text"]
+        sources["text"] = replace(source, mapped=copies.settle_names(source.found, parts.to_ours(source.group, layers)))
     if width != unet["text_width"]:
         which = "text encoder is" if text_2 is None else "text encoders together are"
         raise WeightsError(f"the {which} {width} wide, the UNet expects {unet['text_width']}: parts of two models")
@@ -201,7 +217,9 @@ def _describe(
             notes.append(f"{NAMES[part]}: {count} stored but not needed ({shown}{' ...' if count > 3 else ''})")
         eights = sum(count for dtype, count in source.types.items() if dtype.startswith("F8"))
         if eights:
-            notes.append(f"{NAMES[part]}: {eights} tensors of 8-bit floats, cast up (the precision they lost stays lost)")
+            scaled = sum(piece.scale is not None for piece in source.mapped.pieces.values())
+            times = f", {scaled} of them times their scales" if scaled else ""
+            notes.append(f"{NAMES[part]}: {eights} tensors of 8-bit floats, cast up{times} (the precision they lost stays lost)")
     return Checkpoint(
         path=path,
         layout=layout,

@@ -57,8 +57,27 @@ SCHEDULE = frozenset(
     "betas alphas_cumprod alphas_cumprod_prev sqrt_alphas_cumprod sqrt_one_minus_alphas_cumprod log_one_minus_alphas_cumprod "
     "sqrt_recip_alphas_cumprod sqrt_recipm1_alphas_cumprod posterior_variance posterior_log_variance_clipped "
     "posterior_mean_coef1 "
-    "posterior_mean_coef2 lvlb_weights logvar scale_factor sigmas".split()
+    "posterior_mean_coef2 lvlb_weights logvar scale_factor sigmas log_sigmas alphas alphas_prev ddim_sigmas ddim_alphas ddim_alphas_prev "
+    "ddim_sqrt_one_minus_alphas".split()
 )
+# What trainers, merges and interfaces leave in a checkpoint: a name behind its wrappers -> what it is, in words. All of it is ignored with
+# a note, nothing else is.
+MARKS = "marks of 8-bit weights, which loading does not need"
+WRAPPERS = r"^(?:(?:state_dict|module)\.)*"
+LEFTOVERS: tuple[tuple[str, str], ...] = (
+    (r"(?:global_steps?|epochs?|steps?|iterations?|train_steps?|optimization_step)$", "counters of a trainer"),
+    (
+        r"(?:optimizers?|optimizer_states?|lr_schedulers?|schedulers?|grad_scaler|scaler|amp|callbacks|loops|hyper_parameters|hparams"
+        r"|rng_states?)(?:\.|_\d+\.|$)",
+        "states of a trainer (optimizer, learning rate, loops)",
+    ),
+    (r"(?:.*\.)?embedding_manager\.", "tensors of textual inversion (their words mean nothing new in a prompt here)"),
+    (r"safety_checker\.", "tensors of a safety checker"),
+    (r"loss\.", "tensors of a training loss"),
+    (r"(?:cond_stage_model|conditioner)\.(?:.*\.)?(?:visual|vision_model|visual_projection)\.", "tensors of CLIP's image side"),
+    (r"(?:.*\.)?(?:scaled_fp8|comfy_quant|scale_input|input_scale)$", MARKS),
+)
+SCALES = (".scale_weight", ".weight_scale")  # of 8-bit weights, as ComfyUI writes them: the number is the stored one times the scale
 EMA = re.compile(r"(?:^|\.)model_ema\.")
 EMA_SCALAR = re.compile(r"(?:^|\.)model_ema\.(?:decay|num_updates)$")
 # The text encoder's neighbours that may lie outside its prefix.
@@ -95,10 +114,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Piece:
-    """Where the numbers of one of our parameters lie. part: (index, count) of equal row blocks, or None for the whole tensor."""
+    """Where the numbers of one of our parameters lie. part: (index, count) of equal row blocks, or None for the whole tensor; scale: the
+    tensor that they are multiplied by, one number or one for each row.
+    """
 
     info: TensorInfo
     part: tuple[int, int] | None = None
+    scale: TensorInfo | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -111,10 +133,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Mapped:
-    """A group in our names. twice: our names that two tensors claim; unused: names left out on purpose."""
+    """A group in our names. twice: our names that two tensors claim, and those tensors; unused: names left out on purpose."""
 
     pieces: dict[str, Piece] = field(repr=False)
-    twice: dict[str, list[str]]
+    twice: dict[str, list[TensorInfo]]
     unused: list[str] = field(repr=False)
 
 
@@ -126,6 +148,11 @@ def split(tensors: Mapping[str, TensorInfo]) -> Split:
     schedule = [name for name in tensors if name.rsplit(".", 1)[-1] in SCHEDULE and name not in ema]
     ignored["schedule buffers"] = schedule
     taken = set(ema) | set(schedule) | set(ignored["EMA scalars"])
+    for name in tensors:
+        why = None if name in taken else leftover(name)
+        if why is not None:
+            ignored.setdefault(why, []).append(name)
+            taken.add(name)
     names = [name for name in tensors if name not in taken]
     if is_lora(names):
         return Split([], ema, ignored, names)
@@ -146,13 +173,48 @@ def split(tensors: Mapping[str, TensorInfo]) -> Split:
             home[4][name[len(home[2]) :]] = tensors[name]
     if any(group[0] == "text" for group in found):
         beside = [name for name in other if BESIDE_TEXT.search(name)]
-        ignored["text encoder's unused"] = beside
+        ignored["tensors that no text encoder here uses"] = beside
         other = [name for name in other if name not in set(beside)]
     groups = [Group(kind, layout, prefix, group) for kind, layout, prefix, _, group in found]
     control = [group for group in groups if group.kind == "unet" and any(CONTROL.search(name) for name in group.tensors)]
     ignored["tensors of a ControlNet"] = [info.name for group in control for info in group.tensors.values()]
     groups = [group for group in groups if group not in control]
     return Split(groups, ema, {why: left for why, left in ignored.items() if left}, other)
+
+
+def leftover(name: str) -> str | None:
+    """What of LEFTOVERS a name is, in words; None for any other."""
+    return next((why for pattern, why in LEFTOVERS if re.match(WRAPPERS + pattern, name)), None)
+
+
+def blamed(split: Split) -> dict[str, list[str]]:
+    """The names of `other` by the kind of part they stand beside ("" for none): cond_stage_model.x is the text encoder's, whatever x is."""
+    found: dict[str, list[str]] = {}
+    for name in split.other:
+        shared = [(_shared(name, group.prefix), group.kind) for group in split.groups]
+        most, kind = max(shared, default=(0, ""))
+        found.setdefault(kind if most else "", []).append(name)
+    return found
+
+
+def _shared(name: str, prefix: str) -> int:
+    """How many words, behind wrappers, a name and a prefix have in common at their beginning."""
+    words = [re.sub(WRAPPERS, "", text).split(".") for text in (name, prefix)]
+    same = [one == other for one, other in zip(words[0], words[1][:-1], strict=False)]
+    return (*same, False).index(False)
+
+
+def scales_of(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
+    """Weight name -> the name of its scale, where that is one number or one for each row; any other stays a name that nobody knows."""
+    found = {}
+    for name, info in tensors.items():
+        ending = next((ending for ending in SCALES if name.endswith(ending)), None)
+        weight = None if ending is None else tensors.get(name.removesuffix(ending) + ".weight")
+        if weight is None or not weight.shape or info.dtype not in ("F64", "F32", "F16", "BF16"):
+            continue
+        if info.count == 1 or (info.count == weight.shape[0] and info.shape[:1] == weight.shape[:1]):
+            found[name.removesuffix(ending) + ".weight"] = name
+    return found
 
 
 def _home(name: str, found: list[tuple]) -> tuple | None:
@@ -173,7 +235,8 @@ def is_lora(names: Iterable[str]) -> bool:
 
 def to_ours(group: Group, layers: int | None = None, *, projection: bool = False) -> Mapped:
     """A group in our names. layers: how many layers of a text encoder are kept; None: all. projection: its text_projection too."""
-    names = list(group.tensors)
+    scales = scales_of(group.tensors)
+    names = [name for name in group.tensors if name not in scales.values()]
     match group.kind, group.layout:
         case "unet", "ldm":
             targets = keymaps.unet_ldm(names)
@@ -188,11 +251,12 @@ def to_ours(group: Group, layers: int | None = None, *, projection: bool = False
         case _:
             targets = keymaps.text_clip(names, layers, projection)
     pieces: dict[str, Piece] = {}
-    claims: dict[str, list[str]] = {}
+    claims: dict[str, list[TensorInfo]] = {}
     for name, goals in targets.items():
         for goal in goals:
-            claims.setdefault(goal.name, []).append(name)
-            pieces[goal.name] = Piece(group.tensors[name], goal.part)
+            claims.setdefault(goal.name, []).append(group.tensors[name])
+            scale = group.tensors[scales[name]] if name in scales else None
+            pieces[goal.name] = Piece(group.tensors[name], goal.part, scale)
     twice = {name: theirs for name, theirs in claims.items() if len(theirs) > 1}
     return Mapped(pieces, twice, [name for name, goals in targets.items() if not goals])
 

@@ -39,6 +39,9 @@ OTHER_TYPES = {
     "I32": torch.int32,
     "I16": torch.int16,
     "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
@@ -53,25 +56,35 @@ ALIGNED = 64  # bytes; vector instructions like it
 
 @dataclass(frozen=True)
 class _Read:
-    """Bytes from `start` of a file that become the numbers of `into` (flat, on the CPU), which are stored as `stored`."""
+    """Bytes from `start` of a file that become the numbers of `into` (flat, on the CPU), which are stored as `stored`. scale: what they are
+    multiplied by, one number or one for each of as many equal rows.
+    """
 
     file: FileIO
     start: int
     stored: torch.dtype
     into: Tensor
+    scale: Tensor | None = None
 
     def run(self) -> None:
         """Read, and cast where the types differ. Raises WeightsError where the file ends too early or cannot be read."""
-        if self.stored == self.into.dtype:
+        if self.stored == self.into.dtype and self.scale is None:
             fill(self.file, self.start, self.into)
             return
         numbers = torch.empty(self.into.numel(), dtype=self.stored)
         fill(self.file, self.start, numbers)
+        if self.scale is not None:
+            rows = numbers.view(self.scale.numel(), -1).float() * self.scale.view(-1, 1)
+            self.into.copy_(rows.view(-1))
+            return
         for source, target in zip(numbers.split(GRAIN), self.into.split(GRAIN), strict=True):
             target.copy_(source)
 
     def slices(self) -> "Iterator[_Read]":
-        """The same in pieces that several threads can share."""
+        """The same in pieces that several threads can share; whole where it is scaled."""
+        if self.scale is not None:
+            yield self
+            return
         count = READ // self.stored.itemsize if self.stored == self.into.dtype else CAST // self.stored.itemsize
         for i, into in enumerate(self.into.split(count)):
             yield _Read(self.file, self.start + i * count * self.stored.itemsize, self.stored, into)
@@ -107,13 +120,22 @@ def _start(piece: Piece) -> int:
 
 
 def _reading(files: Mapping[Path, FileIO], piece: Piece, into: Tensor) -> _Read:
-    return _Read(files[piece.info.path], _start(piece), TORCH_TYPES[piece.info.dtype], into.view(-1))
+    scale = None if piece.scale is None else read_scale(files[piece.scale.path], piece)
+    return _Read(files[piece.info.path], _start(piece), TORCH_TYPES[piece.info.dtype], into.view(-1), scale)
+
+
+def read_scale(file: FileIO, piece: Piece) -> Tensor:
+    """What a piece's numbers are multiplied by: one number, or one for each of its rows. Raises WeightsError where one is not finite."""
+    scale = read_tensor(file, piece.scale).view(-1)
+    if not scale.isfinite().all():
+        raise WeightsError(f"{piece.scale.path}: {piece.scale.name} holds NaN or infinity")
+    return scale.chunk(piece.part[1])[piece.part[0]] if piece.part and scale.numel() > 1 else scale
 
 
 def _travel(files: Mapping[Path, FileIO], piece: Piece, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
     """One parameter on another device; the smaller of the two types travels."""
     stored = TORCH_TYPES[piece.info.dtype]
-    here = torch.empty(shape, dtype=dtype if dtype.itemsize < stored.itemsize else stored)
+    here = torch.empty(shape, dtype=dtype if dtype.itemsize < stored.itemsize or piece.scale is not None else stored)
     _run([_reading(files, piece, here)])
     return here.to(device).to(dtype)
 
@@ -125,6 +147,15 @@ def read_tensor(file: FileIO, info: TensorInfo) -> Tensor:
         raise WeightsError(f"{info.path}: {info.name} has the type {info.dtype}, which is not read")
     result = torch.empty(info.shape, dtype=torch.float32)
     _Read(file, info.start, stored, result.view(-1)).run()
+    return result
+
+
+def read_piece(files: Mapping[Path, FileIO], piece: Piece) -> Tensor:
+    """One of our parameters by itself, as float32, scaled. Raises WeightsError as read_tensor."""
+    if piece.info.dtype not in TORCH_TYPES:
+        raise WeightsError(f"{piece.info.path}: {piece.info.name} has the type {piece.info.dtype}, which holds no weights")
+    result = torch.empty(piece.shape, dtype=torch.float32)
+    _reading(files, piece, result).run()
     return result
 
 

@@ -74,7 +74,8 @@ def compare(mapped: Mapped, outside: list[str], module: nn.Module) -> Comparison
         close = difflib.get_close_matches(name, [other for other in strange[:2000] if len(other) < 200], 1, 0.8)
         if close:
             near[name] = pieces[close[0]].info.name
-    return Comparison(missing, extra, misshapen, mapped.twice, mistyped, near)
+    twice = {name: [info.name for info in theirs] for name, theirs in mapped.twice.items()}
+    return Comparison(missing, extra, misshapen, twice, mistyped, near)
 
 
 def demand(comparison: Comparison, part: str, label: str, guess: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import configs, files, network_configs, parts
+from . import configs, copies, files, network_configs, parts
 from . import model_families as families
 from .errors import WeightsError
 from .files import Found
@@ -76,7 +76,10 @@ def survey(path: Path | str, *, config: "Path | str | Mapping[str, Any] | None" 
     family = _family(splits, groups)
     named = [(_kind(part, group), found, split, group) for part, found, split in split_up for group in split.groups]
     named.sort(key=lambda entry: tuple(files.FOLDERS).index(entry[0]))
-    surveyed = [_part(kind, found, split.other, group, family, settings) for kind, found, split, group in named]
+    surveyed = [
+        _part(kind, found, split.other if layout == "folder" else parts.blamed(split).get(kind, []), group, family, settings)
+        for kind, found, split, group in named
+    ]
     leftovers: Counter[str] = Counter()
     for _, split in splits:
         leftovers.update({why: len(names) for why, names in split.ignored.items()})
@@ -134,7 +137,7 @@ def _part(kind: str, found: Found, other: list[str], group: Group, family: Famil
     if kind == "text_2":
         beside = {name: info for name, info in found.tensors.items() if name == "text_projection.weight"}
         group = replace(group, tensors={**group.tensors, **beside})
-    mapped = parts.to_ours(group, projection=kind == "text_2")
+    mapped = copies.settle_names(found, parts.to_ours(group, projection=kind == "text_2"))
     base = family.base or families.SD15
     fields, problem = None, None
     try:
