@@ -83,7 +83,8 @@ def settings(family: str) -> dict[str, object]:
     """config= for a single file of a family, whose tower has a layer more than runs for SD 2."""
     configs = small_configs(family)
     text = {key: value for key, value in configs["text"].items() if key != "num_hidden_layers"}
-    return {"unet": configs["unet"], "vae": configs["vae"], "text_encoder": text, **({"text_layer": "penultimate"} if family == "sd2" else {})}
+    layer = {"text_layer": "penultimate"} if family == "sd2" else {}
+    return {"unet": configs["unet"], "vae": configs["vae"], "text_encoder": text, **layer}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
