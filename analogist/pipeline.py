@@ -88,7 +88,7 @@ class Analogist:
         config: a folder, JSON file or dict for what shapes can't tell (heads, norm groups). vae: for files that hold none.
         device None: cuda, else mps, else cpu. dtype None: float16 on cuda, else float32. attention: "auto", "explicit" or
         "fused", the default of every call. ema: take the EMA weights where a file holds both.
-        lora: LoRA files merged into UNet and text encoder, each a path or (path, scale).
+        lora: LoRA files (or folders as PEFT saves them) merged into UNet and text encoder, each a path or (path, scale).
         Raises ValueError (WeightsError) that says what the file is and what to do.
         """
         device = pick_device(device)
@@ -106,6 +106,7 @@ class Analogist:
             checkpoint.notes.append("VAE: computes in float32, since float16 overflows in it (force_upcast)")
         text = text_encoder_of(checkpoint, dtype=dtype, device=device)
         merged = [merge_lora(file, unet, *text.models, scale=scale) for file, scale in loras]
+        checkpoint.notes += [f"LoRA {report.path.name}: {note}" for report in merged for note in report.notes]
         for network in (unet, autoencoder, *text.models):
             network.eval().requires_grad_(False)
         model = cls(checkpoint, unet, autoencoder, text, device=device, dtype=dtype, attention=attention)

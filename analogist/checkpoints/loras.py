@@ -7,7 +7,7 @@ from typing import cast
 from analogist.models.numbers import plain
 from analogist.weights.lora import LoraReport
 
-Lora = str | Path | tuple[str | Path, float]  # a file, at scale 1, or (file, scale)
+Lora = str | Path | tuple[str | Path, float]  # a file or folder, at scale 1, or (file, scale)
 
 
 def as_list(lora: "Lora | Sequence[Lora] | None") -> list[tuple[Path, float]]:
@@ -35,12 +35,18 @@ def from_flag(text: str) -> tuple[str, float]:
 
 
 def described(reports: Sequence[LoraReport]) -> list[dict]:
-    """For the record: name, content key, scale and what was merged; no path."""
-    return [{"name": r.path.name, "sha256": r.sha256, "scale": r.scale, "modules": r.modules} for r in reports]
+    """For the record: name, content keys, scale, strengths and what was merged; no path."""
+    return [
+        {
+            "name": r.path.name, "sha256": r.sha256, "scale": r.scale, "strengths": list(r.strengths), "modules": r.modules,
+            **({} if r.config_sha256 is None else {"config_sha256": r.config_sha256}),
+        }
+        for r in reports
+    ]  # fmt: skip
 
 
 def check_repeat(kept: list[dict], now: list[dict], record: str | Path) -> None:
     """Raises ValueError where a repeat would merge another file than its record says."""
     for before, after in zip(kept, now, strict=True):
-        if before["sha256"] != after["sha256"]:
+        if any(before.get(key) != after.get(key) for key in ("sha256", "config_sha256")):
             raise ValueError(f"{after['name']}: not the LoRA of {record} (its content differs); give --lora to use it all the same")

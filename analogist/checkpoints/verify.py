@@ -39,9 +39,7 @@ def verify(path: str | Path, *, config: str | Path | dict | None = None, progres
         raise WeightsError(f"{path}: no such file or folder")
     try:
         checkpoint = open_checkpoint(path, config=config)
-        modules = _modules(checkpoint)
-        for part, module in modules.items():
-            demand(checkpoint.compare(part, module), NAMES[part], checkpoint.sources[part].found.label, checkpoint.description)
+        modules = demand_complete(checkpoint)
     except WeightsError as error:
         yield Check("complete", False, str(error))
         return
@@ -53,6 +51,14 @@ def verify(path: str | Path, *, config: str | Path | dict | None = None, progres
     yield finite
     if finite.passed:
         yield _call(checkpoint, cast(UNet, modules["unet"]))
+
+
+def demand_complete(checkpoint: Checkpoint) -> dict[str, torch.nn.Module]:
+    """Its networks on the meta device, by part. Raises WeightsError where a tensor is missing, extra, misshapen or twice; loads nothing."""
+    modules = _modules(checkpoint)
+    for part, module in modules.items():
+        demand(checkpoint.compare(part, module), NAMES[part], checkpoint.sources[part].found.label, checkpoint.description)
+    return modules
 
 
 def _modules(checkpoint: Checkpoint) -> dict[str, torch.nn.Module]:
@@ -92,8 +98,9 @@ def _finite(checkpoint: Checkpoint) -> Check:
     for source in checkpoint.sources.values():
         by_file: dict[Path, set[str]] = {}
         for piece in source.mapped.pieces.values():
-            if piece.info.dtype in FLOATS:
-                by_file.setdefault(piece.info.path, set()).add(piece.info.name)
+            for info in (piece.info, piece.scale):
+                if info is not None and info.dtype in FLOATS:
+                    by_file.setdefault(info.path, set()).add(info.name)
         for path, names in by_file.items():
             with safe_open(path, "pt") as file:
                 for name in sorted(names):

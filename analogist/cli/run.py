@@ -44,7 +44,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     model.add_argument("--checkpoint-config", metavar="PATH", help="folder or JSON file for what tensor shapes can't tell")
     model.add_argument("--vae", metavar="PATH", help="file or folder, for checkpoints that hold no VAE")
     model.add_argument("--ema", action="store_true", help="take the EMA weights where a file holds both")
-    model.add_argument("--lora", metavar="FILE[:SCALE]", action="append", help="a LoRA file to merge; may be given several times")
+    model.add_argument("--lora", metavar="FILE[:SCALE]", action="append", help="a LoRA file or PEFT folder to merge; may be repeated")
     model.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the best there is)")
     model.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float16 on cuda, else float32)")
     model.add_argument("--attention", choices=("auto", "explicit", "fused"), help="form of attention (default: auto)")

@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     from analogist.checkpoints import hub
     from analogist.checkpoints.tokenizer_files import tokenizer_files
+    from analogist.checkpoints.verify import demand_complete
     from analogist.weights.convert import convert
     from analogist.weights.load import open_checkpoint
 
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     with tqdm(unit="B", unit_scale=True, desc="writing", disable=args.quiet, delay=1) as bar:
         report = convert(
             source, args.out, dtype=None if args.dtype is None else getattr(torch, DTYPES[args.dtype]), config=args.config, vae=args.vae,
-            variant=args.variant, tokenizer=tokenizer_files(opened), progress=bar.update,
+            variant=args.variant, tokenizer=tokenizer_files(opened), progress=bar.update, check=demand_complete,
         )  # fmt: skip
     for note in report.notes:
         print(f"analogist weights: note: {note}", file=sys.stderr)
