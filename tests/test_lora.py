@@ -48,12 +48,38 @@ def parameter(model: Analogist, module: str) -> torch.Tensor:
     return model.unet.get_parameter(OURS[module])
 
 
+LDM = {  # the same modules in ComfyUI's names: LDM's running block numbers (conv_in is block 0; two blocks and a downsampling a level)
+    Q: "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q",
+    K: "diffusion_model.output_blocks.5.1.transformer_blocks.0.attn2.to_k",
+    OUT: "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_out.0",
+    TEXT: f"text_encoders.clip_l.transformer.text_model.{TEXT}",
+}
+
+
+def kohya_on_ldm(module: str) -> str:
+    """A module in kohya's names where it trains LDM's networks."""
+    if module == TEXT:
+        return "lora_te_text_model_" + TEXT.replace(".", "_")
+    return LDM[module].replace("diffusion_model.", "lora_unet_").replace(".", "_")
+
+
 NAMINGS = {
     "kohya": lambda m: ("lora_te_text_model_" if m == TEXT else "lora_unet_") + m.replace(".", "_") + ".lora_{kohya}.weight",
     "kohya te1": lambda m: ("lora_te1_text_model_" if m == TEXT else "lora_unet_") + m.replace(".", "_") + ".lora_{kohya}.weight",
     "peft": lambda m: ("text_encoder.text_model." if m == TEXT else "unet.") + m + ".lora_{peft}.weight",
     "peft default": lambda m: ("text_encoder." if m == TEXT else "unet.") + m + ".lora_{peft}.default.weight",
     "diffusers": lambda m: ("text_encoder.text_model." if m == TEXT else "unet.") + m + ".lora.{kohya}.weight",
+    "peft with an adapter's name": lambda m: ("text_encoder.text_model." if m == TEXT else "unet.") + m + ".lora_{peft}.default_0.weight",
+    "peft with another adapter's name": lambda m: ("text_encoder." if m == TEXT else "unet.") + m + ".lora_{peft}.My-Style v2.weight",
+    "peft folder": lambda m: "base_model.model." + ("text_model." if m == TEXT else "") + m + ".lora_{peft}.weight",
+    "peft folder of transformers 5": lambda m: "base_model.model." + m + ".lora_{peft}.weight",
+    "peft inside diffusers": lambda m: ("text_encoder" if m == TEXT else "unet") + ".base_model.model." + m + ".lora_{peft}.weight",
+    "peft without weight": lambda m: ("text_encoder." if m == TEXT else "unet.") + m + ".lora_{peft}",
+    "one network alone": lambda m: m + ".lora_{peft}.weight",
+    "ComfyUI": lambda m: LDM[m] + ".lora_{kohya}.weight",
+    "ComfyUI with PEFT's factors": lambda m: LDM[m].removeprefix("text_encoders.") + ".lora_{peft}.weight",
+    "kohya on LDM's blocks": lambda m: kohya_on_ldm(m) + ".lora_{kohya}.weight",
+    "LyCORIS by itself": lambda m: "lycoris_" + ("text_model." + m if m == TEXT else m).replace(".", "_") + ".lora_{kohya}.weight",
     "diffusers linear": lambda m: ("text_encoder.text_model." if m == TEXT else "unet.") + m + ".lora_linear_layer.{kohya}.weight",
 }
 
@@ -149,7 +175,110 @@ def good(plain) -> dict[str, torch.Tensor]:
     return {f"unet.{Q}.lora_A.weight": down, f"unet.{Q}.lora_B.weight": up}
 
 
+def test_what_is_for_a_4_channel_unet_is_added_to_the_latents_channels_and_noted(tmp_path, plain, model):
+    before = plain.unet.conv_in.weight
+    down, up = torch.randn(2, 4, 3, 3), torch.randn(before.shape[0], 2, 1, 1)
+    held = {"lora_unet_conv_in.lora_down.weight": down, "lora_unet_conv_in.lora_up.weight": up}
+    save_file(held, tmp_path / "l.safetensors")
+    report = merge_lora(tmp_path / "l.safetensors", model.unet, model.text.model)
+    x = torch.randn(1, 9, 6, 6)
+    conv = torch.nn.functional.conv2d
+    latents = x[:, :4]  # the first of the nine; mask and masked picture follow
+    want = conv(x, before, padding=1) + conv(conv(latents, down, padding=1), up)
+    torch.testing.assert_close(conv(x, model.unet.conv_in.weight, padding=1), want, atol=1e-3, rtol=1e-4)
+    assert any("conv_in: made for 4 input channels" in note for note in report.notes)
+    save_file({**held, "lora_unet_conv_in.lora_down.weight": torch.randn(2, 5, 3, 3)}, tmp_path / "five.safetensors")
+    with pytest.raises(WeightsError, match="of another shape: conv_in"):
+        merge_lora(tmp_path / "five.safetensors", model.unet, model.text.model)
+
+
+WORDS = {"mystyle": "string_to_param.*", "my.style": "clip_l", "x": "emb_params", "a b": "string_to_param.*"}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_bundled_embedding_is_ignored_with_a_note_that_names_its_word(tmp_path, plain, model, word):
+    save_file({**good(plain), f"bundle_emb.{word}.{WORDS[word]}": torch.randn(2, 32)}, tmp_path / "l.safetensors")
+    report = merge_lora(tmp_path / "l.safetensors", model.unet, model.text.model)
+    down, up = factors(parameter(plain, Q).shape)
+    torch.testing.assert_close(parameter(model, Q), parameter(plain, Q) + up @ down)
+    assert any(f"embedding {word!r} ignored" in note for note in report.notes)
+
+
+OTHER_KINDS = {  # a name of the file -> what it is called, and the tool that helps
+    "lora_unet_x.hada_w1_a": ("LoHa", "tools/merge.py"),
+    "lora_unet_x.lokr_w1": ("LoKr", "tools/merge.py"),
+    "lora_unet_x.a1.weight": ("GLoRA", "tools/merge.py"),
+    "lora_unet_x.oft_blocks": ("OFT", "tools/merge.py"),
+    "lora_unet_x.dora_scale": ("DoRA", "tools/merge.py"),
+    "lora_unet_x.diff": ("whole-difference", "tools/merge.py"),
+    "lora_unet_x.w_norm": ("whole-difference", "tools/merge.py"),
+    f"unet.{Q}.lora_magnitude_vector": ("DoRA", "fuse_lora"),
+    f"unet.{Q}.lora_magnitude_vector.default.weight": ("DoRA", "fuse_lora"),
+    "base_model.model.embeddings.token_embedding.lora_embedding_A": ("embedding-LoRA", "merge_and_unload"),
+    f"base_model.model.{Q}.lora_B.bias": ("LoRA-with-biases", "merge_and_unload"),
+    f"base_model.model.{Q}.lora_B.default.bias": ("LoRA-with-biases", "merge_and_unload"),
+    "base_model.model.conv_out.modules_to_save.weight": ("LoRA-and-whole-modules", "merge_and_unload"),
+    f"base_model.model.{Q}.ia3_l": ("IA3", "merge_and_unload"),
+    "unet:0:up": ("cloneofsimo-lora", "lora_add"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_KINDS)
+def test_a_file_of_another_kind_is_named_with_the_tool_that_merges_it(tmp_path, plain, model, name):
+    kind, tool = OTHER_KINDS[name]
+    save_file({**good(plain), name: torch.ones(2, 2)}, tmp_path / "l.safetensors")
+    with pytest.raises(WeightsError, match=f"l.safetensors: a {kind} file .*{tool}"):
+        merge_lora(tmp_path / "l.safetensors", model.unet, model.text.model)
+
+
+def test_two_adapters_in_one_file_are_refused_by_name(tmp_path, plain, model):
+    one = good(plain)
+    both = {name.replace(".weight", f".{adapter}.weight"): tensor.clone() for name, tensor in one.items() for adapter in ("cat", "dog")}
+    save_file(both, tmp_path / "l.safetensors")
+    with pytest.raises(WeightsError, match=r"2 PEFT adapters in one file \(cat, dog\)"):
+        merge_lora(tmp_path / "l.safetensors", model.unet, model.text.model)
+
+
+def test_a_folder_gives_its_lora_or_says_why_it_has_none(tmp_path, plain, model):
+    def refused(words):
+        with pytest.raises(WeightsError, match=words):
+            merge_lora(tmp_path, model.unet, model.text.model)
+
+    refused("no LoRA in this folder; expected adapter_model.safetensors")
+    (tmp_path / "adapter_model.bin").write_bytes(b"PK")
+    refused("only pickles .adapter_model.bin.")
+    save_file(good(plain), tmp_path / "a.safetensors")
+    assert merge_lora(tmp_path, model.unet, model.text.model).path.name == "a.safetensors"
+    save_file(good(plain), tmp_path / "b.safetensors")
+    refused("2 files in it .a.safetensors, b.safetensors.; give one of them itself")
+    save_file(good(plain), tmp_path / "pytorch_lora_weights.safetensors")
+    assert merge_lora(tmp_path, model.unet, model.text.model).path.name == "pytorch_lora_weights.safetensors"
+
+
+def test_weights_that_a_merge_makes_infinite_are_an_error_that_names_lora_and_layer(tmp_path, plain):
+    held = {name: tensor * (200 if "lora_B" in name else 1) for name, tensor in good(plain).items()}
+    small = {name.replace(Q, K): tensor for name, tensor in zip(held, factors(parameter(plain, K).shape), strict=True)}
+    save_file({**small, **held}, tmp_path / "l.safetensors")
+    model = Analogist.from_checkpoint(CHECKPOINT, device="cpu", dtype="float16")
+    before = {name: p.clone() for name, p in model.unet.named_parameters()}
+    with pytest.raises(WeightsError, match=r"l.safetensors: at scale 1000 .* down.1.attn.0.blocks.0.self.to_q NaN or infinite in float16"):
+        merge_lora(tmp_path / "l.safetensors", model.unet, model.text.model, scale=1000)
+    assert all(torch.equal(p, before[name]) for name, p in model.unet.named_parameters())
+    with torch.no_grad():
+        model.unet.get_parameter(OURS[Q])[0, 0] = float("nan")
+    with pytest.raises(WeightsError, match="the checkpoint's own weights of down.1.attn.0.blocks.0.self.to_q hold NaN"):
+        merge_lora(tmp_path / "l.safetensors", model.unet, model.text.model)
+
+
+FLAT = "lora_unet_" + Q.replace(".", "_")
 BAD = {
+    "the same module twice": ({f"{FLAT}.lora_down.weight": (2, 64), f"{FLAT}.lora_up.weight": (64, 2)}, "1 there twice: down.1.attn.0"),
+    "rank 0": ({f"unet.{K}.lora_A.weight": (0, 32), f"unet.{K}.lora_B.weight": (64, 0)}, "of rank 0"),
+    "a factor without sides": ({f"unet.{K}.lora_A.weight": (), f"unet.{K}.lora_B.weight": ()}, "of rank 0"),
+    "an alpha of two numbers": ({f"unet.{Q}.alpha": (2,)}, "alpha holds 2 numbers"),
+    "an alpha without a number": ({f"unet.{Q}.alpha": (0,)}, "alpha holds 0 numbers"),
+    "an alpha of nothing": ({"unet.conv_out.alpha": ()}, "without their other factor: conv_out"),
+    "a transformer's": ({"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": (2, 8)}, "made for a diffusion transformer"),
     "an unknown module": ({"unet.down_blocks.9.attentions.0.proj_in.lora_A.weight": (2, 64)}, "not there: unet: down_blocks.9"),
     "half a pair": ({f"unet.{K}.lora_A.weight": (2, 32)}, "without their other factor"),
     "another width": ({f"unet.{K}.lora_A.weight": (2, 1024), f"unet.{K}.lora_B.weight": (64, 2)}, "of another shape.*Diffusion 2.x"),
@@ -207,6 +336,61 @@ def test_an_alpha_may_be_of_any_type(tmp_path, plain, model, kind):
     save_file({**good(plain), f"unet.{Q}.alpha": torch.tensor(3, dtype=kind)}, tmp_path / "l.safetensors")
     merge_lora(tmp_path / "l.safetensors", model.unet, model.text.model)
     torch.testing.assert_close(parameter(model, Q), parameter(plain, Q) + 3 / 2 * up @ down)
+
+
+def pair(down: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A module's factors, of which one is odd."""
+    return {f"unet.{K}.lora_A.weight": down, f"unet.{K}.lora_B.weight": torch.ones(64, 2)}
+
+
+NO_LORA = {  # what a file holds or is -> a word of the one line
+    "a list as metadata": ({}, {"lora_adapter_metadata": "[]"}, "a JSON object is expected"),
+    "odd alphas": ({f"unet.{Q}.alpha": torch.ones(3)}, None, "alpha holds 3 numbers"),
+    "an alpha of NaN": ({f"unet.{Q}.alpha": torch.tensor(float("nan"))}, None, "a finite number is expected"),
+    "whole numbers": (pair(torch.ones(2, 32).int()), None, "holds no weights"),
+    "five axes": (pair(torch.ones(2, 1, 1, 1, 32)), None, "no product"),
+    "an unknown strength": ({}, {"strange_alpha": "2"}, "strange_alpha"),
+    "names of line breaks": ({"a\nb.lora_A.weight": torch.ones(2, 2)}, None, "not there"),
+}
+
+
+@pytest.mark.parametrize("kind", [*NO_LORA, "no file", "a folder", "a scale of nan", "a text file"])
+def test_an_odd_lora_is_one_line_and_code_2_on_the_command_line(tmp_path, plain, capsys, kind):
+    argv = ["run", "--grid", str(PARITY / "grid.png"), "--size", "128", "--steps", "2", "--quiet", "--checkpoint", str(CHECKPOINT)]
+    given, words = str(tmp_path / "l.safetensors"), ""
+    if kind in NO_LORA:
+        more, metadata, words = NO_LORA[kind]
+        save_file(good(plain) | more, given, metadata=metadata)
+    elif kind == "a folder":
+        given, words = str(tmp_path), "no LoRA in this folder"
+    elif kind == "a scale of nan":
+        save_file(good(plain), given)
+        given, words = given + ":nan", "a finite number is allowed"
+    elif kind == "a text file":
+        (tmp_path / "l.safetensors").write_text("not weights at all")
+    error = fails(capsys, [*argv, "--lora", given, "--out", str(tmp_path / "out")])
+    assert words in error and "\n" not in error and not (tmp_path / "out").exists()
+
+
+def test_a_run_with_a_peft_folder_says_its_strength_and_is_not_repeated_with_another_config(tmp_path, plain, capsys):
+    save_file(good(plain), tmp_path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    argv = ["run", "--grid", str(PARITY / "grid.png"), "--size", "128", "--steps", "2", "--device", "cpu", "--quiet"]
+    argv += ["--checkpoint", str(CHECKPOINT)]
+    assert main([*argv, "--lora", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    (kept,) = json.loads((tmp_path / "out" / "run.json").read_text())["checkpoint"]["lora"]
+    assert kept["strengths"] == [2.0] and len(kept["config_sha256"]) == 64
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 2}))
+    repeat = ["run", "--config", str(tmp_path / "out" / "run.json"), "--out", str(tmp_path / "x"), "--quiet"]
+    assert "not the LoRA" in fails(capsys, repeat)
+
+
+def test_what_was_assumed_of_a_lora_reaches_the_user(tmp_path, plain, capsys):
+    save_file(good(plain), tmp_path / "l.safetensors")
+    model = Analogist.from_checkpoint(CHECKPOINT, device="cpu", lora=tmp_path / "l.safetensors")
+    said = "LoRA l.safetensors: UNet: no alpha in it or beside it: alpha is the rank, strength 1, as in diffusers"
+    assert said in model.checkpoint.notes and said in model.describe()["notes"]
 
 
 def test_a_run_with_loras_says_so_and_is_repeated_byte_for_byte(tmp_path, plain, capsys):
