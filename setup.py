@@ -22,9 +22,8 @@ extras = {
     "notebooks": ["nbformat>=5.10", "nbclient>=0.10", "ipykernel>=6.29"],
 }
 extras["test"] = [
-    "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "tifffile>=2024.1", "diffusers>=0.38", "accelerate>=1.0", "psutil>=5.9",
-    "selenium>=4.20", "basedpyright>=1.30",
-    "transformers[serving]>=5.0",
+    "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "tifffile>=2024.1", "diffusers>=0.38", "peft>=0.21", "accelerate>=1.0",
+    "psutil>=5.9", "selenium>=4.20", "basedpyright>=1.30", "transformers[serving]>=5.0",
     *(requirement for name in ("plots", "eval", "cluster", "prompting", "notebooks") for requirement in extras[name]),
 ]  # fmt: skip
 

@@ -42,12 +42,17 @@ def _of_folder(folder: Path) -> int | None:
         token = token.get("content")
     if token is None:
         return None
+    if not isinstance(token, str):
+        raise WeightsError(f"{folder}: its padding token is {str(token)[:80]!r}; a text is expected")
     if (folder / "vocab.json").is_file():
         found = read_json(folder / "vocab.json").get(token)
     elif (folder / "tokenizer.json").is_file():
         table = read_json(folder / "tokenizer.json")
-        added = {entry.get("content"): entry.get("id") for entry in table.get("added_tokens", [])}
-        found = added.get(token, table.get("model", {}).get("vocab", {}).get(token))
+        listed, model = table.get("added_tokens"), table.get("model")
+        entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+        vocabulary = model.get("vocab") if isinstance(model, dict) else None
+        ids = [entry.get("id") for entry in entries if entry.get("content") == token]
+        found = ids[-1] if ids else vocabulary.get(token) if isinstance(vocabulary, dict) else None
     else:
         found = None
     if type(found) is not int:
