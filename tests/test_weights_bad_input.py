@@ -322,3 +322,26 @@ def test_a_sidecar_of_a_user_interface_in_any_encoding_is_left_alone_with_a_note
     (tmp_path / "m.json").write_bytes(content)
     found = beside(tmp_path / "m.safetensors")
     assert found.parts == {} and any("m.json beside the weights ignored" in note for note in found.notes)
+
+
+ODD_TOKENIZERS = [
+    ("tokenizer_config.json", {"pad_token": 5}, "a text is expected"),
+    ("tokenizer_config.json", {"pad_token": {"content": [1]}}, "a text is expected"),
+    ("tokenizer.json", {"added_tokens": 3, "model": {"vocab": {"x": 3}}}, None),
+    ("tokenizer.json", {"added_tokens": [3, None], "model": []}, "not in its vocabulary"),
+    ("tokenizer.json", {"added_tokens": [{"content": "x", "id": "3"}]}, "not in its vocabulary"),
+    ("tokenizer.json", {"model": {"vocab": ["x"]}}, "not in its vocabulary"),
+    ("vocab.json", {"x": [3]}, "not in its vocabulary"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "words"), ODD_TOKENIZERS, ids=str)
+def test_an_odd_tokenizer_file_is_read_or_one_line(tmp_path, name, content, words):
+    folder = write_folder(tmp_path, "sd15")
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "tokenizer_config.json").write_text('{"pad_token": "x"}')
+    (folder / "tokenizer" / name).write_text(json.dumps(content))
+    if words is None:
+        assert open_checkpoint(folder).pad_token_id == 3
+    else:
+        refused(folder, words)
