@@ -115,7 +115,7 @@ def test_maps_that_no_pixel_can_be_read_from_are_named_with_the_reason():
     )  # fmt: skip
     page = result.explore()
     said = " ".join(page.notes["left_out"])
-    for part in ("query_region", "no attention map", "a part of the picture only"):
+    for part in ("query_region", "not an attention map", "only a part of the picture"):
         assert part in said
     assert "mid.0.attn.0" not in said.split("sites have no probabilities")[-1]
     source = from_result(result)[0]

@@ -1,4 +1,4 @@
-"""The attention explorer: one self-contained page in which a pixel of the grid shows where it looks.
+"""The attention explorer: one self-contained page that shows where each pixel of the grid looks.
 
 Place in the flow: `for_explorer` plans what a run captures, `explore` turns results (or a run's folder) into an Explorer.
 """

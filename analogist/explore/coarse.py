@@ -1,6 +1,6 @@
 """Reductions that a capture for the explorer applies on the device: coarser token maps, and probabilities before CAM.
 
-They are totals over regions, as `regions` is, the regions being blocks of neighbouring tokens.
+Like the reduction `regions`, they are totals over regions; here the regions are blocks of neighbouring tokens.
 """
 
 import re
@@ -18,10 +18,10 @@ SOFTMAX = "softmax"
 
 @dataclass(frozen=True)
 class Pool(RegionTotals):
-    """Blocks of `query` x `query` tokens become one by their mean, blocks of `key` x `key` keys one by their sum.
+    """Averages each block of `query` x `query` queries and sums each block of `key` x `key` keys.
 
     So a row of probabilities still sums to 1. Scores and logits are averaged over keys too. At cross-attention only queries
-    are pooled. The axes are then called pooled_query and pooled_key, so that nothing takes them for single tokens.
+    are pooled. The axes are then called pooled_query and pooled_key, because they no longer hold single tokens.
     """
 
     query: int = 1
@@ -47,12 +47,12 @@ class Pool(RegionTotals):
 
 @dataclass(frozen=True)
 class Softmax(RegionTotals):
-    """Logits to probabilities over the keys: at cross-attention what CAM then sets to 0."""
+    """Logits to probabilities over the keys. At cross-attention: the probabilities before CAM sets some of them to 0."""
 
     name = SOFTMAX
 
     def layout(self, axes: Axes, shape: Shape, kind: str = "self") -> tuple[Axes, Shape]:
-        """Names and lengths of the axes stay."""
+        """Names and lengths of the axes do not change."""
         return axes, shape
 
     def apply(self, tensor: Tensor, at: At) -> Tensor:
@@ -61,7 +61,7 @@ class Softmax(RegionTotals):
 
 
 def pool_tokens(x: Tensor, hw: tuple[int, int], factor: int, *, mean: bool) -> Tensor:
-    """The last axis, tokens of a map hw, in blocks of factor x factor: their mean or their sum, in float32."""
+    """Mean or sum over blocks of factor x factor tokens, in float32. The last axis of x holds the tokens of a map hw."""
     if factor == 1:
         return x
     blocks = x.unflatten(-1, (hw[0] // factor, factor, hw[1] // factor, factor))
@@ -72,7 +72,7 @@ def pool_tokens(x: Tensor, hw: tuple[int, int], factor: int, *, mean: bool) -> T
 def pool_factor(hw: tuple[int, int], rows: int, limit: int | None) -> int:
     """The smallest block side for which a map has at most `limit` tokens and no block crosses a cell's edge.
 
-    Where none is coarse enough: the greatest that fits the cells. None: 1.
+    If no side is coarse enough: the largest one that fits the cells. limit None: 1.
     """
     cell = (hw[0] // rows, hw[1] // 2)
     sides = [f for f in range(1, min(cell) + 1) if cell[0] % f == 0 and cell[1] % f == 0]
@@ -82,7 +82,7 @@ def pool_factor(hw: tuple[int, int], rows: int, limit: int | None) -> int:
 
 
 def pooled_by(reduced: tuple[str, ...]) -> tuple[int, int]:
-    """The block sides (query, key) out of the names of a map's reductions; (1, 1) where it was not pooled."""
+    """The block sides (query, key), read from the names of a map's reductions; (1, 1) if it was not pooled."""
     found = [_POOL.fullmatch(name) for name in reduced]
     factors = [(int(match[1]), int(match[2])) for match in found if match]
     return factors[0] if factors else (1, 1)

@@ -1,6 +1,6 @@
-"""How much a page holds: a ladder of details from everything down, of which the first that fits is taken.
+"""How much a page holds: a ladder of details, from everything down to very little. The first one that fits is used.
 
-The same ladder plans the capture (before anything runs) and the page (from sizes that were measured).
+The same ladder plans the capture (before anything runs) and the page (from measured sizes).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,9 +13,9 @@ from .coarse import pool_factor
 class Detail:
     """What is kept; None: all.
 
-    steps: executed steps, spread evenly. branches: 2, or 1 for the text branch alone. heads: every head of sites with at most
-    this many tokens, above it their mean. queries, keys: tokens a map at most, larger ones are pooled in square blocks.
-    logit_steps, logit_tokens: the same for scores and logits. images: the first of a run.
+    steps: how many executed steps, spread evenly. branches: 2, or 1 for the text branch alone. heads: sites with at most this
+    many tokens keep every head, larger ones the mean over heads. queries, keys: at most this many tokens per map; larger maps
+    are pooled in square blocks. logit_steps, logit_tokens: the same for scores and logits. images: the first ones of a run.
     """
 
     steps: int | None = None
@@ -39,7 +39,7 @@ class Detail:
         return self.heads is None or hw[0] * hw[1] <= self.heads
 
     def pick_steps(self, steps: Sequence[int], view: str) -> tuple[int, ...]:
-        """The steps kept out of those there are."""
+        """Which of the given steps are kept."""
         return spread(steps, self.logit_steps if view in ("scores", "logits") else self.steps)
 
 
@@ -66,7 +66,7 @@ LADDER = (
 
 
 def spread(values: Sequence[int], count: int | None) -> tuple[int, ...]:
-    """At most `count` of the values, evenly spread, the first and the last among them; of one, the middle."""
+    """At most `count` of the values, evenly spread, always with the first and the last; for a count of 1, the middle one."""
     values = tuple(values)
     if count is None or len(values) <= count:
         return values
@@ -76,5 +76,5 @@ def spread(values: Sequence[int], count: int | None) -> tuple[int, ...]:
 
 
 def first_fitting(cost: Callable[[Detail], float], budget: float, start: int = 0) -> int:
-    """The place on the ladder, from `start` on, of the first detail whose cost is within the budget; the last where none is."""
+    """Index on the ladder of the first detail, from `start` on, whose cost is within the budget; the last one if none is."""
     return next((i for i in range(start, len(LADDER)) if cost(LADDER[i]) <= budget), len(LADDER) - 1)

@@ -37,7 +37,7 @@ class Explorer:
         return atomic_write(path, self._bytes)
 
     def _repr_html_(self) -> str:
-        """The page in a frame of its own, which can neither reach the notebook nor the network."""
+        """The page in a sandboxed frame, which can reach neither the notebook nor the network."""
         page = html.escape(self.html, quote=True)
         return (
             f'<iframe title="Attention explorer" sandbox="allow-scripts allow-downloads" style="width:100%;height:{HEIGHT}px;'
@@ -52,11 +52,11 @@ class Explorer:
 def explore(
     results: Result | Sequence[Result], *, labels: str | Sequence[str] | None = None, max_bytes: int = MAX_BYTES
 ) -> Explorer:
-    """The page of one run, or of several runs to be seen side by side under one pointer.
+    """The page of one run, or of several runs side by side with a shared pointer.
 
     results: of calls with captures (`for_explorer` plans them). labels: names of the runs; None: their SAC, CAM and seed.
-    max_bytes: of the whole file; what does not fit is reduced by stated rules, and the page says what was left out.
-    Raises ValueError where nothing was captured, PageTooLarge where not even the coarsest maps fit.
+    max_bytes: of the whole file; maps that do not fit are reduced, and the page says what was left out.
+    Raises ValueError if nothing was captured, PageTooLarge if not even the coarsest maps fit.
     """
     given = [results] if isinstance(results, Result) else list(results)
     if not given or not all(isinstance(one, Result) for one in given):
@@ -68,7 +68,7 @@ def explore(
 def explore_folder(
     folders: str | Path | Sequence[str | Path], *, labels: str | Sequence[str] | None = None, max_bytes: int = MAX_BYTES
 ) -> Explorer:
-    """The same from folders that `analogist run --explore` wrote. Raises ValueError in one line for a folder without captures."""
+    """The same from folders that `analogist run --explore` wrote. Raises ValueError for a folder without captures."""
     given = [folders] if isinstance(folders, str | Path) else list(folders)
     if not given:
         raise ValueError("explore: give at least one folder")
@@ -80,7 +80,7 @@ def make_explorer(sources: list[Source], max_bytes: int) -> Explorer:
     """The page of some sources, at most max_bytes long."""
     max_bytes = plain(max_bytes)
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
-        raise ValueError(f"max_bytes {max_bytes!r}: a whole number of bytes from 1 up (20_000_000 is the default)")
+        raise ValueError(f"max_bytes {max_bytes!r}: must be a whole number of bytes, at least 1 (default: 20_000_000)")
     sources = _told_apart(sources)
     pictures = picture_entries(sources, max_bytes)
     title = f"Attention explorer: {sources[0].prompt or sources[0].label}"
@@ -94,7 +94,7 @@ def make_explorer(sources: list[Source], max_bytes: int) -> Explorer:
             return explorer
         over = explorer.nbytes - max_bytes + len(json_text(data)) // 50
         if over >= budget:
-            raise PageTooLarge(f"the page without maps already takes more than {max_bytes} bytes; allow a larger one")
+            raise PageTooLarge(f"the page takes more than {max_bytes} bytes even without maps; raise max_bytes (--max-mb)")
         budget -= over
 
 
@@ -103,12 +103,12 @@ def _names(labels: str | Sequence[str] | None, count: int) -> list[str | None]:
         return [None] * count
     names: list[str | None] = [labels] if isinstance(labels, str) else list(labels)
     if len(names) != count:
-        raise ValueError(f"labels {names}: {len(names)} for {count} runs; give one each")
+        raise ValueError(f"labels {names}: {len(names)} labels for {count} runs; give one label per run")
     return names
 
 
 def _told_apart(sources: list[Source]) -> list[Source]:
-    """Sources whose labels are equal get a number."""
+    """Numbers the sources whose labels are equal."""
     from dataclasses import replace
 
     labels = [source.label for source in sources]

@@ -1,4 +1,4 @@
-"""Captured maps as a page can show them: whole maps of probabilities, scores or logits, by step, branch, image and head."""
+"""Captured maps in the form that a page shows: whole maps of probabilities, scores or logits, by step, branch, image and head."""
 
 from dataclasses import dataclass
 
@@ -23,8 +23,8 @@ class NotShown(ValueError):
 class Held:
     """One captured point. view: probs, scores, logits, or before (probabilities before CAM).
 
-    steps: executed steps, or (-1,) for a map over all of them. heads: None where only their mean was kept. factors: sides of
-    the blocks of tokens (query, key) already pooled. columns: text columns by branch (cross).
+    steps: executed steps, or (-1,) for a map over all of them. heads: None if only their mean was kept. factors: sides of the
+    blocks (query, key) in which tokens were already pooled. columns: text columns by branch (cross).
     """
 
     map: AttentionMap
@@ -51,13 +51,13 @@ class Held:
         return self.map.hw[0] // self.factors[1], self.map.hw[1] // self.factors[1]
 
     def further(self, detail: Detail) -> tuple[int, int]:
-        """Block sides (query, key) by which a detail pools what was captured."""
+        """Block sides (query, key) by which a detail pools the captured map."""
         wanted = detail.factors(self.map.hw, self.map.rows, self.view)
         sides = [w // have if w > have and w % have == 0 else 1 for w, have in zip(wanted, self.factors, strict=True)]
         return sides[0], sides[1] if self.site.kind == "self" else 1
 
     def values(self, step: int, branch: str, image: int) -> torch.Tensor:
-        """Head query key in float32 as captured; heads are 1 where only their mean was kept."""
+        """[head query key] in float32, as captured; one head if only the mean over heads was kept."""
         picks = {"step": (self.steps, step), "branch": (self.branches, branch), "image": (self.images, image)}
         x = self.map.tensor
         axes = list(self.map.axes)
@@ -73,7 +73,7 @@ class Held:
         return x / len(self.map.steps) if "sum_steps" in self.map.reduced else x
 
     def block(self, step: int, branch: str, image: int, detail: Detail) -> np.ndarray:
-        """Head query key in float32 under a detail: pooled further, heads averaged."""
+        """[head query key] in float32 under a detail: pooled further, heads averaged."""
         x = self.values(step, branch, image)
         query, key = self.further(detail)
         if key > 1:
@@ -85,7 +85,7 @@ class Held:
         return np.ascontiguousarray(x.numpy())
 
     def keeps_heads(self, detail: Detail) -> bool:
-        """Whether single heads stay apart under a detail."""
+        """Whether a detail keeps single heads."""
         return self.heads is not None and detail.all_heads(self.map.hw)
 
     def shape(self, detail: Detail) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -99,14 +99,14 @@ class Held:
 
 
 def hold(m: AttentionMap) -> Held:
-    """A captured map as the page's. Raises NotShown with the reason."""
+    """Converts a captured map. Raises NotShown with the reason if the page cannot show it."""
     if m.site.kind == "block" or m.point not in ("probs", "scores", "logits"):
-        raise NotShown(f"{m.name}: the point {m.point} is no attention map")
+        raise NotShown(f"{m.name}: the point {m.point} is not an attention map")
     pooled = tuple(name for name in m.axes if name not in SINGLE)
     if pooled not in (("query", "key"), ("pooled_query", "pooled_key"), ("pooled_query", "key")):
-        raise NotShown(f"{m.name}: its axes are {', '.join(m.axes)}, from which no pixel's row can be read (reduced by {m.reduced})")
+        raise NotShown(f"{m.name}: its axes are {', '.join(m.axes)}, so it has no row per pixel (reduced by {m.reduced})")
     if m.query is not None or m.key is not None:
-        raise NotShown(f"{m.name}: it holds a part of the picture only; the page shows maps of all queries and keys")
+        raise NotShown(f"{m.name}: it covers only a part of the picture; the page needs maps of all queries and keys")
     if not bool(torch.isfinite(m.tensor).all()):
         raise NotShown(f"{m.name}: it holds NaN or infinity")
     view = m.point

@@ -1,4 +1,4 @@
-"""What a page says of itself in words: what it holds, what was left out of what ran, and how exact its values are."""
+"""The page's notes about itself: what it holds, what was left out, and how exact its values are."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def notes(sources: list[Source], detail: Detail) -> dict[str, list[str]]:
         holds += [head + line for line in _holds(source, mine, detail)]
         left_out += [head + line for line in _left_out(source, mine, detail)]
     if not left_out:
-        left_out.append("nothing: everything that ran at these points is here")
+        left_out.append("nothing; everything that ran at these points is here")
     return {"holds": holds, "left_out": left_out, "exact": list(STATED)}
 
 
@@ -64,7 +64,7 @@ def _left_out(source: Source, mine: list[Held], detail: Detail) -> list[str]:
 
 
 def _pooled(kind: str, found: list[Held], detail: Detail) -> list[str]:
-    """Maps whose tokens were put together, by how much."""
+    """Maps whose tokens were pooled, and in blocks of what size."""
     groups: dict[tuple[str, int, int], list[int]] = {}
     for one in found:
         further = one.further(detail)
@@ -80,7 +80,7 @@ def _pooled(kind: str, found: list[Held], detail: Detail) -> list[str]:
 
 
 def listed(numbers: Sequence[int]) -> str:
-    """Numbers in ascending order, runs of three or more as ranges, even spacing as such: 0, 3 to 10, 13."""
+    """Numbers in ascending order as text, with runs of three or more and even spacing shortened: 0, 3 to 10, 13."""
     numbers = sorted(set(numbers))
     parts: list[str] = []
     i = 0

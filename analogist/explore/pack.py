@@ -1,4 +1,4 @@
-"""Maps to what a page carries: blocks of bytes, compressed in chunks, within a size that is measured and not guessed."""
+"""Turns maps into what a page carries: blocks of bytes, compressed in chunks. Their size is measured, not estimated from shapes."""
 
 import base64
 import zlib
@@ -14,7 +14,7 @@ from .held import Held
 from .quantise import encode
 from .source import Source
 
-CHUNK = 256 * 1024  # bytes of blocks compressed together: small ones compress better so, large ones stand alone
+CHUNK = 256 * 1024  # bytes of blocks compressed together: small blocks compress better together; a larger block is a chunk of its own
 LEVEL = 6
 
 
@@ -24,7 +24,7 @@ class PageTooLarge(ValueError):
 
 @dataclass(frozen=True)
 class Packed:
-    """groups: JSON-ready, one for each source, map and branch. chunks: base64 of zlib streams. detail: what was kept."""
+    """groups: JSON-ready, one per source, map and branch. chunks: base64 of zlib streams. detail: what was kept."""
 
     groups: list[dict]
     chunks: list[str]
@@ -38,14 +38,14 @@ class Packed:
 
 @dataclass
 class Chunks:
-    """Blocks put one behind another and compressed when a chunk is full."""
+    """Joins blocks into chunks and compresses each chunk when it is full."""
 
     done: list[str] = field(default_factory=list)
     open: list[bytes] = field(default_factory=list)
     size: int = 0
 
     def add(self, block: bytes) -> tuple[int, int]:
-        """Where the block lies: (chunk, offset in bytes, a multiple of 4)."""
+        """Adds a block and returns its place: (chunk, offset in bytes, a multiple of 4)."""
         if self.size and self.size + len(block) > CHUNK:
             self.close()
         place = (len(self.done), self.size)
@@ -55,27 +55,27 @@ class Chunks:
         return place
 
     def close(self) -> None:
-        """Compresses what is open."""
+        """Compresses the open chunk."""
         if self.open:
             self.done.append(compressed(b"".join(self.open)))
         self.open, self.size = [], 0
 
 
 def compressed(data: bytes) -> str:
-    """zlib, then base64: what a browser can unpack by itself."""
+    """zlib, then base64: a browser can unpack both without a library."""
     return base64.b64encode(zlib.compress(data, LEVEL)).decode("ascii")
 
 
 def pack(sources: list[Source], budget: int) -> Packed:
-    """The first detail of the ladder whose chunks take at most `budget` bytes. Raises PageTooLarge where none does.
+    """Packs under the first detail of the ladder whose chunks take at most `budget` bytes. Raises PageTooLarge if none does.
 
-    A detail is first judged by one block of each map, and only where that fits by all of them.
+    A detail is first estimated from one block per map; only if that fits are all blocks packed.
     """
     before = None
     for detail in LADDER:
         signature = [(one.shape(detail), one.keeps_heads(detail), block_keys(one, source, detail)) for source, one in kept(sources, detail)]
         if signature == before:
-            continue  # nothing that was captured changes on this rung
+            continue  # this detail keeps the same of what was captured as the last one
         before = signature
         if estimate(sources, detail, budget) > budget:
             continue
@@ -83,7 +83,7 @@ def pack(sources: list[Source], budget: int) -> Packed:
         if packed.nbytes <= budget:
             return packed
     raise PageTooLarge(
-        f"the maps at their coarsest take {estimate(sources, LADDER[-1], float('inf')):.0f} bytes, {budget} are left for them; "
+        f"the maps take {estimate(sources, LADDER[-1], float('inf')):.0f} bytes even at their coarsest, but only {budget} are left; "
         "allow a larger page, or capture fewer sites"
     )
 
@@ -96,13 +96,13 @@ def kept(sources: list[Source], detail: Detail) -> Iterator[tuple[Source, Held]]
 
 
 def block_keys(one: Held, source: Source, detail: Detail) -> list[tuple[int, str]]:
-    """(step, branch) of the blocks that a detail keeps of a map."""
+    """(step, branch) of each block of a map that a detail keeps."""
     branches = one.branches if detail.branches == 2 or len(one.branches) == 1 else tuple(b for b in one.branches if b == "text")
     return [(step, branch) for branch in branches for step in detail.pick_steps(one.steps, one.view)]
 
 
 def estimate(sources: list[Source], detail: Detail, stop: float) -> float:
-    """Bytes of a page under a detail, from the middle block of each map; given up once above `stop`."""
+    """Estimated bytes of a page under a detail, from the middle block of each map; stops counting once above `stop`."""
     total = 0.0
     for source, one in kept(sources, detail):
         keys = block_keys(one, source, detail)
@@ -110,7 +110,7 @@ def estimate(sources: list[Source], detail: Detail, stop: float) -> float:
             step, branch = keys[len(keys) // 2]
             block, _ = block_of(source, one, step, branch, detail)
             total += len(keys) * len(compressed(block))
-        if total > 1.15 * stop:  # small blocks compress better together than one by one
+        if total > 1.15 * stop:  # 15 % of tolerance: small blocks compress better together than one by one
             break
     return total / 1.15
 
@@ -124,7 +124,7 @@ def pack_at(sources: list[Source], detail: Detail) -> Packed:
         for step, branch in block_keys(one, source, detail):
             block, about = block_of(source, one, step, branch, detail)
             places.setdefault(branch, []).append((step, *chunks.add(block)))
-        chunks.close()  # a chunk holds one map only, so that looking at a site unpacks no other
+        chunks.close()  # each chunk holds one map only, so looking at one site does not unpack another
         for branch, found in places.items():
             groups.append(
                 {
@@ -136,10 +136,10 @@ def pack_at(sources: list[Source], detail: Detail) -> Packed:
 
 
 def block_of(source: Source, one: Held, step: int, branch: str, detail: Detail) -> tuple[bytes, dict]:
-    """One map of one step and branch as bytes, and what the page must know to read it.
+    """One map of one step and branch as bytes, and what the page needs to read it.
 
-    Bytes: of probabilities of self-attention the flow between regions (float32 [head 4 4], query region first), then scales
-    (float32 [1 or 2, head, row]), then values (uint8 [head row value]). A row is a query; at cross-attention a word.
+    Bytes: for self-attention probabilities, first the flow between regions (float32 [head 4 4], query region first); then scales
+    (float32 [1 or 2, head, row]), then values (uint8 [head row value]). A row is a query; at cross-attention, a word.
     """
     values = one.block(step, branch, source.image, detail)
     query, keys = one.shape(detail)
@@ -159,7 +159,7 @@ def block_of(source: Source, one: Held, step: int, branch: str, detail: Detail) 
 
 
 def words_first(source: Source, one: Held, branch: str, values: np.ndarray) -> np.ndarray:
-    """Head query column -> head column query; the padding behind the prompt summed into one column."""
+    """[head query column] -> [head column query]; the padding after the prompt is summed into one column."""
     tokens = source.tokens.get(branch)
     if one.columns is None and tokens is not None and len(tokens) < values.shape[-1]:
         count = len(tokens)
@@ -169,7 +169,7 @@ def words_first(source: Source, one: Held, branch: str, values: np.ndarray) -> n
 
 
 def column_names(source: Source, one: Held, branch: str) -> list[str] | None:
-    """What each text column of a map is called; None at self-attention."""
+    """Name of each text column of a map; None at self-attention."""
     if one.site.kind != "cross":
         return None
     count, tokens = one.map.tensor.shape[-1], source.tokens.get(branch)
@@ -194,6 +194,6 @@ def flow(values: np.ndarray, query: tuple[int, int], keys: tuple[int, int], rows
 
 
 def region_slices(name: str, hw: tuple[int, int], rows: int) -> tuple[slice, slice]:
-    """Rows and columns of a region; A and A' of several example pairs lie below each other."""
+    """Rows and columns of a region; with several example pairs, A (or A') covers the cells of all of them."""
     edge, middle = hw[0] // rows * (rows - 1), hw[1] // 2
     return (slice(0, edge) if name[0] == "A" else slice(edge, hw[0])), (slice(middle, None) if name.endswith("'") else slice(0, middle))

@@ -1,4 +1,4 @@
-"""The page: template, style and scripts (files of their own in assets/) put together with the data into one HTML text."""
+"""Builds the page: puts the template, style and scripts (in assets/) and the data together into one HTML text."""
 
 import base64
 import hashlib
@@ -20,7 +20,7 @@ FORMAT = 1
 
 
 def picture_entries(sources: list[Source], max_bytes: int) -> list[dict]:
-    """The sources' pictures as data addresses, each within its share of the page."""
+    """The sources' pictures as data URLs, each within its share of the page."""
     limit = max(8_000, int(PICTURES * max_bytes / len(sources) * 3 / 4))
     out = []
     for source in sources:
@@ -30,7 +30,7 @@ def picture_entries(sources: list[Source], max_bytes: int) -> list[dict]:
 
 
 def manifest(sources: list[Source], packed: Packed, pictures: list[dict], max_bytes: int) -> dict:
-    """Everything of the page but the blocks themselves, JSON-ready."""
+    """All data of the page except the blocks, JSON-ready."""
     shown = [source for source in sources if any(other is source for other, _ in kept(sources, packed.detail))]
     groups = [{**group, "source": shown.index(sources[group["source"]])} for group in packed.groups]
     said = notes(sources, packed.detail)
@@ -45,7 +45,7 @@ def manifest(sources: list[Source], packed: Packed, pictures: list[dict], max_by
 
 
 def source_entry(source: Source, picture: dict) -> dict:
-    """What the page says of one image of one run."""
+    """The data of one image of one run."""
     sites = {one.site.name: one for one in source.held}
     config = source.config
     return {
@@ -81,7 +81,7 @@ def acting(source: Source, one) -> bool:
 
 
 def json_text(data: dict) -> str:
-    """JSON that cannot end the element it stands in, nor start another."""
+    """JSON text that cannot close the HTML element around it or open another."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -89,9 +89,9 @@ def json_text(data: dict) -> str:
 
 
 def build(data: dict, chunks: list[str], title: str) -> str:
-    """The whole page, ASCII alone: read in whatever encoding, the script keeps its hash.
+    """The whole page, in ASCII only, so that the script keeps its hash in whatever encoding a browser reads it.
 
-    Its policy allows this one script, by that hash, and no request at all.
+    The page's content security policy allows this one script, by its hash, and no network request.
     """
     script = '"use strict";\n(() => {\n' + "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS) + "\n})();\n"
     script = "".join(one if one.isascii() else f"\\u{ord(one):04x}" for one in script)
@@ -108,7 +108,7 @@ def build(data: dict, chunks: list[str], title: str) -> str:
     }
     page = (ASSETS / "page.html").read_text(encoding="utf-8")
     pieces = [page]
-    for name, value in parts.items():  # by splitting: what is put in is never searched again
+    for name, value in parts.items():  # by splitting, so that inserted text is never searched for markers
         head, tail = pieces[-1].split(f"@@{name}@@")
         pieces[-1:] = [head, value, tail]
     return "".join(pieces)

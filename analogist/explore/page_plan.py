@@ -1,4 +1,4 @@
-"""What a run captures so that a page can be made of it: planned within memory and the page's size before anything runs."""
+"""Plans what a run captures for a page, within the memory and the page size allowed, before anything runs."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 20_000_000  # of a page
 MAX_MEMORY = 2**30  # bytes of captured maps in memory
-SLACK = 3  # values captured for a byte of the page: maps compress, and the page reduces further what does not
+SLACK = 3  # values captured per byte of the page: maps compress, and what still does not fit is reduced further
 BEFORE = "before"  # label of cross-attention's probabilities before CAM
 DTYPE = torch.float16  # finer than the page's 8 bits
 
@@ -27,11 +27,11 @@ def for_explorer(
     model: "Analogist", grid: "PromptGrid", prompt: str = "", *, max_bytes: int = MAX_BYTES, max_memory: int = MAX_MEMORY,
     **call: object,
 ) -> list[Capture]:  # fmt: skip
-    """The captures of a run that `result.explore()` then shows: `model(grid, prompt, capture=for_explorer(model, grid, prompt))`.
+    """The captures that `result.explore()` needs: `model(grid, prompt, capture=for_explorer(model, grid, prompt))`.
 
     max_bytes: of the page. max_memory: of the captured maps, in bytes. call: the other arguments of the call (images, config).
-    Probabilities at all sites; scores and logits where SAC acts; cross-attention before CAM where CAM acts.
-    Raises ValueError as the call would, and where not even the coarsest maps fit.
+    Captured are probabilities at all sites, scores and logits where SAC acts, and cross-attention before CAM where CAM acts.
+    Raises ValueError as the call would, and if not even the coarsest maps fit.
     """
     from analogist.pipeline import DEFAULT
 
@@ -47,8 +47,8 @@ def for_explorer(
     detail = LADDER[first_fitting(cost, budget)]
     if cost(detail) > budget:
         raise ValueError(
-            f"the coarsest maps hold {cost(detail):.0f} values, {budget} fit into a page of {max_bytes} bytes and {max_memory} bytes "
-            "of memory; allow more, or capture fewer sites by hand (capture=Capture('up.1.*:probs'))"
+            f"even the coarsest maps hold {cost(detail):.0f} values, but only {budget} fit into a page of {max_bytes} bytes and "
+            f"{max_memory} bytes of memory; raise max_bytes or max_memory, or choose fewer sites (capture=Capture('up.1.*:probs'))"
         )
     return captures(points, detail, run)
 
@@ -57,7 +57,7 @@ Points = list[tuple[Site, str, tuple[int, ...]]]
 
 
 def wanted(sites: tuple[Site, ...], run: RunShape, sac: SAC | None, cam: CAM | None) -> Points:
-    """(site, view, executed steps) of everything a page could show; a view is probs, scores, logits or before (CAM)."""
+    """(site, view, executed steps) of everything a page can show; a view is probs, scores, logits or before (CAM)."""
     steps = tuple(range(run.steps))
     points: Points = []
     for site in sites:
@@ -81,7 +81,7 @@ def kept_images(run: RunShape, detail: Detail) -> int:
 
 
 def values(site: Site, view: str, steps: tuple[int, ...], detail: Detail, run: RunShape) -> int:
-    """How many numbers a detail keeps of one point."""
+    """How many numbers a detail keeps at one point."""
     hw = site.hw(run.latent)
     query, key = detail.factors(hw, run.rows, view)
     queries = hw[0] * hw[1] // query**2
@@ -91,7 +91,7 @@ def values(site: Site, view: str, steps: tuple[int, ...], detail: Detail, run: R
 
 
 def words(run: RunShape) -> int:
-    """Text columns that a page keeps: the longest prompt's tokens, and one for its padding."""
+    """Number of text columns that a page keeps: the tokens of the longest prompt, and one for the padding."""
     tokens = getattr(run.words, "tokens", None)
     if run.prompts is None or tokens is None:
         return run.tokens
@@ -99,7 +99,7 @@ def words(run: RunShape) -> int:
 
 
 def captures(points: Points, detail: Detail, run: RunShape) -> list[Capture]:
-    """The requests of a detail, one for each group of points that are kept alike."""
+    """The captures of a detail, one per group of points with the same settings."""
     groups: dict[tuple, list[str]] = {}
     for site, view, steps in points:
         hw = site.hw(run.latent)

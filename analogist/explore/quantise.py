@@ -1,21 +1,21 @@
-"""Maps in 8 bits: a scale for each row and a byte for each value, with an error that can be stated."""
+"""Maps in 8 bits: one scale per row and one byte per value, with a known bound on the error."""
 
 import numpy as np
 
 STATED = (
-    "probabilities p: byte = 255 sqrt(p / m), m the greatest of the row; the error is at most sqrt(p m) / 255 + m / 260100, so m / 255 at "
-    "the top of the row and less below",
-    "scores and logits: 255 even levels from the row's least to its greatest value; the error is at most 1/510 of that range",
-    "of words the row is the word's whole heat map; means over heads or steps in the page have the mean of these errors; the flow between "
-    "cells was computed before, in float32",
+    "probabilities p: byte = 255 sqrt(p / m), where m is the largest value of the row; the error is at most sqrt(p m) / 255 + m / 260100, "
+    "which is about m / 255 at the largest value and less below",
+    "scores and logits: 255 even levels from the row's smallest to its largest value; the error is at most 1/510 of that range",
+    "for words, a row is the word's whole heat map; means over heads or steps have the mean of these errors; the flow between cells was "
+    "computed in float32, before rounding",
 )
 
 
 def encode(rows: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
     """(encoding, scales, bytes) of rows [... row value].
 
-    "sqrt" where no value is negative: scales [1 ... row], the greatest of each row. "linear" else: [2 ... row], the least value and
-    the width of a level.
+    "sqrt" if no value is negative: scales [1 ... row], the largest value of each row. Otherwise "linear": scales [2 ... row], the
+    smallest value of each row and the width of one level.
     """
     if rows.size and rows.min() >= 0:
         top = rows.max(-1)
@@ -28,14 +28,14 @@ def encode(rows: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
 
 
 def decode(encoding: str, scales: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """The values that the page shows: what `encode` wrote, read back, float64."""
+    """The values that the page shows: reads back what `encode` wrote, in float64."""
     if encoding == "sqrt":
         return scales[0].astype(np.float64)[..., None] * (codes / 255.0) ** 2
     return scales[0].astype(np.float64)[..., None] + scales[1].astype(np.float64)[..., None] * codes
 
 
 def error_bound(encoding: str, scales: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The stated error of each value, with room for float32's own rounding."""
+    """The bound that STATED gives for the error of each value, plus float32's own rounding."""
     if encoding == "sqrt":
         top = scales[0].astype(np.float64)[..., None]
         return np.sqrt(np.clip(values, 0, None) * top) / 255 + top / 260100 + 1e-6 * top

@@ -1,4 +1,4 @@
-"""What a page shows side by side: an image of a run with its picture, its prompts and its maps; from a Result or a folder."""
+"""Source: one image of one run with its picture, prompts and maps, read from a Result or a folder. A page shows several side by side."""
 
 import io
 from collections.abc import Mapping
@@ -19,15 +19,15 @@ from analogist.run.result import Result
 from .held import Held, NotShown, hold
 
 PAGE = "look.html"
-MAPS = "maps"  # DIR/maps.safetensors, maps_<prompt>.safetensors, or a folder DIR/maps that a capture spilled to
+MAPS = "maps"  # DIR/maps.safetensors, DIR/maps_<prompt>.safetensors, or the folder DIR/maps if the capture spilled to disk
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Source:
     """One image of one run.
 
-    label: how the page calls it. picture: the decoded grid. held: its maps. not_shown: captured, but not in the page, with reasons.
-    ran: sites and executed steps of the run, to say what is missing.
+    label: its name on the page. picture: the decoded grid. held: its maps. not_shown: captured maps that the page cannot show, with
+    reasons. times, sites: what the run executed, so that the page can say what is missing.
     """
 
     label: str
@@ -63,12 +63,12 @@ class Source:
 
 
 def from_result(result: Result, label: str | None = None) -> list[Source]:
-    """One source for each image of a result. Raises ValueError where it holds no maps that can be shown."""
+    """One source per image of a result. Raises ValueError if no map of it can be shown."""
     return make_sources(result.record, result.grids, result.maps, label, "this result")
 
 
 def from_folder(folder: str | Path, label: str | None = None) -> list[Source]:
-    """The sources of a folder that `analogist run --explore` wrote. Raises ValueError in one line for what is none."""
+    """The sources of a folder that `analogist run --explore` wrote. Raises ValueError for any other folder."""
     folder = Path(folder)
     record_path = folder / "run.json"
     if not folder.is_dir():
@@ -106,7 +106,7 @@ def maps_name(prompt_name: str | None) -> str:
 
 
 def save_maps(result: Result, folder: Path, prompt_name: str | None = None) -> Path:
-    """Writes a result's maps beside its pictures, so that a page can be made again; returns the path."""
+    """Writes a result's maps beside its pictures, so that the page can be made again; returns the path."""
     path = folder / maps_name(prompt_name)
     Maps(result.maps).save(path)
     return path
@@ -123,7 +123,7 @@ def _maps_of(folder: Path, name: str | None) -> Maps | None:
 def make_sources(
     record: Mapping, pictures: list[Image.Image], maps: Mapping[str, AttentionMap], label: str | None, where: str
 ) -> list[Source]:
-    """A source for each image of which maps are held. where: names the run in messages."""
+    """One source per image that has maps. where: name of the run in messages."""
     if not maps:
         raise ValueError(f"{where}: nothing was captured; run with capture=for_explorer(model, grid, prompt) or --explore")
     held, reasons = [], [f"{name}: lost, {why}" for name, why in getattr(maps, "lost", {}).items()]
@@ -154,7 +154,7 @@ def make_sources(
 
 
 def _label(record: Mapping) -> str:
-    """What tells runs apart that have no name: SAC and CAM."""
+    """Label of a run without a name: its SAC and CAM."""
     config = AnalogistConfig.from_json(record["config"])
     sac = "SAC off" if config.sac is None else f"SAC {_where(config.sac.placement)}"
     return sac + (", CAM off" if config.cam is None else "")
@@ -170,7 +170,7 @@ def _where(placement: Placement) -> str:
 
 
 def encode_picture(image: Image.Image, limit: int) -> tuple[str, bytes, str]:
-    """(media type, bytes, what was done): PNG where it is at most `limit` bytes, else JPEG of falling quality and size."""
+    """(media type, bytes, what was done): PNG if it takes at most `limit` bytes, else JPEG of decreasing quality and size."""
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, format="PNG", optimize=True)
     if buffer.tell() <= limit:
