@@ -17,7 +17,7 @@ PROMPT_SUFFIX = ", best quality, extremely detailed"  # appended to every prompt
 
 
 def with_suffix(prompt: str, suffix: str) -> str:
-    """The prompt as it is encoded: in the authors' code the suffix follows whatever the prompt is; an empty prompt stays empty."""
+    """The prompt as it is encoded, with the suffix; an empty prompt stays empty (the authors' code adds the suffix to every prompt)."""
     return prompt + suffix if prompt else ""
 
 
@@ -26,8 +26,8 @@ class SamplingConfig:
     """How the sampler runs; the defaults are the published ones."""
 
     steps: int = 50  # of the whole schedule, 1..1000
-    strength: float = 0.98  # (0, 1]: the part of the schedule that is run, its last int(steps * strength) steps
-    guidance: float = 15.0  # classifier-free guidance weight, 0 or more; 1 is off (then the text branch alone is run)
+    strength: float = 0.98  # (0, 1]: the part of the schedule that is run: its last int(steps * strength) steps
+    guidance: float = 15.0  # classifier-free guidance weight, 0 or more; 1 is off (then only the text branch is run)
     eta: float = 0.0  # 0 is deterministic DDIM, 1 has DDPM's noise level
 
     def __post_init__(self) -> None:
@@ -47,11 +47,11 @@ class SamplingConfig:
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta {self.eta}: allowed is 0..1")
         if int(self.steps * self.strength) < 1:
-            raise ValueError(f"steps {self.steps} x strength {self.strength} leaves no step to run; raise either")
+            raise ValueError(f"steps {self.steps} x strength {self.strength} leaves no step to run; raise one of them")
 
     @property
     def branches(self) -> int:
-        """2 with classifier-free guidance; 1 (the text branch alone) at guidance 1, where the other has no weight."""
+        """2 with classifier-free guidance; 1 (only the text branch) at guidance 1, where the negative branch has no weight."""
         return 1 if self.guidance == 1 else 2
 
     @property
@@ -62,7 +62,7 @@ class SamplingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AnalogistConfig:
-    """Everything that decides a run besides pictures, prompts and seeds. None turns SAC or CAM off."""
+    """All settings of a run except pictures, prompts and seeds. None turns SAC or CAM off."""
 
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     sac: SAC | None = field(default_factory=SAC)
@@ -75,14 +75,14 @@ class AnalogistConfig:
                 raise ValueError(f"{name} {value!r}: give a {kind.__name__}" + ("" if name == "sampling" else " or None"))
 
     def replace(self, **changes) -> "AnalogistConfig":
-        """A copy with other fields; sampling fields (steps, strength, guidance, eta) are accepted directly as well."""
+        """A copy with some fields changed. Sampling fields (steps, strength, guidance, eta) can be given directly."""
         sampling = {key: changes.pop(key) for key in ("steps", "strength", "guidance", "eta") if key in changes}
         if sampling:
             changes["sampling"] = dataclasses.replace(changes.get("sampling", self.sampling), **sampling)
         return dataclasses.replace(self, **changes)
 
     def to_json(self) -> dict:
-        """Plain values; `from_json` gives an equal configuration back."""
+        """As plain values. `from_json` turns them into an equal configuration."""
         return {
             "sampling": dataclasses.asdict(self.sampling),
             "sac": None if self.sac is None else _sac_to_json(self.sac),
@@ -91,9 +91,9 @@ class AnalogistConfig:
 
     @classmethod
     def from_json(cls, data: dict, base: "AnalogistConfig | None" = None) -> "AnalogistConfig":
-        """Raises ValueError on unknown keys and values out of range.
+        """The configuration from plain values. Raises ValueError for unknown keys and values out of range.
 
-        What is missing is taken from base; None: the published defaults.
+        Missing fields are taken from base; None: from the published defaults.
         """
         base = cls() if base is None else base
         _known(data, ("sampling", "sac", "cam"), "configuration")
@@ -109,7 +109,7 @@ class AnalogistConfig:
 
     @classmethod
     def load(cls, path: str | Path, base: "AnalogistConfig | None" = None) -> "AnalogistConfig":
-        """From a JSON file: a configuration (what it leaves out is base's), or a run's record that holds one under "config"."""
+        """From a JSON file: a configuration, or a run's record with one under "config". Missing fields are taken from base."""
         data = read_json(path)
         with naming(path):
             return cls.from_json(data["config"] if isinstance(data.get("config"), dict) else data, base)
@@ -176,16 +176,16 @@ TASKS = {
     "denoise": (0.7, 15.0, "noisy picture to clean"),
     "enhancement": (0.98, 15.0, "dark picture to well lit"),
     "image_editing": (0.98, 15.0, "an edit shown by the example"),
-    "image_translation": (0.98, 15.0, "another kind of picture of the same thing"),
+    "image_translation": (0.98, 15.0, "the same thing as another kind of picture"),
     "style_transfer": (0.98, 15.0, "another style"),
     "ubcfashion": (0.98, 15.0, "skeleton to picture"),
     "scannet": (0.98, 15.0, "mask to picture"),
-    "inpainting": (0.98, 7.5, "a hole to what was there"),
+    "inpainting": (0.98, 7.5, "picture with a hole to the whole picture"),
 }
 
 
 def published_code(task: str | None = None) -> AnalogistConfig:
-    """As the authors' code runs it; with a task (folder name of the published data), its evaluation settings."""
+    """The authors' code's settings. task: a folder name of the published data, for that task's evaluation settings."""
     if task is None:
         return AnalogistConfig()
     if task not in TASKS:

@@ -229,7 +229,7 @@ BAD = [
     (["--seed", "-3"], "seed -3"),
     (["--dtype", "int4"], "float32"),
     (["--device", "cuda:99"], "not available"),
-    (["--prompt", "a", "--prompt-file", "b"], "do not go together"),
+    (["--prompt", "a", "--prompt-file", "b"], "cannot be combined"),
     (["--prompt-file", "/nowhere/prompts.txt"], "cannot be read"),
     (["--config", "/nowhere/config.json"], "cannot be read"),
     (["--guidance", "nan"], "guidance"),

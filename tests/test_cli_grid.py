@@ -62,8 +62,8 @@ def test_the_command_takes_several_pairs_and_ready_grids(files: dict[str, str]) 
     [
         ([], "missing --a, --a-prime, --b; give"),
         (["--a", "a.png", "--b", "b.png"], "missing --a-prime; give"),
-        (["--grid", "g.png", "--b", "b.png"], "--grid is a whole grid and does not go with --b"),
-        (["--a", "a.png", "--a-prime", "p.png", "--b", "b.png", "--rows", "2"], "--rows belongs to --grid"),
+        (["--grid", "g.png", "--b", "b.png"], "--grid is a whole grid and cannot be combined with --b"),
+        (["--a", "a.png", "--a-prime", "p.png", "--b", "b.png", "--rows", "2"], "--rows needs --grid"),
         (["--a", "a.png", "--a-prime", "p.png", "--b", "b.png"], "^A: a.png: no such file"),
         (["--grid", "g.png"], "^grid: g.png: no such file"),
         (["--a", "a.png", "a.png", "--a-prime", "p.png", "--b", "b.png"], "2 pictures A and 1 pictures A'"),
@@ -83,7 +83,7 @@ def test_a_size_that_is_no_size_is_refused_by_the_parser(text: str, capsys: pyte
     with pytest.raises(SystemExit) as stopped:
         parser().parse_args(["grid", "--out", "out", f"--size={text}"])
     assert stopped.value.code == 2
-    assert f"{text!r} is no size; give N or HEIGHTxWIDTH" in capsys.readouterr().err
+    assert f"{text!r} is not a size; give N or HEIGHTxWIDTH" in capsys.readouterr().err
 
 
 def test_the_help_shows_examples_and_imports_neither_torch_nor_pillow() -> None:

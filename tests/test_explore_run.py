@@ -72,7 +72,7 @@ def test_a_page_is_never_larger_than_allowed_and_says_what_was_left_out(size):
 
 def test_everything_is_kept_where_it_fits():
     page = explore(fake_result(LAB, shape_of((128, 128), steps=2)))
-    assert page.detail == LADDER[0] and page.notes["left_out"] == ["nothing: everything that ran at these points is here"]
+    assert page.detail == LADDER[0] and page.notes["left_out"] == ["nothing; everything that ran at these points is here"]
 
 
 def test_a_page_too_small_for_anything_is_one_clear_line():

@@ -92,7 +92,7 @@ def test_what_is_in_the_cache_works_offline_and_what_is_not_says_what_to_do(serv
     before = len(server.requests)
     assert hub.find("me/small", progress=False) == hub.find(f"me/small@{COMMIT}", progress=False) == found
     with pytest.raises(
-        HubError, match=r"not, or not completely, in the hub cache.*HF_HUB_OFFLINE.*analogist weights fetch me/other"
+        HubError, match=r"not complete in the hub cache.*HF_HUB_OFFLINE.*analogist weights fetch me/other"
     ):
         hub.find("me/other", progress=False)
     with pytest.raises(HubError, match="HF_HUB_OFFLINE"):
@@ -106,7 +106,7 @@ def test_what_is_in_the_cache_works_offline_and_what_is_not_says_what_to_do(serv
 def test_a_hub_that_is_down_is_said_and_the_cache_used(served, monkeypatch):
     found = hub.find("me/small", progress=False)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.warns(hub.HubWarning, match="its copy in the cache is used"):
+    with pytest.warns(hub.HubWarning, match="using the copy in the cache"):
         assert hub.find("me/small", progress=False) == found
     with pytest.raises(HubError, match=r"me/other: the download failed .*HF_ENDPOINT"):
         hub.find("me/other", progress=False)
@@ -177,7 +177,7 @@ def test_a_gated_repository_names_the_page_and_the_token(served, monkeypatch):
         ("me/pickles", "pickles, which are never opened"),
         ("me/two", "several checkpoints .*me/two:a.safetensors"),
         ("me/empty", "no safetensors weights"),
-        ("me/broken", "downloaded, but not usable"),
+        ("me/broken", "downloaded, but cannot be used"),
     ],
 )
 def test_everything_that_cannot_be_had_is_one_line(served, name, message):

@@ -409,5 +409,5 @@ def test_a_run_with_loras_says_so_and_is_repeated_byte_for_byte(tmp_path, plain,
     assert (tmp_path / "plain" / "b_prime_42.png").read_bytes() != picture
     save_file({name: 2 * tensor for name, tensor in load_file(tmp_path / "l.safetensors").items()}, tmp_path / "l.safetensors")
     repeat = ["run", "--config", str(tmp_path / "out" / "run.json"), "--out", str(tmp_path / "x"), "--quiet"]
-    assert "not the LoRA" in fails(capsys, repeat)
+    assert "not the same LoRA" in fails(capsys, repeat)
     assert "cannot be read" in fails(capsys, [*argv, "--lora", str(tmp_path / "none.safetensors"), "--out", str(tmp_path / "x")])

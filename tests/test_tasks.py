@@ -112,5 +112,5 @@ def test_variants_that_do_not_go_together_are_one_line(arguments, tmp_path, caps
 def test_a_ready_grid_cannot_be_fitted_and_an_example_not_redrawn(capsys, tmp_path):
     Image.new("RGB", (128, 128)).save(tmp_path / "grid.png")
     ready = ["run", "--grid", str(tmp_path / "grid.png"), "--out", str(tmp_path / "o")]
-    assert "--fit belongs to --a" in fails(capsys, [*ready, "--fit", "pad"])
+    assert "--fit needs --a" in fails(capsys, [*ready, "--fit", "pad"])
     assert "--borderless" in fails(capsys, ["run", "--example", "recolour", "--borderless", "--out", str(tmp_path / "o")])

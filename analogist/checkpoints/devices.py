@@ -6,7 +6,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for; None: cuda, else mps, else cpu. Raises ValueError where it is not there."""
+    """The requested device; None: cuda, else mps, else cpu. Raises ValueError if it is not available."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
     try:
@@ -15,14 +15,14 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         raise ValueError(f"device {device!r}: give cpu, cuda, cuda:1 or mps") from error
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(chosen.type, False):
-        raise ValueError(f"device {device!r} is not available here; use 'cpu', or leave it out to take what there is")
+        raise ValueError(f"device {device!r} is not available on this machine; use 'cpu', or leave the device out")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {device!r}: this machine has {torch.cuda.device_count()} CUDA device(s), numbered from 0")
     return chosen
 
 
 def pick_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The dtype asked for; None: float16 on cuda, else float32."""
+    """The requested dtype; None: float16 on cuda, else float32."""
     if dtype is None:
         return torch.float16 if device.type == "cuda" else torch.float32
     chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype

@@ -1,6 +1,6 @@
-"""Checkpoints by name: a file or folder here, a name of the list of known ones, or a repository on the hub.
+"""Finds checkpoints by name: a local file or folder, a known name, or a repository on the hub.
 
-Downloads go through huggingface_hub, into the cache that other tools share; a file counts only after its hash was checked.
+Downloads go through huggingface_hub, into the cache that other tools share. A file is used only after its hash was checked.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".gguf")
 
 
 class HubWarning(UserWarning):
-    """Something about where a checkpoint came from that the user should know and that stops nothing."""
+    """A warning about where a checkpoint came from; the run goes on."""
 
 
 def offline() -> bool:
@@ -56,7 +56,7 @@ def _constants() -> ModuleType:
 
 
 def is_local(source: str | Path) -> bool:
-    """Whether a path is meant: it is there, or does not look like a known name or a repository."""
+    """Whether `source` is a path: it exists, or it does not look like a known name or a repository."""
     text = str(source)
     if isinstance(source, Path) or Path(text).exists() or text.lower().endswith(WEIGHTS) and ":" not in text:
         return True
@@ -64,7 +64,7 @@ def is_local(source: str | Path) -> bool:
 
 
 def sources_of(source: str, dtype: str | None = None) -> list[HubSource]:
-    """Where on the hub to look, in order, for a known name or an id owner/name[@revision][:file]. dtype: "fp16" or "fp32" preferred.
+    """Where on the hub to look, in order, for a known name or an id owner/name[@revision][:file]. dtype: prefer "fp16" or "fp32".
 
     Raises HubError for anything else.
     """
@@ -73,16 +73,17 @@ def sources_of(source: str, dtype: str | None = None) -> list[HubSource]:
     match = HUB_ID.match(source)
     if match is None:
         raise HubError(
-            f"{source!r}: no such file or folder, nor a known name ({', '.join(known())}; `analogist weights list`), nor a hub id "
+            f"{source!r}: no such file, folder, known name ({', '.join(known())}; see `analogist weights list`) or hub id "
             "owner/name"
         )
     return [HubSource(match[1], match[2] or "main", match[3], dtype)]
 
 
 def find(source: str | Path, *, dtype: str | None = None, progress: bool = True) -> Path:
-    """A checkpoint's file or folder on this machine: of a path itself, else from the hub cache, else downloaded.
+    """A checkpoint's file or folder on this machine: the path itself, else from the hub cache, else downloaded.
 
-    dtype: "fp16" or "fp32", the precision preferred where there is a choice; what is complete in the cache comes first.
+    dtype: "fp16" or "fp32", the preferred precision if there is a choice. A complete copy in the cache is used without asking the
+    hub if its revision is a full commit or HF_HUB_OFFLINE is set.
     Raises HubError or WeightsError naming the variable or command that helps.
     """
     if is_local(source):
@@ -98,17 +99,17 @@ def find(source: str | Path, *, dtype: str | None = None, progress: bool = True)
                 return verified(found, place, progress=progress)
     if offline():
         raise HubError(
-            f"{source}: not, or not completely, in the hub cache ({cache()}), and HF_HUB_OFFLINE is set; unset it, or run "
-            f"`analogist weights fetch {source}` where there is a network and copy the cache"
+            f"{source}: not complete in the hub cache ({cache()}), and HF_HUB_OFFLINE is set; unset it, or run "
+            f"`analogist weights fetch {source}` on a machine with a network and copy its cache"
         )
     return fetch(str(source), dtype=dtype, progress=progress)
 
 
 def fetch(source: str, *, dtype: str | None = None, progress: bool = True) -> Path:
-    """Downloads what is needed of a known name or hub id, checks the hashes, and returns the file or folder in the cache.
+    """Downloads the needed files of a known name or hub id, checks their hashes, and returns the file or folder in the cache.
 
-    Mirrors are tried in turn, each failure with a HubWarning. Where the hub cannot be reached and the cache holds the checkpoint
-    completely, that is taken, with a HubWarning. Raises HubError.
+    Mirrors are tried in turn; each failure gives a HubWarning. If the hub cannot be reached and the cache holds the complete
+    checkpoint, that copy is used, with a HubWarning. Raises HubError.
     """
     if offline():
         raise HubError(f"{source}: HF_HUB_OFFLINE is set; unset it to download")
@@ -122,7 +123,7 @@ def fetch(source: str, *, dtype: str | None = None, progress: bool = True) -> Pa
             if error.unreachable:
                 found = in_cache(place)
                 if found is not None:
-                    warnings.warn(f"{error}; its copy in the cache is used", HubWarning, stacklevel=2)
+                    warnings.warn(f"{error}; using the copy in the cache", HubWarning, stacklevel=2)
                     return verified(found, place, progress=progress)
             if place is not places[-1]:
                 warnings.warn(f"{error}; trying the next mirror", HubWarning, stacklevel=2)
@@ -132,7 +133,7 @@ def fetch(source: str, *, dtype: str | None = None, progress: bool = True) -> Pa
 
 
 def in_cache(place: HubSource) -> Path | None:
-    """The complete checkpoint of a place in the hub cache, None where it is not there."""
+    """The checkpoint of a place if the hub cache holds all of it, else None."""
     repo = cache() / ("models--" + place.repo.replace("/", "--"))
     commit = place.revision
     if not re.fullmatch(r"[0-9a-f]{40}", commit):
@@ -144,7 +145,7 @@ def in_cache(place: HubSource) -> Path | None:
 
 
 def _complete(folder: Path, file: str | None) -> Iterator[Path]:
-    """What in a snapshot can be opened as a checkpoint: the file asked for, else the folder, else its only file."""
+    """The part of a snapshot that opens as a checkpoint: the requested file, else the folder, else its only file."""
     if not folder.is_dir():
         return
     files = sorted(folder.glob("*.safetensors"))
@@ -158,12 +159,12 @@ def _complete(folder: Path, file: str | None) -> Iterator[Path]:
 
 
 def _download(place: HubSource, dtype: str | None, progress: bool) -> Path:
-    """One place's files into the cache, each checked. Raises HubError."""
+    """Downloads one place's files into the cache and checks each. Raises HubError."""
     try:
         paths, main, published = _get(place, dtype, progress)
     except HubError:
         raise
-    except Exception as error:  # the hub client's own, its HTTP library's, the operating system's
+    except Exception as error:  # from the hub client, its HTTP library or the operating system
         raise _named(place, error) from None
     name, folder = next(iter(paths.items()))
     for _ in Path(name).parts:
@@ -172,12 +173,12 @@ def _download(place: HubSource, dtype: str | None, progress: bool) -> Path:
     try:
         open_checkpoint(found)
     except WeightsError as error:
-        raise HubError(f"{place}: downloaded, but not usable: {error}") from None
+        raise HubError(f"{place}: downloaded, but cannot be used: {error}") from None
     return found
 
 
 def _get(place: HubSource, dtype: str | None, progress: bool) -> tuple[dict[str, Path], str | None, dict[str, str]]:
-    """Name -> file in the cache, which of them is the checkpoint (None: their folder), name -> published SHA-256."""
+    """(name -> file in the cache, which of them is the checkpoint or None for their folder, name -> published SHA-256)."""
     from huggingface_hub import HfApi, hf_hub_download
 
     info = HfApi(endpoint=endpoint()).model_info(place.repo, revision=place.revision, files_metadata=True, timeout=30)
@@ -188,39 +189,39 @@ def _get(place: HubSource, dtype: str | None, progress: bool) -> tuple[dict[str,
     settings = {"revision": info.sha, "endpoint": endpoint(), "cache_dir": cache(), "tqdm_class": None if progress else _Silent}
     paths = {name: Path(hf_hub_download(place.repo, name, **settings)) for name in chosen}
     if place.revision != info.sha:
-        # Files are asked for by commit, under which the client does not note the branch; the cache is looked up by it later.
+        # Files are requested by commit, so the client does not record the branch, by which the cache is looked up later.
         reference = cache() / ("models--" + place.repo.replace("/", "--")) / "refs" / place.revision
         atomic_write(output_folder(reference.parent) / reference.name, info.sha.encode())
     return paths, main, {name: lfs.sha256 for name in chosen if (lfs := siblings[name].lfs) is not None}
 
 
 class _Silent(tqdm):
-    """A progress bar that does not show, in place of the hub client's own."""
+    """A hidden progress bar that replaces the hub client's own."""
 
     def __init__(self, *args, **settings) -> None:
         super().__init__(*args, **{**{key: value for key, value in settings.items() if key != "name"}, "disable": True})
 
 
 def _named(place: HubSource, error: Exception) -> HubError:
-    """What the hub client raised, as one line that names what helps."""
+    """Turns an error of the hub client into one line that says what to do."""
     from huggingface_hub import errors
 
     words = " ".join(str(error).split())
     status = getattr(getattr(error, "response", None), "status_code", None)
     match error:
         case errors.GatedRepoError():
-            return HubError(f"{place}: gated; accept its terms at {endpoint()}/{place.repo} and set HF_TOKEN to a token of yours")
+            return HubError(f"{place}: gated; accept its terms at {endpoint()}/{place.repo} and set HF_TOKEN to your token")
         case errors.RepositoryNotFoundError():
-            return HubError(f"{place}: no such repository at {endpoint()} (HF_ENDPOINT), or a private one: then set HF_TOKEN")
+            return HubError(f"{place}: no such repository at {endpoint()} (HF_ENDPOINT); if it is private, set HF_TOKEN")
         case errors.RevisionNotFoundError():
             return HubError(f"{place}: no such revision; leave it out for the newest")
         case errors.HFValidationError():
-            return HubError(f"{place}: no valid hub id; it is owner/name")
+            return HubError(f"{place}: not a valid hub id; give owner/name")
         case errors.HfHubHTTPError() if status in (401, 403):
-            return HubError(f"{place}: {endpoint()} refuses ({status}); set HF_TOKEN to a token that may read it")
+            return HubError(f"{place}: {endpoint()} denied access ({status}); set HF_TOKEN to a token that may read it")
         case errors.EntryNotFoundError() if status == 404:
-            return HubError(f"{place}: a file that its listing names is missing ({words[:160]}); try again or another mirror")
+            return HubError(f"{place}: a file named in its listing is missing ({words[:160]}); try again, or try another mirror")
     if "No space left" in words or "not enough free disk space" in words.lower():
-        return HubError(f"{place}: the disk is full ({cache()}); make room, or set HF_HUB_CACHE to another disk")
-    hint = f"check the network, or set HF_ENDPOINT to a mirror (now {endpoint()}); finished files are kept, so run it again"
+        return HubError(f"{place}: the disk is full ({cache()}); free some space, or set HF_HUB_CACHE to another disk")
+    hint = f"check the network, or set HF_ENDPOINT to a mirror (now {endpoint()}), and run again; finished files are kept"
     return HubError(f"{place}: the download failed ({words[:200] or type(error).__name__}); {hint}", unreachable=True)

@@ -1,4 +1,4 @@
-"""Which files of a repository are needed, and whether what lies in the cache is what was published."""
+"""Chooses the files of a repository that are needed, and checks that the files in the cache are the published ones."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from analogist.weights.errors import WeightsError
 from analogist.weights.files import FOLDERS, STEMS
 from analogist.weights.known import HubSource
 
-# Besides weights, of a diffusers folder; nothing else is fetched (no safety checker, no pickles, no other formats).
+# Fetched from a diffusers folder besides the weights. Nothing else is fetched (no safety checker, pickles or other formats).
 SMALL = (
     "model_index.json", "analogist.json", "unet/config.json", "vae/config.json", "text_encoder/config.json",
     "text_encoder_2/config.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt",
@@ -25,9 +25,9 @@ CHUNK = 8 * 2**20
 
 
 class HubError(WeightsError):
-    """A checkpoint cannot be had from the hub: the message names the variable or command that helps.
+    """A checkpoint cannot be fetched from the hub. The message names the variable or command that helps.
 
-    unreachable: whether the network or server failed, rather than the repository or its content.
+    unreachable: True if the network or server failed, False if the repository or its content is the problem.
     """
 
     def __init__(self, message: str, *, unreachable: bool = False) -> None:
@@ -36,9 +36,9 @@ class HubError(WeightsError):
 
 
 def choose_files(place: HubSource, listing: list[str], dtype: str | None) -> tuple[list[str], str | None]:
-    """The files to fetch out of a repository's listing, and which of them is the checkpoint (None: they are a folder).
+    """The files to fetch from a repository's listing, and which of them is the checkpoint (None: they form a folder).
 
-    dtype: "fp16" or "fp32" preferred. Raises HubError where there is no complete checkpoint in safetensors.
+    dtype: prefer "fp16" or "fp32". Raises HubError if there is no complete checkpoint in safetensors.
     """
     if place.file is not None:
         if place.file not in listing:
@@ -47,7 +47,7 @@ def choose_files(place: HubSource, listing: list[str], dtype: str | None) -> tup
     singles = [name for name in listing if "/" not in name and name.endswith(".safetensors")]
     weights = {part: _weights(listing, FOLDERS[part], STEMS[part], dtype) for part in FOLDERS}
     if not any(name.startswith("text_encoder_2/") for name in listing):
-        del weights["text_2"]  # SDXL alone has it
+        del weights["text_2"]  # only SDXL has it
     if all(weights.values()):
         small = [name for name in SMALL if name in listing]
         return [*small, *(name for names in weights.values() for name in names)], None
@@ -57,22 +57,22 @@ def choose_files(place: HubSource, listing: list[str], dtype: str | None) -> tup
         return preferred, preferred[0]
     if len(preferred) > 1:
         raise HubError(
-            f"{place}: several checkpoints in one repository ({_some(preferred)}); choose one, as {place.repo}:{preferred[0]}"
+            f"{place}: several checkpoints in one repository ({_some(preferred)}); choose one, such as {place.repo}:{preferred[0]}"
         )
     missing = [FOLDERS[part] + "/" for part, names in weights.items() if not names]
     pickles = any(name.endswith((".bin", ".ckpt", ".pt")) for name in listing)
-    why = "its weights are pickles, which are never opened" if pickles else f"no safetensors weights in {', '.join(missing)}"
+    why = "its weights are pickle files, which are never opened" if pickles else f"no safetensors weights in {', '.join(missing)}"
     raise HubError(f"{place}: {why}; choose another repository (`analogist weights list` names some)")
 
 
 def _weights(listing: list[str], folder: str, stem: str, dtype: str | None) -> list[str]:
-    """One part's weight files: of the precision asked for, else of the other; a single file, else shards with their index."""
+    """One part's weight files: in the preferred precision, else in the other; a single file, else shards with their index."""
 
     def matching(pattern: str) -> list[str]:
         return [name for name in listing if re.fullmatch(rf"{folder}/{stem}{pattern}", name)]
 
     full = matching(r"\.safetensors"), matching(r"\.safetensors\.index\.json"), matching(r"-\d+-of-\d+\.safetensors")
-    half = (  # the spelling changed: diffusers before 0.28 put the variant elsewhere
+    half = (  # both spellings: diffusers before 0.28 put the variant elsewhere
         matching(r"\.fp16\.safetensors"),
         matching(r"\.safetensors\.index\.fp16\.json|\.safetensors\.fp16\.index\.json|\.fp16\.safetensors\.index\.json"),
         matching(r"\.fp16-\d+-of-\d+\.safetensors|-\d+-of-\d+\.fp16\.safetensors"),
@@ -93,10 +93,10 @@ def verified(
     published: dict[str, str] | None = None,
     progress: bool = True,
 ) -> Path:
-    """The path, after every weight file's hash was checked; once a file, which is then remembered.
+    """Returns the path after checking the hash of every weight file. A checked file is remembered and not checked again.
 
-    files: name -> file, None: all safetensors below the path. published: name -> SHA-256 as the hub says it; without, the name under
-    which the cache keeps a large file is its hash. Raises HubError, after removing from the cache what is not the published file.
+    files: name -> file; None: all safetensors files below the path. published: name -> SHA-256 from the hub; without it, a large
+    file's name in the cache is its hash. On a mismatch the file is removed from the cache and HubError is raised.
     """
     if files is None:
         files = (
@@ -150,7 +150,7 @@ def _remember(blob: Path, expected: str) -> None:
     try:
         atomic_write(output_folder(cache_folder() / "verified") / f"{expected}.json", json.dumps(_identity(blob)).encode())
     except OutputError:
-        return  # it is checked again the next time, which costs seconds and nothing else
+        return  # then it is checked again next time, which only costs seconds
 
 
 def _some(names: list[str]) -> str:

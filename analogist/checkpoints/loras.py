@@ -1,4 +1,4 @@
-"""LoRA files as users give them, and what a record says of them."""
+"""LoRA files as users give them, and their entries in a record."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ Lora = str | Path | tuple[str | Path, float]  # a file or folder, at scale 1, or
 
 
 def as_list(lora: "Lora | Sequence[Lora] | None") -> list[tuple[Path, float]]:
-    """(file, scale) of each. Raises ValueError for anything else."""
+    """(file, scale) of each LoRA. Raises ValueError for anything else."""
     if lora is None:
         return []
     lora = plain(lora)
@@ -20,17 +20,17 @@ def as_list(lora: "Lora | Sequence[Lora] | None") -> list[tuple[Path, float]]:
     for one in [cast(Lora, lora)] if single else cast(Sequence[Lora], lora):
         path, scale = one if isinstance(one, tuple | list) and len(one) == 2 else (one, 1.0)
         if not isinstance(path, str | Path) or isinstance(scale, bool) or not isinstance(scale, int | float):
-            raise ValueError(f"lora {one!r}: give a file, or (file, scale)")
+            raise ValueError(f"lora {one!r}: give a file or (file, scale)")
         found.append((Path(path), float(scale)))
     return found
 
 
 def from_flag(text: str) -> tuple[str, float]:
-    """FILE or FILE:SCALE of the command line."""
+    """Reads FILE or FILE:SCALE from the command line."""
     path, colon, scale = text.rpartition(":")
     try:
         return (path, float(scale)) if colon else (text, 1.0)
-    except ValueError:  # a colon of the path itself
+    except ValueError:  # the colon belongs to the path
         return text, 1.0
 
 
@@ -46,7 +46,7 @@ def described(reports: Sequence[LoraReport]) -> list[dict]:
 
 
 def check_repeat(kept: list[dict], now: list[dict], record: str | Path) -> None:
-    """Raises ValueError where a repeat would merge another file than its record says."""
+    """Raises ValueError if a repeat would merge a different file from the one in its record."""
     for before, after in zip(kept, now, strict=True):
         if any(before.get(key) != after.get(key) for key in ("sha256", "config_sha256")):
             raise ValueError(f"{after['name']}: not the LoRA of {record} (its content differs); give --lora to use it all the same")

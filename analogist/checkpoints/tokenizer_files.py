@@ -1,4 +1,4 @@
-"""CLIP's published tokenizer as the files of a tokenizer/ folder, for checkpoints that are written for other programs."""
+"""CLIP's published tokenizer as the files of a tokenizer/ folder. They go into checkpoints that are written for other programs."""
 
 import json
 
@@ -7,7 +7,7 @@ from analogist.weights.checkpoint import Checkpoint
 
 
 def tokenizer_files(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """File name -> content; none where the checkpoint has a tokenizer of its own or another vocabulary."""
+    """File name -> content; empty if the checkpoint has its own tokenizer or another vocabulary."""
     vocabulary, merges = _published_table()
     if checkpoint.tokenizer is not None or checkpoint.text["vocab_size"] != len(vocabulary):
         return {}

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is whole and works: complete, the published bytes, finite numbers, and one tiny call of its UNet."""
+"""Checks that a checkpoint is complete and works: all tensors, the published bytes, finite numbers, one tiny UNet call."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from analogist.weights.strict import demand
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. passed None: it could not be decided, and the text says why."""
+    """One check and its result. passed None: it could not be decided, and the text says why."""
 
     name: str
     passed: bool | None
@@ -30,9 +30,9 @@ class Check:
 
 
 def verify(path: str | Path, *, config: str | Path | dict | None = None, progress: bool = True) -> Iterator[Check]:
-    """Checks a checkpoint's file or folder, yielding each finding as it is made; stops at the first that leaves no sense in others.
+    """Checks a checkpoint's file or folder and yields each result at once. Stops when a failed check makes the later ones pointless.
 
-    Raises WeightsError only for a path that is not there.
+    Raises WeightsError only for a path that does not exist.
     """
     path = Path(path)
     if not path.exists():
@@ -75,7 +75,7 @@ def _modules(checkpoint: Checkpoint) -> dict[str, torch.nn.Module]:
 
 
 def _hashes(checkpoint: Checkpoint, progress: bool) -> Iterator[Check]:
-    """Each weight file against the hash published for a file of its size, or the one under which the hub cache keeps it."""
+    """Compares each weight file's SHA-256 with the published ones, or with the one that the hub cache uses as the file's name."""
     sources = [source for entry in known().values() for source in entry.sources]
     published = {digest: f"{source}: {name}" for source in sources for name, digest in source.sha256.items()}
     files = {header.path for source in checkpoint.sources.values() for header in source.found.headers}
@@ -86,13 +86,13 @@ def _hashes(checkpoint: Checkpoint, progress: bool) -> Iterator[Check]:
         if digest in published:
             yield Check("hash", True, f"{name} is the published {published[digest]}")
         elif kept_as is not None:
-            yield Check("hash", digest == kept_as, f"{name}: SHA-256 {digest[:16]}.., the hub cache keeps it as {kept_as[:16]}..")
+            yield Check("hash", digest == kept_as, f"{name}: SHA-256 {digest[:16]}.., its name in the hub cache says {kept_as[:16]}..")
         else:
-            yield Check("hash", None, f"{name}: no hash is published for it here; its SHA-256 is {digest}")
+            yield Check("hash", None, f"{name}: no published hash is known for this file; its SHA-256 is {digest}")
 
 
 def _finite(checkpoint: Checkpoint) -> Check:
-    """Every number of every weight that is loaded."""
+    """Checks every number of every weight that is loaded."""
     bad: list[str] = []
     count = 0
     for source in checkpoint.sources.values():
@@ -106,7 +106,7 @@ def _finite(checkpoint: Checkpoint) -> Check:
                 for name in sorted(names):
                     tensor = file.get_tensor(name)
                     count += tensor.numel()
-                    values = tensor if tensor.dtype.itemsize > 1 else tensor.float()  # 8-bit floats have no such test of their own
+                    values = tensor if tensor.dtype.itemsize > 1 else tensor.float()  # 8-bit floats have no isfinite
                     if not values.isfinite().all():
                         bad.append(name)
     if bad:
@@ -116,7 +116,7 @@ def _finite(checkpoint: Checkpoint) -> Check:
 
 @torch.no_grad()
 def _call(checkpoint: Checkpoint, unet: UNet) -> Check:
-    """One call on the smallest map that the network takes, in float32 on the CPU."""
+    """One UNet call on the smallest map that the network accepts, in float32 on the CPU."""
     checkpoint.load_unet(unet)
     unet.eval()
     side = 2 * max(site.stride for site in unet.sites)

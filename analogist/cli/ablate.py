@@ -9,7 +9,7 @@ from pathlib import Path
 EXAMPLES = """examples:
   analogist ablate sac-x-cam --out out/sac-x-cam                     a ready study on the embedded lab checkpoint
   analogist ablate sac-layers --checkpoint sd-v1-5-inpainting.safetensors --dry-run --out out/layers
-  analogist ablate study.json --out out/mine                         your own; run it again to go on where it stopped
+  analogist ablate study.json --out out/mine                         your own study; run it again to resume it
   analogist ablate study.json --out out/mine --on ray --workers 2    runs as Ray tasks on this machine (extra: cluster)
   analogist ablate study.json --out out/shard-$i --shard $i/8        one of eight job-array tasks; then: analogist merge
 
@@ -17,30 +17,30 @@ study.json: {"name": "scales", "factors": {"sac.scale": [1.0, 1.3, 1.8], "sac.la
              "inputs": [{"a": "a.png", "a_prime": "ap.png", "b": "b.png", "b_prime": "truth.png", "prompt": "a red boat"}],
              "seeds": [42, 43]}
 Layer ranges include both ends here (3-10). Other words for layers: none, all, each, each-left-out, parts, resolutions, ranges 4,
-encoder, middle, decoder, 1/4, 16x16, without 5, up.*. DIR gets table.csv, pictures/, sheet.png, plots/, report.md."""
+encoder, middle, decoder, 1/4, 16x16, without 5, up.*. Written into DIR: table.csv, pictures/, sheet.png, plots/, report.md."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
     """Adds the command `ablate`."""
     parser = subparsers.add_parser(
         "ablate", help="vary where and how SAC and CAM act, and measure what changes",
-        description="Runs a study: every combination of levels on every input and seed, each a job that is never done twice.",
+        description="Runs a study: every combination of levels on every input and seed. Each is a job, and no job is done twice.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("study", metavar="STUDY", help="a study file, or a ready study ('list' names them)")
+    parser.add_argument("study", metavar="STUDY", help="a study file or the name of a ready study ('list' prints the names)")
     parser.add_argument(
-        "--out", metavar="DIR", help="folder of the study; made where it is missing, gone on with where it is not"
+        "--out", metavar="DIR", help="folder of the study; made if it is missing, resumed if it exists"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="do one run, then print the runs, the time and the memory to expect"
+        "--dry-run", action="store_true", help="do one run, then print how many runs, how much time and how much memory to expect"
     )
-    study = parser.add_argument_group("put over the study")
-    study.add_argument("--seeds", metavar="S", help="42,43 or 42-49")
-    study.add_argument("--size", metavar="N|HxW", help="of the grid in pixels (default: the checkpoint's own)")
-    study.add_argument("--steps", type=int, metavar="N", help="of the whole schedule, in the base settings")
+    study = parser.add_argument_group("settings that replace the study's own")
+    study.add_argument("--seeds", metavar="S", help="such as 42,43 or 42-49 (both ends included)")
+    study.add_argument("--size", metavar="N|HxW", help="size of the grid in pixels (default: the checkpoint's own)")
+    study.add_argument("--steps", type=int, metavar="N", help="steps of the whole schedule, in the base settings")
     study.add_argument("--batch", type=int, metavar="N", help="images in one UNet call (default 8)")
     study.add_argument("--group", type=int, metavar="N", help="runs computed and written together (default 16)")
-    study.add_argument("--metrics", metavar="NAMES", help="joined by commas ('list' as STUDY names them too)")
+    study.add_argument("--metrics", metavar="NAMES", help="names joined by commas ('list' as STUDY prints them too)")
     add_model_arguments(parser)
     add_pool_arguments(parser)
     parser.set_defaults(run=run)
@@ -48,14 +48,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Checkpoint, device and feature networks, as every experiment takes them."""
+    """Adds the arguments for checkpoint, device and feature networks, which all experiments share."""
     model = parser.add_argument_group("model")
     model.add_argument(
         "--checkpoint", metavar="PATH", help=".safetensors file or diffusers folder (default: the embedded lab checkpoint)"
     )
-    model.add_argument("--checkpoint-config", metavar="PATH", help="folder or JSON file for what tensor shapes can't tell")
-    model.add_argument("--vae", metavar="PATH", help="file or folder, for checkpoints that hold no VAE")
-    model.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the best there is)")
+    model.add_argument("--checkpoint-config", metavar="PATH", help="folder or JSON file for what tensor shapes cannot tell")
+    model.add_argument("--vae", metavar="PATH", help="file or folder, for checkpoints without a VAE")
+    model.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: cuda, else mps, else cpu)")
     model.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float16 on cuda, else float32)")
     model.add_argument(
         "--clip", metavar="PATH|ID", help="CLIP image encoder for clip_* metrics: a folder or hub id (published: ViT-B/16)"
@@ -64,42 +64,42 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_pool_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the jobs run."""
+    """Adds the arguments for where the jobs run."""
     where = parser.add_argument_group("where the jobs run")
-    where.add_argument("--on", metavar="WHERE", help="here (default), ray, or ray:ADDRESS of a cluster")
-    where.add_argument("--workers", type=int, metavar="N", help="Ray: how many hold the model (default: one a GPU, or one)")
-    where.add_argument("--threads", type=int, metavar="N", help="CPU threads a worker (equal bits need equal threads)")
-    where.add_argument("--shard", metavar="I/N", help="only every N-th group, I from 0 to N - 1, for job arrays")
+    where.add_argument("--on", metavar="WHERE", help="here (default), ray, or ray:ADDRESS for a cluster")
+    where.add_argument("--workers", type=int, metavar="N", help="Ray: number of workers (default: one per GPU, else one)")
+    where.add_argument("--threads", type=int, metavar="N", help="CPU threads per worker (equal bits need equal threads)")
+    where.add_argument("--shard", metavar="I/N", help="run only every N-th group, starting with group I (0 to N - 1), for job arrays")
     where.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
 def seeds_from(text: str) -> list[int]:
-    """42,43 or 42-49, both ends included."""
+    """Seeds from a text such as 42,43 or 42-49, both ends included."""
     seeds: list[int] = []
     for part in text.split(","):
         if not re.fullmatch(r"\s*\d+(-\d+)?\s*", part):
             raise ValueError(f"--seeds {text}: give numbers such as 42,43 or 42-49")
         first, _, last = part.strip().partition("-")
         if int(last or first) - int(first) > 100_000:
-            raise ValueError(f"--seeds {text}: more than 100000 seeds")
+            raise ValueError(f"--seeds {text}: at most 100000 seeds in one range are allowed")
         seeds += range(int(first), int(last or first) + 1)
     return seeds
 
 
 def shard_from(text: str | None) -> tuple[int, int] | None:
-    """I/N as two numbers."""
+    """(I, N) from the text I/N; None: no sharding."""
     if text is None:
         return None
     if not re.fullmatch(r"\d+/\d+", text):
         raise ValueError(f"--shard {text}: give I/N, such as 0/8 to 7/8")
     i, n = (int(part) for part in text.split("/"))
     if not 0 <= i < n:
-        raise ValueError(f"--shard {text}: I from 0 to N - 1 is allowed, here 0/{n} to {n - 1}/{n}")
+        raise ValueError(f"--shard {text}: allowed are 0/{n} to {n - 1}/{n}")
     return i, n
 
 
 def size_from(text: str | None) -> int | tuple[int, int] | None:
-    """N or HxW."""
+    """Size in pixels from N or HxW; None: the checkpoint's own."""
     if text is None:
         return None
     if not re.fullmatch(r"\d+(x\d+)?", text):
@@ -109,14 +109,14 @@ def size_from(text: str | None) -> int | tuple[int, int] | None:
 
 
 def load_model(args: argparse.Namespace):
-    """The model of the arguments; --threads is set first."""
+    """Loads the model that the arguments name; --threads is applied first."""
     import torch
 
     from analogist.pipeline import Analogist
 
     if args.threads is not None:
         if args.threads < 1:
-            raise ValueError(f"--threads {args.threads}: 1 or more")
+            raise ValueError(f"--threads {args.threads}: give 1 or more")
         torch.set_num_threads(args.threads)
     return Analogist.from_checkpoint(
         args.checkpoint, config=args.checkpoint_config, vae=args.vae, device=args.device, dtype=args.dtype
@@ -124,7 +124,7 @@ def load_model(args: argparse.Namespace):
 
 
 def load_networks(args: argparse.Namespace) -> dict:
-    """The feature networks of the arguments."""
+    """Loads the feature networks that the arguments name."""
     from analogist.experiments.score.networks import load_network
 
     return {kind: load_network(kind, getattr(args, kind)) for kind in ("clip", "dino") if getattr(args, kind) is not None}
@@ -135,7 +135,7 @@ def pool_from(args: argparse.Namespace):
     on = args.on or "here"
     if on == "here":
         if args.workers is not None:
-            raise ValueError("--workers is for --on ray; in this process there is one")
+            raise ValueError("--workers needs --on ray; without it everything runs in this process")
         return None
     if on != "ray" and not on.startswith("ray:"):
         raise ValueError(f"--on {on}: allowed are here, ray, ray:ADDRESS")
@@ -150,7 +150,7 @@ def pool_from(args: argparse.Namespace):
 
 
 def changes_from(args: argparse.Namespace) -> dict:
-    """Fields that flags put over a study."""
+    """The study's fields that flags replace."""
     from analogist.experiments.score.metrics import check_metrics
 
     changes: dict = {name: getattr(args, name) for name in ("batch", "group") if getattr(args, name) is not None}
@@ -165,12 +165,12 @@ def changes_from(args: argparse.Namespace) -> dict:
 
 
 def with_steps(args: argparse.Namespace, study, model) -> dict:
-    """--steps put over the base settings of a study."""
+    """The study's base settings with --steps, if given."""
     return {} if args.steps is None else {"base": (study.base or model.config).replace(steps=args.steps)}
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs a study, or says what it would take."""
+    """Runs a study, or prints what it would take (--dry-run)."""
     from analogist.experiments.design import ready_studies as ready
     from analogist.experiments.score.metrics import METRICS
 
@@ -183,7 +183,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"  {metric.name}: {metric.text}")
         return 0
     if args.study not in ready.READY and not Path(args.study).is_file():
-        raise ValueError(f"{args.study}: no such study file; ready studies are {', '.join(ready.READY)}")
+        raise ValueError(f"{args.study}: no such study file or ready study; ready studies are {', '.join(ready.READY)}")
     if args.out is None and not args.dry_run:
         raise ValueError("missing --out DIR, the folder of the study")
     shard, changes, pool = shard_from(args.shard), changes_from(args), pool_from(args)

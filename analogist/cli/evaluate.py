@@ -1,4 +1,4 @@
-"""`analogist evaluate`: the published protocol, or the same for a list of analogies of your own."""
+"""`analogist evaluate`: the published evaluation, on the published data, on built-in drawings or on your own list of analogies."""
 
 import argparse
 import sys
@@ -15,8 +15,8 @@ EXAMPLES = """examples:
   analogist evaluate triples.csv --prompter openai --base-url http://localhost:8000/v1 --out out/asked
   analogist evaluate data --shard $i/8 --out out/shard-$i; then: analogist evaluate data --take out/shard-* --out out/eval
 
-Strength and guidance are each task's published ones; --config puts one configuration in place of all. DIR gets table.csv,
-summary.csv, pictures/ and report.md, which stands beside the paper's numbers. Run it again to go on where it stopped."""
+Each task runs with its published strength and guidance; --config replaces them for all tasks. Written into DIR: table.csv,
+summary.csv, pictures/ and report.md, which compares with the paper's numbers. Run it again to resume it."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -27,15 +27,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("data", metavar="DATA", help="folder in the published layout, a CSV file, or the word drawings (built in)")
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder to write into; gone on with where it exists")
-    parser.add_argument("--tasks", metavar="NAMES", help="joined by commas (default: all ten); of the drawings: kinds of change")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N files of each task (of the drawings: N per kind, default 12)")
-    parser.add_argument("--images", type=int, default=8, metavar="N", help="pictures an input (published: 8)")
-    parser.add_argument("--seed", type=int, default=42, metavar="S", help="seeds S, S+1, ... (published: 42)")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder to write into; resumed if it exists")
+    parser.add_argument("--tasks", metavar="NAMES", help="task names joined by commas (default: all ten); with drawings: kinds of change")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N files of each task (with drawings: N per kind, default 12)")
+    parser.add_argument("--images", type=int, default=8, metavar="N", help="images per input (published: 8)")
+    parser.add_argument("--seed", type=int, default=42, metavar="S", help="first seed; images take S, S+1, ... (published: 42)")
     parser.add_argument("--config", metavar="FILE", help="a configuration for all tasks instead of the published ones")
-    parser.add_argument("--size", type=int, metavar="N", help="of the grid in pixels (default: the checkpoint's own)")
+    parser.add_argument("--size", type=int, metavar="N", help="size of the grid in pixels (default: the checkpoint's own)")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="images in one UNet call")
-    parser.add_argument("--metrics", metavar="NAMES", help="joined by commas ('analogist ablate list' names them)")
+    parser.add_argument("--metrics", metavar="NAMES", help="names joined by commas ('analogist ablate list' prints them)")
     parser.add_argument("--take", metavar="DIR", nargs="+", default=[], help="folders of shards whose finished runs are used")
     add_prompter_arguments(parser)
     add_model_arguments(parser)
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     check_metrics(metrics)
     prompter = prompter_from_arguments(args)
     config = None if args.config is None else AnalogistConfig.load(args.config)
-    read_data(args.data, tasks=tasks, limit=1)  # what is wrong with the data is said before a model is loaded
+    read_data(args.data, tasks=tasks, limit=1)  # faults in the data are reported before a model is loaded
     done = evaluate(
         args.data, args.out, model=load_model(args), config=config, tasks=tasks, limit=args.limit, images=args.images,
         seed=args.seed, metrics=metrics, size=args.size, batch=args.batch, pool=pool, shard=shard, taken=args.take,

@@ -1,4 +1,4 @@
-"""`analogist explore`: the attention explorer, one page, from the folder of a run with captures."""
+"""`analogist explore`: makes the attention explorer, one HTML page, from the folder of a run with captures."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ EXAMPLES = """examples:
   analogist explore with_sac without_sac --label "SAC on" --label "SAC off" -o compare.html     (two runs under one pointer)
   analogist explore out -o small.html --max-mb 5
 
-The page needs no server and no network: open it in a browser. It says what was left out so that it fits."""
+The page needs no server and no network: open it in a browser. It says what was left out to make it fit."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -17,20 +17,20 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "explore",
         help="look at attention: one page from a run with captures",
-        description="Makes one self-contained page in which a pixel of the grid shows where it looks, from runs made with --explore.",
+        description="Makes one self-contained page from runs made with --explore: point at a pixel to see where it looks.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folders", metavar="DIR", nargs="+", help="folder of a run made with --explore; several stand side by side")
+    parser.add_argument("folders", metavar="DIR", nargs="+", help="folder of a run made with --explore; several are shown side by side")
     parser.add_argument("-o", "--out", metavar="FILE", help="the page (default: look.html in the first folder)")
-    parser.add_argument("--label", metavar="TEXT", action="append", help="name of a run, once for each DIR (default: SAC, CAM and seed)")
-    parser.add_argument("--max-mb", type=float, default=20, metavar="X", help="megabytes of the page at most (default 20)")
+    parser.add_argument("--label", metavar="TEXT", action="append", help="name of a run, once per DIR (default: SAC, CAM and seed)")
+    parser.add_argument("--max-mb", type=float, default=20, metavar="X", help="largest size of the page in megabytes (default 20)")
     parser.set_defaults(run=run)
     return parser
 
 
 def page_bytes(megabytes: float, flag: str) -> int:
-    """A size given in megabytes, in bytes. Raises ValueError where it is none."""
+    """Converts a size from megabytes to bytes. Raises ValueError unless it is positive and finite."""
     if not 0 < megabytes < float("inf"):
         raise ValueError(f"{flag} {megabytes:g}: give a size in megabytes, more than 0 (20 is the default)")
     return int(megabytes * 1e6)

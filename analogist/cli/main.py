@@ -1,4 +1,4 @@
-"""The command `analogist`: one subcommand a file; bad arguments and input end in one line and exit code 2."""
+"""The command `analogist`, with one file per subcommand. Bad arguments and bad input give a one-line error and exit code 2."""
 
 import argparse
 import codecs
@@ -19,14 +19,14 @@ EPILOG = """examples:
   analogist run --a a.png --a-prime ap.png --b b.png --prompt "a red boat" --checkpoint sd-v1-5-inpainting.safetensors --out out
   analogist grid --a a.png --a-prime ap.png --b b.png --out out
   analogist prompt --grid grid.png --prompter openai --base-url http://localhost:8000/v1
-  analogist explore out -o look.html                     a page to look at attention in, from a run made with --explore
+  analogist explore out -o look.html                     an interactive page of a run's attention (run made with --explore)
   analogist weights inspect sd-v1-5-inpainting.safetensors
 
 Every command has --help with its own examples. Exit code: 0 success, 1 out of memory, 2 bad arguments or input, 130 interrupted."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument errors are one line too."""
+    """A parser whose argument errors are one line."""
 
     def __init__(self, *args, **kwargs) -> None:
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -108,7 +108,7 @@ def _run(args: argparse.Namespace) -> int:
             print(f"{name}: error: {one_line(error)}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print(f"{name}: interrupted; files already written are whole", file=sys.stderr)
+            print(f"{name}: interrupted; all files written so far are complete", file=sys.stderr)
             return 130
         except (MemoryError, RuntimeError) as error:
             short = ("out of memory", "can't allocate memory", "cannot allocate memory")

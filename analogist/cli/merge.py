@@ -1,4 +1,4 @@
-"""`analogist merge`: the folders of shards put together."""
+"""`analogist merge`: merges the folders of shards into one study."""
 
 import argparse
 import sys
@@ -10,26 +10,26 @@ EXAMPLES = """examples:
   analogist merge study.json out/shard-0 out/shard-1 out/shard-2 --out out/whole
 
 A SLURM job array runs `analogist ablate study.json --out out/shard-$SLURM_ARRAY_TASK_ID --shard $SLURM_ARRAY_TASK_ID/8` with
---array=0-7, then one job that merges. Give merge the flags that the shards had (--checkpoint, --seeds, --size, ...)."""
+--array=0-7; then one job merges. Give merge the same flags as the shards (--checkpoint, --seeds, --size, ...)."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
     """Adds the command `merge`."""
     parser = subparsers.add_parser(
-        "merge", help="put the folders of --shard runs together",
-        description="Copies the runs of several folders of one study into one and writes its table, sheet and report.",
+        "merge", help="merge the folders of --shard runs",
+        description="Copies the runs of one study from several folders into one folder and writes its table, sheet and report.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("study", metavar="STUDY", help="the study file or ready study that the shards ran")
     parser.add_argument("folders", metavar="DIR", nargs="+", help="folders of the shards")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder to write into")
-    study = parser.add_argument_group("put over the study, as the shards had it")
-    study.add_argument("--seeds", metavar="S", help="42,43 or 42-49")
-    study.add_argument("--size", metavar="N|HxW", help="of the grid in pixels")
-    study.add_argument("--steps", type=int, metavar="N", help="of the whole schedule, in the base settings")
+    study = parser.add_argument_group("settings that replace the study's own; give the same as for the shards")
+    study.add_argument("--seeds", metavar="S", help="such as 42,43 or 42-49 (both ends included)")
+    study.add_argument("--size", metavar="N|HxW", help="size of the grid in pixels")
+    study.add_argument("--steps", type=int, metavar="N", help="steps of the whole schedule, in the base settings")
     study.add_argument("--batch", type=int, metavar="N", help="images in one UNet call")
     study.add_argument("--group", type=int, metavar="N", help="runs computed and written together")
-    study.add_argument("--metrics", metavar="NAMES", help="joined by commas")
+    study.add_argument("--metrics", metavar="NAMES", help="names joined by commas")
     add_model_arguments(parser)
     parser.set_defaults(run=run, threads=None)
     return parser

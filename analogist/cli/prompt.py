@@ -13,9 +13,9 @@ EXAMPLES = """examples:
   analogist prompt --grid grid.png --prompter local --prompter-model HuggingFaceTB/SmolVLM-Instruct --wording json
   analogist prompt --grid grid.png --prompter openai --candidates 3 --out prompts.txt                 (then run --prompt-file prompts.txt)
 
-The model is shown the grid with letters and arrows, 512 px wide. Its answer is kept by content, in ANALOGIST_CACHE or
-~/.cache/analogist, so that the same question is asked once. An answer that is no prompt, such as a refusal, is asked again once, with a
-stricter question; no such answer is ever painted. The prompts go to standard output, one a line, best first."""
+The model is shown the grid with letters and arrows, 512 px wide. Its answer is kept in ANALOGIST_CACHE or ~/.cache/analogist, so that
+the same question is asked only once. If an answer holds no prompt (a refusal, for example), the model is asked once more with a
+stricter question; such an answer is never painted. The prompts go to standard output, one per line, best first."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -30,15 +30,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_grid_arguments(parser)
     add_prompter_arguments(parser)
     parser.add_argument(
-        "--out", metavar="FILE", help="write the prompts there as well, as `analogist run --prompt-file` takes them"
+        "--out", metavar="FILE", help="also write the prompts to a file that `analogist run --prompt-file` reads"
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON object with the prompts and who wrote them instead")
+    parser.add_argument("--json", action="store_true", help="print a JSON object with the prompts and their source instead")
     parser.set_defaults(run=run)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the prompts; raises PromptError where there is none."""
+    """Prints the prompts. Raises ValueError if there is none."""
     if args.prompter is None and args.prompt is None and args.prompt_file is None:
         raise ValueError("missing --prompter; give openai, local or auto")
     grid = grid_from_arguments(args)
@@ -55,5 +55,5 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print("\n".join(prompts.candidates))
     if prompts.author.get("cached"):
-        print(f"analogist prompt: note: kept from {prompts.author['time']}; --no-prompt-cache asks again", file=sys.stderr)
+        print(f"analogist prompt: note: kept answer from {prompts.author['time']}; --no-prompt-cache asks again", file=sys.stderr)
     return 0

@@ -1,4 +1,4 @@
-"""The arguments that say where text prompts come from, shared by `prompt`, `run` and `evaluate`."""
+"""The arguments for where text prompts come from, shared by `prompt`, `run` and `evaluate`."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # --help imports neither Pillow nor torch
 
 PROMPTERS = ("text", "file", "none", "openai", "local", "auto")
 ASKING = ("openai", "local", "auto")
-# argument -> the prompters that take it
+# argument -> the prompters that accept it
 ONLY = {
     "base_url": ("openai", "auto"), "api_key": ("openai", "auto"), "prompter_timeout": ("openai", "auto"),
     "prompter_model": ASKING, "wording": ASKING, "candidates": ASKING, "words": ASKING, "max_tokens": ASKING,
@@ -23,54 +23,56 @@ def add_prompter_arguments(parser: argparse.ArgumentParser) -> "argparse._Argume
     text = parser.add_argument_group("text prompt")
     text.add_argument("--prompt", metavar="TEXT", help="what B' shows")
     text.add_argument(
-        "--prompt-file", metavar="FILE", help="one prompt a line, each run in turn, or lines of name TAB prompt [TAB prompt]"
+        "--prompt-file", metavar="FILE", help="one prompt per line, all of them run in turn; or lines of name TAB prompt [TAB prompt]"
     )
     text.add_argument(
         "--prompter", choices=PROMPTERS,
-        help="who finds the prompt: --prompt, --prompt-file, nobody, an OpenAI-compatible endpoint, a model on this machine, or "
-        "auto: the endpoint if one is set up and answers, else nobody",
+        help="source of the prompt: text (--prompt), file (--prompt-file), none, openai (an OpenAI-compatible endpoint), local (a model "
+        "on this machine), or auto (the endpoint if one is set up and answers, else none)",
     )  # fmt: skip
-    text.add_argument("--prompter-model", metavar="NAME", help="its name at the endpoint (OPENAI_MODEL), or a folder or hub id")
-    text.add_argument("--base-url", metavar="URL", help="of the endpoint, such as http://localhost:8000/v1 (OPENAI_BASE_URL)")
+    text.add_argument("--prompter-model", metavar="NAME", help="model to ask: name at the endpoint (or OPENAI_MODEL), folder or hub id")
+    text.add_argument("--base-url", metavar="URL", help="address of the endpoint, such as http://localhost:8000/v1 (or OPENAI_BASE_URL)")
     text.add_argument(
-        "--api-key", metavar="KEY", help="better as OPENAI_API_KEY: arguments can be seen by other users; never recorded"
+        "--api-key", metavar="KEY", help="key of the endpoint, never recorded (safer in OPENAI_API_KEY: other users can see arguments)"
     )
     text.add_argument(
-        "--wording", choices=("published", "json"), help="of the question: the authors' (default), or one that asks for JSON"
+        "--wording", choices=("published", "json"), help="wording of the question: the authors' (default), or one that asks for JSON"
     )
-    text.add_argument("--candidates", type=int, metavar="N", help="prompts to ask for, 1..10 (default 1)")
+    text.add_argument("--candidates", type=int, metavar="N", help="number of prompts to ask for, 1..10 (default 1)")
     text.add_argument(
-        "--words", type=int, metavar="N", help="a prompt is cut to so many words, 0 for all (default 5, as published)"
+        "--words", type=int, metavar="N", help="longest prompt in words, longer ones are cut; 0 for no limit (default 5, as published)"
     )
     text.add_argument(
-        "--max-tokens", type=int, metavar="N", help="of the answer (default: 300 for openai, as published; 60 for local)"
+        "--max-tokens", type=int, metavar="N", help="longest answer in tokens (default: 300 for openai, as published; 60 for local)"
     )
-    text.add_argument("--prompter-timeout", type=float, metavar="S", help="seconds an attempt may take (default 120)")
+    text.add_argument("--prompter-timeout", type=float, metavar="S", help="longest time per attempt in seconds (default 120)")
     text.add_argument(
-        "--prompter-device", metavar="D", help="of a local model: cpu, cuda, cuda:1 or mps (default: the best there is)"
+        "--prompter-device", metavar="D", help="device of a local model: cpu, cuda, cuda:1 or mps (default: cuda, else mps, else cpu)"
     )
-    text.add_argument("--prompter-dtype", metavar="T", help="of a local model: float32, bfloat16 or float16 (default as --dtype)")
-    text.add_argument("--no-prompt-cache", action="store_true", help="ask even where the same question was answered before")
+    text.add_argument(
+        "--prompter-dtype", metavar="T", help="of a local model: float32, bfloat16 or float16 (default: float16 on cuda, else float32)"
+    )
+    text.add_argument("--no-prompt-cache", action="store_true", help="ask even if the same question was answered before")
     return text
 
 
 def prompter_from_arguments(args: argparse.Namespace) -> "Prompter | None":
-    """The prompter that the arguments describe, None where they say nothing. Raises ValueError for what does not go together."""
+    """The prompter that the arguments describe, None if they give none. Raises ValueError for arguments that exclude each other."""
     from analogist.prompting import AutoPrompter, FilePrompter, LocalPrompter, NoPrompter, OpenAIPrompter, TextPrompter
 
     if args.prompt is not None and args.prompt_file is not None:
-        raise ValueError("--prompt and --prompt-file do not go together; give one")
+        raise ValueError("--prompt and --prompt-file cannot be combined; give one")
     kind = args.prompter or ("text" if args.prompt is not None else "file" if args.prompt_file is not None else None)
     for flag, value, of in (("--prompt", args.prompt, "text"), ("--prompt-file", args.prompt_file, "file")):
         if value is not None and kind != of:
-            raise ValueError(f"{flag} and --prompter {kind} do not go together; give one")
+            raise ValueError(f"{flag} and --prompter {kind} cannot be combined; give one")
         if value is None and kind == of:
             raise ValueError(f"--prompter {of} needs {flag}")
     for name, takes in ONLY.items():
         if getattr(args, name) is not None and kind not in takes:
             flag = "--" + name.replace("_", "-")
             raise ValueError(
-                f"{flag} is for --prompter {' or '.join(takes)}" + (f", not {kind}" if kind else "; give it as well")
+                f"{flag} needs --prompter {' or '.join(takes)}" + (f", not {kind}" if kind else "; give that too")
             )
     asking: dict[str, Any] = {"wording": args.wording, "candidates": args.candidates, "max_tokens": args.max_tokens}
     asking = {key: value for key, value in asking.items() if value is not None} | {"cache": not args.no_prompt_cache}
@@ -100,7 +102,7 @@ def prompter_from_arguments(args: argparse.Namespace) -> "Prompter | None":
 
 
 def prompts_from_arguments(args: argparse.Namespace, grid: "PromptGrid") -> "Prompts | None":
-    """The prompts for a grid; None where the arguments say nothing. Raises PromptError where none can be had."""
+    """The prompts for a grid; None if the arguments name no prompter. Raises PromptError if no prompt can be found."""
     prompter = prompter_from_arguments(args)
     if prompter is None:
         return None

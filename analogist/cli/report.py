@@ -1,4 +1,4 @@
-"""`analogist report`: an evaluation beside the paper's published numbers."""
+"""`analogist report`: compares an evaluation with the paper's published numbers."""
 
 import argparse
 from pathlib import Path
@@ -11,8 +11,8 @@ EXAMPLES = """examples:
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
     """Adds the command `report`."""
     parser = subparsers.add_parser(
-        "report", help="put an evaluation beside the paper's published numbers",
-        description="Reads the folder of `analogist evaluate`: its numbers beside the published ones, with what differs.",
+        "report", help="compare an evaluation with the paper's published numbers",
+        description="Reads a folder of `analogist evaluate` and prints its numbers beside the published ones, with what differs.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("folder", metavar="DIR", help="folder of an evaluation")
@@ -22,7 +22,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Reports."""
+    """Prints or writes the report."""
     from analogist.disk.foreign import encoded
     from analogist.disk.writing import atomic_write
     from analogist.experiments.evaluate.evaluation_report import report_folder

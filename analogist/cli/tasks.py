@@ -13,7 +13,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "tasks",
         help="the published settings by task, as run --task takes them",
-        description="Lists the published settings by task, with what each is for. 50 steps, SAC scale 1.3, seed 42 in all of them.",
+        description="Lists the published settings of each task and what the task is. All use 50 steps, SAC scale 1.3 and seed 42.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

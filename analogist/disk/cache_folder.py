@@ -1,4 +1,4 @@
-"""Where what need not be computed or asked twice is kept."""
+"""The folder for what is kept between runs, so that nothing is computed or asked twice."""
 
 import os
 from pathlib import Path

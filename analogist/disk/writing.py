@@ -1,6 +1,8 @@
 """Writing files whole or not at all, and folders to write into.
 
-Everything that leaves the program (pictures, records, tables, weights) goes through `atomic_write`.
+Pictures, records, tables and pages of a run go through `atomic_write`. Three kinds of file are written under a temporary name and
+then renamed by their own writers: captured maps (attention/capture), the lab's training files (lab/state.py) and checkpoints
+(weights/, which imports nothing of this package). The lab's logs grow by one line at a time.
 """
 
 import contextlib
@@ -16,15 +18,15 @@ class OutputError(ValueError):
 
 
 def shown(path: object) -> str:
-    """A path as one printable line for a message; empty ones and ones with control characters come quoted."""
+    """A path as one printable line for a message; quoted if it is empty or holds control characters."""
     text = os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else str(path)
     return text if text and text.isprintable() else ascii(text)
 
 
 def output_folder(path: str | os.PathLike[str]) -> Path:
-    """Makes the folder with its parents where it is missing, checks that it can be written into, and returns it.
+    """Makes the folder and its parents if they are missing, checks that it is writable, and returns it.
 
-    Raises OutputError when a file stands in the way (named), or when making or writing is not allowed.
+    Raises OutputError if a part of the path is a file (the message names it), or if making or writing is not allowed.
     """
     folder = Path(path)
     try:
@@ -55,10 +57,10 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | Callable[[Binary
         target_exists, target_is_file = target.exists(), target.is_file()
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write {shown(asked)}: {_reason(error)}") from error
-    if target_exists and not target_is_file:  # replacing a device such as /dev/null by a file would break the machine
+    if target_exists and not target_is_file:  # never replace a device such as /dev/null by a file
         kind = "a folder" if target.is_dir() else "not a regular file"
         raise OutputError(f"cannot write {shown(asked)}: it is {kind}; give the path of a file")
-    # Not derived from the target's name, which may already be as long as the file system allows.
+    # Not based on the target's name, which may already be as long as the file system allows.
     temporary = target.parent / f".analogist-{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "xb") as file:
@@ -72,7 +74,7 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | Callable[[Binary
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        # An OSError about another file is the caller's own (say, a source that could not be read).
+        # An OSError about another file comes from `content` (say, a source that could not be read).
         if isinstance(error, OSError) and error.filename in (None, str(temporary)):
             in_the_way = _file_in_the_way(target.parent)
             reason = f"{shown(in_the_way)} is a file, not a folder" if in_the_way is not None else _reason(error)
@@ -82,7 +84,7 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | Callable[[Binary
 
 
 def _file_in_the_way(folder: Path) -> Path | None:
-    """The part of the path, outermost first, that exists and is no folder."""
+    """The outermost part of the path that exists and is not a folder, or None."""
     for part in [*reversed(folder.parents), folder]:
         with contextlib.suppress(OSError, ValueError):
             if part.exists() and not part.is_dir():

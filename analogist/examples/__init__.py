@@ -1,4 +1,4 @@
-"""Example triples A, A', B with the true B', drawn by the project (analogist/lab/draw_examples.py) from held-out seeds.
+"""Bundled examples: A, A', B and the true B', drawn by analogist/lab/draw_examples.py from held-out seeds.
 
     from analogist import Analogist, examples
     example = examples.load("recolour")
@@ -28,9 +28,9 @@ class Example:
     prompt: str
 
     def path(self, picture: str) -> Path:
-        """File of one of PICTURES. Raises ValueError for any other word."""
+        """File of one picture. picture: one of PICTURES. Raises ValueError for any other word."""
         if picture not in PICTURES:
-            raise ValueError(f"no picture {picture!r} in an example; there are {', '.join(PICTURES)}")
+            raise ValueError(f"no picture {picture!r} in an example; allowed are {', '.join(PICTURES)}")
         return FOLDER / self.name / f"{picture}.png"
 
     def grid(self, size: int | tuple[int, int] | None = None) -> "PromptGrid":
@@ -57,7 +57,7 @@ class Example:
 
     @property
     def b_prime_truth(self) -> Image.Image:
-        """The right answer."""
+        """The true B'."""
         return self._open("b_prime_truth")
 
 
@@ -71,8 +71,8 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> Example:
-    """One example by name. Raises ValueError that lists the names."""
+    """One example by name. Raises ValueError for an unknown name; the message lists the names."""
     table = _table()
     if name not in table:
-        raise ValueError(f"no example {name!r}; there are {', '.join(table)}")
+        raise ValueError(f"no example {name!r}; available are {', '.join(table)}")
     return Example(name=name, **table[name])

@@ -20,11 +20,11 @@ from PIL import Image, ImageFilter
 
 FOLDER = Path(__file__).resolve().parent / "drawings"
 STYLES = ("flat", "line", "soft")  # Fluent Emoji's flat, high-contrast and full-colour styles
-SIDE, PER_ROW = 64, 32  # pixels of a drawing, drawings in a row of a sheet
+SIDE, PER_ROW = 64, 32  # pixels per drawing, drawings per row of a sheet
 
 
 def read_drawings(folder: str | Path) -> tuple[tuple[str, ...], np.ndarray]:
-    """(names, pictures uint8 [concept style 64 64 3]) of a folder with names.json and one sheet of drawings per style.
+    """(names, pictures uint8 [concept style 64 64 3]) from a folder with names.json and one sheet of drawings per style.
 
     Raises ValueError naming the file that is missing or does not fit.
     """
@@ -33,7 +33,7 @@ def read_drawings(folder: str | Path) -> tuple[tuple[str, ...], np.ndarray]:
         listed = json.loads((folder / "names.json").read_text(encoding="utf-8-sig"))
         names = tuple(str(entry["name"]) for entry in listed)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / 'names.json'}: {error}; a list of objects with a name is needed, one per drawing") from None
+        raise ValueError(f"{folder / 'names.json'}: {error}; it must be a list of objects with a name, one per drawing") from None
     return names, np.stack([_sheet(folder / f"{style}.png", len(names)) for style in STYLES], 1)
 
 
@@ -43,7 +43,7 @@ def _sheet(path: Path, count: int) -> np.ndarray:
         with Image.open(path) as image:
             pixels = np.array(image.convert("RGB"))
     except OSError as error:
-        raise ValueError(f"{path}: {error}; a sheet of drawings on white is needed") from None
+        raise ValueError(f"{path}: {error}; it must be a sheet of drawings on white") from None
     rows, columns = pixels.shape[0] // SIDE, pixels.shape[1] // SIDE
     if columns != PER_ROW or rows * columns < count or pixels.shape[0] % SIDE:
         raise ValueError(
@@ -104,7 +104,7 @@ def _noisy(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def _blurred(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """A Gaussian of 3 pixels where a picture has 64."""
+    """Gaussian blur with a standard deviation of 3 pixels per 64 pixels of width."""
     return picture.filter(ImageFilter.GaussianBlur(3 * picture.width / SIDE))
 
 
@@ -113,7 +113,7 @@ def _dark(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def _boxed(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """A mid-grey box, 0.4 of the side wide and 0.35 high, about the middle."""
+    """A mid-grey box near the middle, 0.4 of the side wide and 0.35 of it high."""
     side = picture.width
     width, height = round(0.4 * side), round(0.35 * side)
     left = round(side * rng.uniform(0.2, 0.4))
@@ -128,11 +128,11 @@ Effect = Callable[[Image.Image, random.Random], Image.Image]
 
 @dataclass(frozen=True)
 class Kind:
-    """How the pictures of a kind come about. styles: of the source and of the target."""
+    """How the pictures of a kind are made. styles: of the source and of the target."""
 
     styles: tuple[str, str]
-    before: Effect | None = None  # what is done to the source
-    after: Effect | None = None  # what is done to the target
+    before: Effect | None = None  # applied to the source
+    after: Effect | None = None  # applied to the target
 
 
 KINDS: dict[str, Kind] = {
@@ -150,14 +150,14 @@ KINDS: dict[str, Kind] = {
 
 
 def analogies(kind: str, *, count: int, side: int, seed: int = 0) -> list[Analogy]:
-    """`count` analogies of one kind, of drawings picked by the seed (the same ones for every kind and side).
+    """`count` analogies of one kind. The seed picks the drawings; they are the same for every kind and side.
 
-    kind: one of KINDS. side: of the pictures, in pixels; changes are made at this size. Raises ValueError for another kind.
+    kind: one of KINDS. side: of the pictures, in pixels; changes are made at this size. Raises ValueError for any other kind.
     """
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r}: allowed are {', '.join(KINDS)}")
     if count < 1 or side < 4:
-        raise ValueError(f"count {count}, side {side}: count from 1 up and side from 4 up are allowed")
+        raise ValueError(f"count {count}, side {side}: count must be at least 1 and side at least 4")
     known, sheets = _open_drawings()
     how, found = KINDS[kind], []
     for k in range(count):
