@@ -209,7 +209,7 @@ def test_a_cache_that_cannot_be_written_loses_no_answer(grid, tmp_path, monkeypa
 def test_an_answer_of_no_use_is_not_kept(grid, tmp_path):
     no = "I'm sorry, I can't help with that."
     with chat_server(no, no, "red boat") as server:
-        with pytest.raises(PromptError, match="refuses.*asked again with the stricter wording: the same"):
+        with pytest.raises(PromptError, match="m: the model declined to answer.*asked again with the stricter wording: the same"):
             asker(server, model="m")(grid)
         assert asker(server, model="m")(grid).first == "red boat"
 
@@ -235,7 +235,7 @@ def test_busy_and_failing_servers_are_asked_again(grid, replies):
         (Reply(b"{not json", 200), 1, "not JSON"),
         (Reply(b"", 200), 1, "not JSON"),
         (Reply([1, 2]), 1, "OpenAI-compatible"),
-        (Reply({"choices": None}), 1, "no chat completion"),
+        (Reply({"choices": None}), 1, "did not send a chat completion"),
         (Reply({"choices": []}), 1, "without a choice"),
         (Reply({"choices": [{"message": None}]}), 1, "without a choice"),
         (Reply(completion("")), 2, "empty answer"),
@@ -243,7 +243,7 @@ def test_busy_and_failing_servers_are_asked_again(grid, replies):
         (Reply(completion("", finish_reason="length")), 2, "used up its tokens"),
         (Reply(completion(None, refusal="I will not.")), 2, "refuses: 'I will not.'"),
         (Reply(completion("I'm sorry, but I can't assist with that.")), 2, "refuses"),
-        (Reply(completion("...")), 2, "no prompt can be read"),
+        (Reply(completion("...")), 2, "no prompt was found in the answer"),
     ],
 )  # fmt: skip
 def test_everything_else_is_one_clear_line(grid, reply, asked, message):
@@ -305,8 +305,8 @@ def test_an_answer_in_parts_is_read(grid):
         ({"base_url": "localhost:8000"}, "http://"),
         ({"api_key": "k", "retries": -1}, "retries"),
         ({"api_key": "k", "timeout": 0}, "timeout"),
-        ({"api_key": "k\u00e9y"}, "API key holds characters"),
-        ({"api_key": "k\ny"}, "API key holds characters"),
+        ({"api_key": "k\u00e9y"}, "API key holds invalid characters"),
+        ({"api_key": "k\ny"}, "API key holds invalid characters"),
         ({"base_url": "http://"}, "and a host"),
         ({"base_url": "http://[::1"}, "base URL"),
         ({"base_url": "http://localhost:99999/v1"}, "base URL"),

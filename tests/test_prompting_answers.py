@@ -40,9 +40,9 @@ def test_a_refusal_or_a_missing_picture_is_no_prompt_in_any_language(language):
 
 
 INSTEAD = {
-    "it is an error": answers.ERRORS,
-    "it says that there is none": answers.NONE,
-    "it broke off while thinking; raise --max-tokens": answers.BROKEN,
+    "the answer is an error message": answers.ERRORS,
+    "the model says that there is no prompt": answers.NONE,
+    "the answer ends inside the model's thoughts; raise --max-tokens": answers.BROKEN,
 }
 
 
@@ -103,7 +103,7 @@ def asker(server, **settings) -> OpenAIPrompter:
 @pytest.mark.parametrize("wording", ["published", "json"])
 def test_an_answer_that_is_no_prompt_is_asked_again_once_with_the_stricter_wording(grid, wording):
     with chat_server(NO, '{"prompts": ["red boat"]}') as server:
-        with pytest.warns(PromptWarning, match="it says that it sees no picture.*asked again with the stricter wording"):
+        with pytest.warns(PromptWarning, match="m: the model says that it sees no picture.*asked again with the stricter wording"):
             prompts = asker(server, wording=wording)(grid)
         asked = [body["messages"][0]["content"][0]["text"] for _, _, body in server.requests if body]
     assert prompts.candidates == ("red boat",)
@@ -128,7 +128,7 @@ def test_two_answers_that_are_no_prompts_are_both_reported_and_none_is_kept(grid
             asker(server)(grid)
         message = str(caught.value)
         assert server.asked == 2 and NO in message and '{"prompts": []}' in message and "\n" not in message
-        assert "the answer of m is of no use, it says that it sees no picture" in message and "give --prompt" in message
+        assert "m: the model says that it sees no picture" in message and "give --prompt" in message
         assert not list(tmp_path.rglob("*.json"))
         assert asker(server)(grid).first == "red boat"
 

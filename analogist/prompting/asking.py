@@ -15,18 +15,18 @@ from analogist.prompting.parse import Answer, read_answer
 from analogist.prompting.prompts import NoAnswer, PromptError, Prompts, PromptWarning
 from analogist.prompting.wording import request, stricter
 
-ASKED_SIZE = 512  # px, the width at which the marked grid is shown, as published; whatever size the checkpoint paints at
+ASKED_SIZE = 512  # px, the width at which the marked grid is shown (as published), independent of the checkpoint's size
 
 
 class AskingPrompter(abc.ABC):
-    """A prompter that asks a model. Subclasses say who they are (`identity`) and give one answer (`answer`)."""
+    """A prompter that asks a model. Subclasses define `identity` (which model, which settings) and `answer` (one answer)."""
 
     kind: str  # as in --prompter
 
     def __init__(
         self, *, wording: str = "published", candidates: int = 1, words: int | None = 5, cache: bool | str | Path = True
     ) -> None:
-        """wording: one of WORDINGS. candidates: prompts asked for, 1..10. words: at most so many a prompt; None: no limit.
+        """wording: one of WORDINGS. candidates: prompts to ask for, 1..10. words: at most this many per prompt; None: no limit.
 
         cache: a folder, True for `cache_folder()`, or False to ask every time. Raises PromptError for values out of range.
         """
@@ -37,15 +37,15 @@ class AskingPrompter(abc.ABC):
 
     @abc.abstractmethod
     def identity(self) -> dict[str, object]:
-        """Who is asked, with every setting that decides the answer; JSON-ready, without secrets. "model" is its name."""
+        """The model and every setting that affects its answer; JSON-ready, without secrets. "model" is its name."""
 
     @abc.abstractmethod
     def answer(self, picture: Image.Image, question: str) -> str:
-        """One answer. Raises NoAnswer where the model gave none, PromptError where it could not be asked."""
+        """One answer. Raises NoAnswer if the model gave none, PromptError if it could not be asked."""
 
     def __call__(self, grid: PromptGrid, name: str | None = None) -> Prompts:
-        """Asks about the marked grid, or takes the kept answer. An answer that is no prompt is asked again once, with the stricter
-        wording, and a PromptWarning says so. Raises PromptError, with what came back, where no prompt comes of that either.
+        """Asks about the marked grid, or uses the kept answer. If an answer holds no prompt, the model is asked once more with the stricter
+        wording, and a PromptWarning says so. If that gives no prompt either, raises PromptError with the answers.
         """
         picture = shown_grid(grid)
         asked = {"candidates": self.candidates, "words": self.words, "pairs": grid.pairs}
@@ -70,7 +70,7 @@ class AskingPrompter(abc.ABC):
             author = identity | _author(wording, question, answer, time) | {"cached": False}
             if problems:
                 author["before"] = problems[0]
-                warnings.warn(f"{problems[0]}; asked again with the stricter wording, and answered", PromptWarning, stacklevel=2)
+                warnings.warn(f"{problems[0]}; asked again with the stricter wording, which gave a prompt", PromptWarning, stacklevel=2)
             if self._cache is not None:
                 self._cache.put(keys[wording], answer, time, identity)
             return Prompts(read.prompts, author)
@@ -79,23 +79,23 @@ class AskingPrompter(abc.ABC):
         raise PromptError(f"{first}; asked again with the stricter wording: {again}; try another model, or give --prompt")
 
     def _asked(self, picture: Image.Image, question: str) -> tuple[str, Answer]:
-        """The answer, whole characters only, and its prompts. Raises NoAnswer, with what came back, where it holds none."""
+        """The answer, as valid Unicode, and its prompts. Raises NoAnswer, quoting the answer, if it holds none."""
         answer = self.answer(picture, question).encode("utf-8", "replace").decode()
         read = read_answer(answer, candidates=self.candidates, words=self.words)
         if not read.prompts:
             said = f": {' '.join(answer.split())[:160]!r}" if answer.strip() else ""
-            raise NoAnswer(f"the answer of {self.identity()['model']} is of no use, {read.why}{said}")
+            raise NoAnswer(f"{self.identity()['model']}: {read.why}{said}")
         return answer, read
 
 
 def _author(wording: str, question: str, answer: str, time: str) -> dict[str, object]:
-    """What a record says about an answer."""
+    """The record's entries for an answer."""
     digest = hashlib.sha256(question.encode()).hexdigest()
     return {"wording": wording, "question_sha256": digest, "time": time, "answer": answer[:2000]}
 
 
 def shown_grid(grid: PromptGrid) -> Image.Image:
-    """The marked grid as a model sees it: 512 px wide, in the grid's own proportions."""
+    """The marked grid as it is shown to a model: 512 px wide, in the grid's own proportions."""
     if grid.size is None:
         return grid.with_size(ASKED_SIZE).marked()
     height, width = grid.size

@@ -1,4 +1,4 @@
-"""`--prompter auto`: a model where the environment names one, else the pictures alone, saying so."""
+"""`--prompter auto`: asks a model if the environment names one, else uses the pictures alone and says so."""
 
 import os
 import warnings
@@ -15,10 +15,10 @@ ENDPOINT_VARIABLES = ("OPENAI_BASE_URL", "OPENAI_API_KEY")
 
 
 class AutoPrompter:
-    """Asks the endpoint that is set up, and goes on without a prompt, with a PromptWarning, where none can be had."""
+    """Asks the endpoint that is set up. If it gives no prompt, goes on without one, with a PromptWarning."""
 
     def __init__(self, endpoint: Callable[[], Prompter], *, configured: bool | None = None) -> None:
-        """endpoint: makes the prompter. configured: whether there is one to ask; None: an endpoint variable is set."""
+        """endpoint: makes the prompter. configured: whether an endpoint is set up; None: look for the endpoint variables."""
         self._endpoint = endpoint
         self._configured = any(os.environ.get(name) for name in ENDPOINT_VARIABLES) if configured is None else configured
         self._prompter: Prompter | None = None

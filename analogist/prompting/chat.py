@@ -16,7 +16,7 @@ from analogist.prompting.prompts import NoAnswer, PromptError, check_text
 HIDDEN = "***"
 EXTRA = "the openai client is not installed; install it with: pip install 'analogist[prompting]'"
 HINTS = {
-    400: "the model may take no pictures; try another with --prompter-model",
+    400: "the model may not accept pictures; try another with --prompter-model",
     401: "check OPENAI_API_KEY or --api-key",
     403: "check that the key may use this model",
     404: "check --base-url (it usually ends in /v1) and --prompter-model",
@@ -26,7 +26,7 @@ HINTS = {
 
 
 class OpenAIPrompter(AskingPrompter):
-    """Asks a chat endpoint. The key is held by the client alone: no message, record, log line or repr of ours shows it."""
+    """Asks a chat endpoint. Only the client holds the key: no message, record, log line or repr of this package shows it."""
 
     kind = "openai"
 
@@ -35,11 +35,11 @@ class OpenAIPrompter(AskingPrompter):
         retries: int = 4, max_tokens: int = 300, temperature: float | None = None, wording: str = "published",
         candidates: int = 1, words: int | None = 5, cache: bool | str | Path = True,
     ) -> None:  # fmt: skip
-        """model: its name at the endpoint; None: OPENAI_MODEL, else the one that the endpoint serves. base_url: None: OPENAI_BASE_URL,
-        else OpenAI's own. api_key: None: OPENAI_API_KEY; servers of your own usually need none. timeout: seconds an attempt.
+        """model: its name at the endpoint; None: OPENAI_MODEL, else the only one that the endpoint serves. base_url: None: OPENAI_BASE_URL,
+        else OpenAI's own. api_key: None: OPENAI_API_KEY; your own server usually needs none. timeout: seconds per attempt.
         retries: with growing pauses, on 429, 5xx and broken connections only. max_tokens: of the answer.
         temperature: None: the server's. The rest as AskingPrompter.
-        Raises PromptError where the client is not installed, or the key or URL is missing or unusable.
+        Raises PromptError if the client is not installed, or if the key or URL is missing or invalid.
         """
         super().__init__(wording=wording, candidates=candidates, words=words, cache=cache)
         for name, value, low in (("timeout", timeout, 0.001), ("retries", retries, 0), ("max_tokens", max_tokens, 1)):
@@ -49,7 +49,7 @@ class OpenAIPrompter(AskingPrompter):
         key = api_key or os.environ.get("OPENAI_API_KEY") or None
         _check_url(base_url)
         if key is not None and not (key.isascii() and key.isprintable()):
-            raise PromptError("the API key holds characters that no key holds; check OPENAI_API_KEY or --api-key")
+            raise PromptError("the API key holds invalid characters; check OPENAI_API_KEY or --api-key")
         if key is None and base_url is None:
             raise PromptError(
                 "no endpoint: set OPENAI_API_KEY for OpenAI's own, or give --base-url (OPENAI_BASE_URL) of another, such as "
@@ -74,12 +74,12 @@ class OpenAIPrompter(AskingPrompter):
 
     @property
     def model(self) -> str:
-        """The model's name; where none was given, the only one that the endpoint serves."""
+        """The model's name; if none was given, the only one that the endpoint serves."""
         if self._model is None:
             served = self._served()
             if len(served) != 1:
                 listed = ", ".join(served[:8]) + (" ..." if len(served) > 8 else "") or "none"
-                raise PromptError(f"{self.endpoint}: which model? give --prompter-model (OPENAI_MODEL); it serves {listed}")
+                raise PromptError(f"{self.endpoint}: no model was chosen; give --prompter-model (OPENAI_MODEL); it serves {listed}")
             self._model = served[0]
         return self._model
 
@@ -98,13 +98,13 @@ class OpenAIPrompter(AskingPrompter):
             settings["temperature"] = self.temperature
         try:
             completion = self._complete(settings | {"max_tokens": self.max_tokens})
-        except _OtherLimit:  # OpenAI's newer models take the limit under another name only
+        except _OtherLimit:  # OpenAI's newer models accept the limit only under another name
             completion = self._complete(settings | {"max_completion_tokens": self.max_tokens})
         try:
             return self._hide(_text(completion, self.endpoint))
         except PromptError as error:
             problem = type(error)(self._hide(str(error)))
-        raise problem  # out of the handler: the error with the key in it is not kept as its context
+        raise problem  # outside the handler, so that the original error, which may hold the key, is not kept as its context
 
     def _complete(self, settings: dict[str, Any]) -> object:
         return self._guarded(lambda: self._client.chat.completions.create(**settings), limit="max_tokens" in settings)
@@ -115,7 +115,7 @@ class OpenAIPrompter(AskingPrompter):
         return [str(entry.id) for entry in models if getattr(entry, "id", None)] if isinstance(models, list) else []
 
     def _guarded(self, call, *, limit: bool) -> object:
-        """Runs a call of the client; whatever goes wrong becomes one PromptError without the key, its cause left behind."""
+        """Runs a call of the client. Any error becomes one PromptError without the key and without a cause."""
         openai, where = self._openai, f"the endpoint {self.endpoint}"
         try:
             return call()
@@ -130,9 +130,9 @@ class OpenAIPrompter(AskingPrompter):
             message = f"{where} answered {error.status_code}{tried}: {said}" + (f"; {hint}" if hint else "")
         except openai.APIConnectionError as error:
             cause = self._hide(" ".join(str(error.__cause__ or error).split())[:160])
-            message = f"{where} cannot be reached or broke off, {self._attempts()} ({cause}); check --base-url (OPENAI_BASE_URL)"
+            message = f"{where} cannot be reached or hung up, {self._attempts()} ({cause}); check --base-url (OPENAI_BASE_URL)"
         except (openai.OpenAIError, ValueError, TypeError, AttributeError, KeyError) as error:
-            # A body that is not what the client expects fails inside it in as many ways as there are bodies.
+            # An unexpected body can make the client fail in many different ways.
             kind = "not JSON" if isinstance(error, json.JSONDecodeError) else f"not a chat completion ({type(error).__name__})"
             message = f"{where} sent an answer that is {kind}; check that --base-url is an OpenAI-compatible address"
         raise PromptError(self._hide(message))
@@ -155,7 +155,7 @@ class _OtherLimit(Exception):
 
 
 def _check_url(url: str | None) -> None:
-    """Raises PromptError for what is no address of an endpoint."""
+    """Raises PromptError unless url is a valid address of an endpoint."""
     if url is None:
         return
     check_text(url, "the base URL")
@@ -165,7 +165,7 @@ def _check_url(url: str | None) -> None:
         shown = f" {_public(url)!r}"
         host = (parts.hostname or "").encode("idna")
         usable = parts.scheme in ("http", "https") and host and parts.port != 0 and url.isprintable() and " " not in url
-    except ValueError:  # brackets that do not close, a port that is no number, a host of 70 letters
+    except ValueError:  # unclosed brackets, a port that is not a number, a host name that is too long
         usable = False
     if not usable:
         raise PromptError(f"base URL{shown}: it must begin with http:// or https:// and a host, such as http://localhost:8000/v1")
@@ -178,7 +178,7 @@ def _public(url: str) -> str:
 
 
 def _login(url: str | None) -> tuple[dict[str, str] | None, tuple[str, ...]]:
-    """The header for a URL with user and password, which the client would otherwise log with the URL; and what to hide."""
+    """The header for a URL with user and password, because the client would log them with the URL; and the strings to hide."""
     parts = urlsplit(url or "")
     if parts.username is None:
         return None, ()
@@ -188,7 +188,7 @@ def _login(url: str | None) -> tuple[dict[str, str] | None, tuple[str, ...]]:
 
 
 def _said(error) -> str:
-    """A server's own words about its refusal, in one line."""
+    """The server's own error message, in one line."""
     body = error.body
     for key in ("error", "message", "detail"):
         if isinstance(body, dict) and key in body:
@@ -202,21 +202,21 @@ def _said(error) -> str:
 
 
 def _text(completion: object, endpoint: str) -> str:
-    """The answer's text. Raises NoAnswer where there is none, PromptError where it is no chat completion."""
+    """The answer's text. Raises NoAnswer if there is none, PromptError if it is not a chat completion."""
     choices = getattr(completion, "choices", None)
     if not isinstance(choices, list):
-        raise PromptError(f"the endpoint {endpoint} sent no chat completion; check that --base-url is an OpenAI-compatible address")
+        raise PromptError(f"the endpoint {endpoint} did not send a chat completion; check that --base-url is an OpenAI-compatible address")
     message = getattr(choices[0], "message", None) if choices else None
     if message is None:
         raise PromptError(f"the endpoint {endpoint} sent an answer without a choice; try again or another model")
     content = getattr(message, "content", None)
-    if isinstance(content, list):  # some servers send parts, and thoughts as parts of their own
+    if isinstance(content, list):  # some servers send a list of parts, with thoughts as separate parts
         content = " ".join(part["text"] for part in content if isinstance(part, dict) and _is_said(part))
     if isinstance(content, str) and content.strip():
         return content
     refusal = getattr(message, "refusal", None)
     if isinstance(refusal, str) and refusal.strip():
-        raise NoAnswer(f"the model refuses: {' '.join(refusal.split())[:160]!r}")
+        raise NoAnswer(f"the model declined to answer: {' '.join(refusal.split())[:160]!r}")
     if getattr(choices[0], "finish_reason", None) == "length":
         raise NoAnswer("the model used up its tokens before it answered; raise --max-tokens")
     raise NoAnswer(f"the endpoint {endpoint} sent an empty answer")

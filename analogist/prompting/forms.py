@@ -1,6 +1,6 @@
 """The forms in which language models wrap an answer, as tables: how a form is recognised and what is taken from it.
 
-In the order of reading: THOUGHTS are dropped, TURNS cut the talk around the answer, PLACES say where in the text the answer stands.
+They are applied in this order: THOUGHTS are dropped, TURNS cut off other turns of the chat, PLACES find the answer in the text.
 """
 
 import html
@@ -18,7 +18,7 @@ _NAMES = (
 
 @dataclass(frozen=True)
 class Thought:
-    """A stretch that is no answer. opens, closes: patterns. lone: whether a close without an open ends a thought as well."""
+    """A passage that is not part of the answer. opens, closes: patterns. lone: whether a close without an open also ends a thought."""
 
     name: str
     opens: str
@@ -56,7 +56,7 @@ _CHANNEL = re.compile(
 
 
 def without_thoughts(text: str) -> tuple[str, bool]:
-    """The text without thoughts, and whether it broke off within one that was never closed."""
+    """The text without thoughts, and whether it ended inside a thought that was never closed."""
     channels = [(match[1].lower(), match[2] or "") for match in _CHANNEL.finditer(text)]
     if channels:
         final = [said for name, said in channels if name in ("final", "response", "answer")]
@@ -71,7 +71,7 @@ def without_thoughts(text: str) -> tuple[str, bool]:
         if thought.lone:
             text = closes.split(text)[-1]
         opened = opens.search(text)
-        if opened:  # never closed: what an answer's own tag begins is the answer all the same
+        if opened:  # never closed: text after an answer's own tag still counts as the answer
             answer = _ANSWER_TAG.search(text, opened.end())
             text = text[answer.start() :] if answer else text[: opened.start()]
             broken = broken or not answer
@@ -109,7 +109,7 @@ _MARKUP = re.compile(
 
 
 def one_turn(text: str) -> str:
-    """The model's own words of one turn, without control tokens; tags of a web page become line breaks, bullets and cells."""
+    """The model's words of one turn, without control tokens. HTML tags become line breaks, bullets and cells."""
     text = _ASKED.sub("\n", text)
     text = _ROLE.split(text)[-1]
     spoken = _SPEAKER.split(text)
@@ -132,7 +132,7 @@ _WIDE = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {0xFF1A: 
 
 
 def readable(text: str) -> str:
-    """In Unicode's NFC, web entities and full-width forms as the characters they stand for, invisible characters left out."""
+    """The text in Unicode's NFC, with HTML entities and full-width forms replaced by plain characters, without invisible ones."""
     text = unicodedata.normalize("NFC", html.unescape(text)).translate(_WIDE)
     return "".join(_visible(character) for character in text)
 
@@ -149,7 +149,7 @@ def _visible(character: str) -> str:
 
 
 def has_word(text: str) -> bool:
-    """Whether it holds a letter or a number."""
+    """Whether the text holds a letter or a number."""
     return any(character.isalnum() for character in text)
 
 
@@ -162,7 +162,7 @@ _BY_RANK = (r"answer|final_?answer|final|conclusion|solution", r"result|response
 
 @dataclass(frozen=True)
 class Place:
-    """A form that marks where the answer stands. take: the answer's own text; None where the form is not there."""
+    """A form that marks the answer. take: returns the answer's text; None if the text does not have this form."""
 
     name: str
     take: Callable[[str], str | None]
@@ -171,7 +171,7 @@ class Place:
 def _tagged(names: str) -> Callable[[str], str | None]:
     def take(text: str) -> str | None:
         found = [piece for piece in re.findall(rf"<(?:{names})\s*>(.*?)(?:</(?:{names})\s*>|\Z)", text, re.S | re.I) if has_word(piece)]
-        if not found:  # opened elsewhere, such as in the request
+        if not found:  # the opening tag stands elsewhere, such as in the request
             head, closed, _ = _partition(text, rf"</(?:{names})\s*>")
             return head if closed and has_word(head) else None
         return found[-1] if len(found) == 1 or "answer" in names else "\n".join(f"- {' '.join(piece.split())}" for piece in found)
@@ -193,7 +193,7 @@ def _between(opens: str, closes: str) -> Callable[[str], str | None]:
 
 
 def _boxed(text: str) -> str | None:
-    """What stands in the last \\boxed{...} that holds a word."""
+    """The content of the last \\boxed{...} that holds a word."""
     found = None
     for match in re.finditer(r"\\(?:fbox|boxed)\s*\{", text):
         depth, end = 1, match.end()
@@ -213,7 +213,7 @@ def plain_latex(text: str) -> str:
     return re.sub(r"\\[ ,;:!]|\\quad|\\[()\[\]]|\$|~", " ", text)
 
 
-# Before the words are read for control tokens: two of them are such tokens.
+# Applied before control tokens are removed, because some of these marks are control tokens.
 TOKEN_PLACES = (
     Place("box of GLM", _between(r"<\|begin_of_box\|>", r"<\|end_of_box\|>")),
     Place("solution of OpenThinker", _between(r"<\|begin_of_solution\|>", r"<\|end_of_solution\|>")),
@@ -235,14 +235,14 @@ ERROR_KEYS = ("error", "errors", "exception", "traceback", "error_message", "err
 
 @dataclass(frozen=True)
 class Data:
-    """What the JSON in a text says. error: that it is a report of an error, in its own words. texts: None where it says neither."""
+    """The content of the JSON in a text. error: its message if it reports an error. texts: the prompts; None if it holds neither."""
 
     texts: tuple[str, ...] | None
     error: str | None = None
 
 
 def from_json(text: str) -> Data | None:
-    """The texts of the JSON objects or lists in a text, damaged ones too; None without JSON."""
+    """The texts of the JSON objects or lists in a text, damaged ones included; None if there is no JSON."""
     decoder = json.JSONDecoder()
     texts: list[str] = []
     told, after = False, 0
@@ -270,7 +270,7 @@ def from_json(text: str) -> Data | None:
 
 
 def _damaged(text: str) -> Data | None:
-    """A cut or sloppy object: single or curly quotes, a comma too many, a bracket missing."""
+    """Reads a cut-off or malformed object: single or curly quotes, an extra comma, a missing bracket."""
     quote = r"[\"'“”‘’]"
     keys = "|".join(re.escape(key).replace("'", "['’′]") for key in KEYS)
     match = re.search(rf"\{{\s*(?:{quote}[\w ]+{quote}\s*:[^{{}}\[\]]*,\s*)?{quote}?(?:{keys}){quote}?\s*:\s*(.*)", text, re.S | re.I)
@@ -289,7 +289,7 @@ def _error(value: object) -> str | None:
         return None
     named = _named(value)
     if any(list(_texts(named[key])) for key in KEYS[:14] if key in named):
-        return None  # it answers as well
+        return None  # it also holds an answer
     said = next((named[key] for key in ERROR_KEYS if named.get(key) not in (None, False, "", [], {}, 0)), None)
     failed = any(str(named.get(key)).casefold() in ("error", "failed", "failure", "refused") for key in ("object", "type", "status"))
     coded = "message" in named and any(key in named for key in ("code", "status_code", "statuscode", "status"))

@@ -1,4 +1,4 @@
-"""Prompts that are there already: given as text, in a file, or none at all."""
+"""Prompts that need no model: given as text, read from a file, or none at all."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from analogist.grid.prompt_grid import PromptGrid
 
 
-# A picture's name with nothing behind its tab: a line of the published form whose prompt is missing, not a prompt.
+# A picture's name with nothing after its tab: a line of the published form without its prompt. It is not a prompt itself.
 PICTURE_AND_TAB = re.compile(r"\.(?:png|jpe?g|webp|bmp|gif|tiff?)\t", re.IGNORECASE)
 
 
@@ -24,15 +24,15 @@ class TextPrompter:
     text: str
 
     def __call__(self, grid: "PromptGrid | None" = None, name: str | None = None) -> Prompts:
-        """Raises PromptError for an empty text; NoPrompter stands for none."""
+        """Raises PromptError for an empty text; use NoPrompter for no prompt."""
         if not self.text.strip():
-            raise PromptError("the prompt given is empty; leave it out to go by the pictures alone")
+            raise PromptError("the prompt given is empty; leave it out to use the pictures alone")
         return Prompts((check_text(self.text.strip(), "the prompt given"),), {"prompter": "text"})
 
 
 @dataclass(frozen=True)
 class NoPrompter:
-    """No text: the picture prompt alone. because: why, for the record."""
+    """No text prompt: the pictures alone. because: the reason, for the record."""
 
     because: str | None = None
 
@@ -44,16 +44,16 @@ class NoPrompter:
 @dataclass(frozen=True)
 class FilePrompter:
     """Prompts of a text file, either one prompt a line (all of them candidates for every grid) or the published tab-separated form,
-    name TAB prompt [TAB prompt ...], one line for each grid.
+    name TAB prompt [TAB prompt ...], one line per grid.
     """
 
     path: str | Path
 
     def __call__(self, grid: "PromptGrid | None" = None, name: str | None = None) -> Prompts:
-        """name: the grid's file name, by which the tab-separated form is looked up. The suffix may differ, and so may
-        the way an accented letter is stored: as one character (NFC) or as a letter and its accent (NFD, as on a Mac).
+        """name: the grid's file name, which selects the line of the tab-separated form. The suffix may differ. Accented letters match
+        whether they are stored as one character (NFC) or as a letter and its accent (NFD, as on a Mac).
 
-        Raises PromptError where the file cannot be read, is malformed, or does not list the name.
+        Raises PromptError if the file cannot be read, is malformed, or does not list the name.
         """
         by_name = read_prompt_file(self.path)
         author: dict[str, object] = {"prompter": "file", "file": Path(self.path).name}
@@ -64,7 +64,7 @@ class FilePrompter:
                 only = next(iter(by_name))
                 return Prompts(by_name[only], author | {"line": only})
             raise PromptError(
-                f"{shown(self.path)}: lists prompts by name ({_some(by_name)}), and this grid has none; give a file with one prompt a line"
+                f"{shown(self.path)}: lists prompts by name ({_some(by_name)}), but this grid has no name; give one prompt per line"
             )
         names = {composed(listed): listed for listed in by_name if listed is not None}
         stems = {composed(Path(listed).stem): listed for listed in names.values()}
@@ -75,21 +75,21 @@ class FilePrompter:
 
 
 def read_prompt_file(path: str | Path) -> dict[str | None, tuple[str, ...]]:
-    """Name -> its prompts, in the file's order; None -> all prompts of a file with one prompt a line.
+    """Name -> its prompts, in the file's order. For a file with one prompt per line: None -> all its prompts.
 
-    UTF-8; blank lines are left out. Raises PromptError naming the file and the line.
+    The file is UTF-8; blank lines are skipped. Raises PromptError that names the file and the line.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise PromptError(
-            f"{shown(path)}: cannot be read ({error.strerror or error}); give a text file with one prompt a line"
+            f"{shown(path)}: cannot be read ({error.strerror or error}); give a text file with one prompt per line"
         ) from None
-    except ValueError:  # not UTF-8, or a name that no file has
-        raise PromptError(f"{shown(path)}: not UTF-8 text; give a text file with one prompt a line") from None
+    except ValueError:  # not UTF-8, or a file name that is not possible
+        raise PromptError(f"{shown(path)}: not UTF-8 text; give a text file with one prompt per line") from None
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
-        raise PromptError(f"{shown(path)}: holds no prompt; write one a line")
+        raise PromptError(f"{shown(path)}: holds no prompt; write one prompt per line")
     if not any("\t" in line.strip() or PICTURE_AND_TAB.search(line) for _, line in numbered):
         return {None: tuple(line.strip() for _, line in numbered)}
     by_name: dict[str | None, tuple[str, ...]] = {}
@@ -99,11 +99,11 @@ def read_prompt_file(path: str | Path) -> dict[str | None, tuple[str, ...]]:
         prompts = tuple(prompt for prompt in prompts if prompt)
         if not name or not prompts:
             raise PromptError(
-                f"{shown(path)}: line {number} is not name TAB prompt, as the lines with a TAB before it are: {line.strip()[:80]!r}"
+                f"{shown(path)}: line {number} is not name TAB prompt, although earlier lines are: {line.strip()[:80]!r}"
             )
         if composed(name) in listed:
             raise PromptError(
-                f"{shown(path)}: line {number} lists {name} a second time; keep one line, with the prompts behind each other"
+                f"{shown(path)}: line {number} lists {name} a second time; keep one line with all its prompts, separated by TABs"
             )
         listed.add(composed(name))
         by_name[name] = prompts

@@ -1,6 +1,6 @@
-"""What stands before an answer within plain lines: labels in the languages models speak, numbers and bullets, headings, talk.
+"""What comes before an answer in plain lines: labels in many languages, numbers and bullets, headings, talk.
 
-Each is a table of patterns; the compiled ones below are all that other files use.
+Each is a table of patterns; other files use only the compiled ones.
 """
 
 import re
@@ -12,7 +12,7 @@ def _any(patterns: Iterable[str]) -> str:
 
 
 PRIME = r"(?:\\?['’′`´‘ʹ]|\s?[-_]?prime\b|\^\s*\{?\\prime\}?)"
-_TIE = r"(?:[:=|]|→|->|\s[-–—]\s)"  # between a label and what it labels
+_TIE = r"(?:[:=|]|→|->|\s[-–—]\s)"  # between a label and its text
 _SO = r"(?:so|thus|therefore|hence|then|finally|and|i (?:think|believe|guess)(?: that)?|it seems(?: that)?)"
 _LIKELY = r"(?:\s+(?:likely|probably|simply|then|now|also|therefore|most likely))?"
 _MAY = r"(?:would|should|will|could|must|might)"
@@ -26,7 +26,7 @@ _PRAISE = (
 _ONE = r"(?:answers?|outputs?|results?|responses?|conclusion|solution|description|suggestion)"
 _SEVERAL = r"(?:prompts?|captions?|candidates?|options?)"
 ENGLISH = rf"{_PRAISE}(?:{_ONE}|{_SEVERAL})"
-# Words for an answer, as they stand before a colon or alone as a heading.
+# Words for "answer", before a colon or alone as a heading.
 ANSWERS = {
     "Chinese": r"(?:最终|最終|最佳|推荐|推薦|文本|文字|图像|圖像|生成|简短|建议)*的?"
     r"(?:答案|答|提示词|提示詞|提示|描述|回答|结果|結果|输出|輸出|标题)(?:是|为|為|如下)?",
@@ -47,7 +47,7 @@ _ONE_ANSWER = _any([_PRAISE + _ONE, *ANSWERS.values()])
 _OF_B = rf"(?:\s*(?:for|of|to|describing)?\s*(?:the\s+)?(?:(?:missing|output)\s+)?(?:(?:image|picture)\s+)?\(?B\s*{PRIME}\)?)?"
 
 PROMPT_LABEL = re.compile(rf"^[\W_]*{_ANSWER}{_OF_B}\s*#?\d{{0,2}}[\W_]{{0,3}}?\s*(?:{_TIE}|[】\]])\s*(.*)$", re.I)
-# One answer, against several prompts: the lines before it are the way to it.
+# Words for one final answer: the lines before it are the reasoning.
 FINAL_LABEL = re.compile(rf"^[\W_]*{_ONE_ANSWER}{_OF_B}\s*[\W_]{{0,3}}?\s*{_TIE}[*_\s]*(.*)$", re.I)
 # "B': ...", "Prompt for B' - ...", "**B'** = ...", "So the image B' would show ..."
 B_LABEL = re.compile(
@@ -68,7 +68,7 @@ ANSWER_IS = re.compile(
     r"|^(?:la respuesta|el resultado|el prompt|a resposta|o resultado|la risposta|il risultato) (?:es|é|è)\s*:?\s+(.*)$",
     re.I,
 )
-# A blank before a label within a line: there a line of its own begins.
+# A space before a label within a line: a new line begins there.
 LABEL_AFTER_A_SENTENCE = re.compile(
     rf"(?:(?<=[.!?])(?<!\d\.)|(?<=, but))\s+(?=[*_]*{_ANSWER}{_OF_B}[*_\s]*(?:[:=]|(?:is|would be|should be|could be)\b))"
     rf"|(?<=[.!?,;])(?<!\d\.)\s*(?=[*_]*(?:(?:so|thus|therefore|hence|then),?\s+)?(?:(?:the\s+)?image\s+)?B\s*{PRIME}[*_\s]*"
@@ -91,7 +91,7 @@ ANSWER_HEADING = re.compile(
 B_HEADING = re.compile(rf"^[\W_]*(?:the\s+)?(?:image\s+|picture\s+)?B\s*{PRIME}[\W_]*$", re.I)
 HEADING = re.compile(r"^\s*(?:#{1,6}\s+\S|\*\*[^*]+\*\*:?\s*$|__[^_]+__:?\s*$|\[[^\]]+\]\s*$|【[^】]+】\s*$)")
 
-# --- what is no answer ------------------------------------------------------------------------------------------------------
+# --- what is not an answer ------------------------------------------------------------------------------------------------------
 
 _NOTES = _any([
     r"(?:(?:my|the|brief|short|step-by-step|detailed)\s+)*(?:explanations?|reasoning|analysis|notes?|rationale|why|justification|reasons?"
@@ -110,7 +110,7 @@ _ABOUT = (
 )
 _MUST = r"(?:see that|think|need|have to|will|would|should|must|can see|notice|'ll|am going|believe)"
 _INVOLVES = r"(?:is|from|involves|here|between)"
-# How a line or sentence begins that talks about the task.
+# Beginnings of lines or sentences that talk about the task.
 CHATTER = re.compile(
     r"^[\W_]*" + _any([
         r"(?:sure(?: thing)?|certainly|of course|okay|ok|alright|great|absolutely|got it|understood|yes|right|perfect|hello|hi|hey)"
@@ -139,7 +139,7 @@ CHATTER = re.compile(
         r"ecco\b|certo(?=\W)|конечно(?=\W)|вот (?:\w+ )?(?:ответ|запрос|промпт|подсказка|описание)|بالطبع|بالتأكيد|إليك",
     ]), re.I,
 )  # fmt: skip
-# "A is a grey photo", "Image A: ...", "A' shows ...", "A -> A'". Capital letters only: "a boat: ..." is another thing.
+# "A is a grey photo", "Image A: ...", "A' shows ...", "A -> A'". Capital letters only, because "a boat: ..." may be a prompt.
 DESCRIBES = re.compile(
     r"^[\W_]*(?:(?:in|the|image|picture|(?i:so|now|well|hmm+|okay|here|first|then|but|and|while|since))[,\s]\s*)*"
     rf"(?:A\d?\s*{PRIME}?|B(?!\s*{PRIME}))[\W_]{{0,3}}\s*"
@@ -153,7 +153,7 @@ PREAMBLE = re.compile(
     rf"|提示[词詞]?|答案|描述|プロンプト|答え|프롬프트|정답|^\W*{_ANSWER}",
     re.I,
 )
-# Where a prompt ends and its explanation begins.
+# Where a prompt ends and an explanation begins.
 EXPLAINS = re.compile(
     r"(?<=[\w\"'”」])[.!?]\s+(?=(?:This|That|It|The|In|Here|I|We|As|Since|Because|So|Note|Let|Please|Hope|If|You|Based|Following|Which|There"
     r"|They)\b)"

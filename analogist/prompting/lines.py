@@ -1,4 +1,4 @@
-"""Where an answer stands in plain lines: a table of forms, tried in order; the first that is there has it."""
+"""Finds an answer in plain lines: a table of forms, tried in order; the first one that matches gives the answer."""
 
 import re
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from analogist.prompting import labels
 from analogist.prompting.forms import has_word, plain_latex
 
-MAX_LINES, MAX_LINE = 200, 600  # looked at; characters
+MAX_LINES, MAX_LINE = 200, 600  # lines that are read; characters of each
 
 QUOTED = re.compile(
     r"\"([^\"\n]{2,400})\"|“([^”\n]{2,400})”|„([^“”\n]{2,400})[“”]|«([^»\n]{2,400})»|»([^«\n]{2,400})«|‹([^›\n]{2,400})›"
     r"|「([^」\n]{2,400})」|『([^』\n]{2,400})』|《([^》\n]{2,400})》|【([^】\n]{2,400})】|`([^`\n]{2,400})`|\*\*([^*\n]{2,400})\*\*"
     r"|(?<!\w)'((?:[^'\n]|'(?=\w)){2,400})'(?!\w)|(?<!\w)‘((?:[^’\n]|’(?=\w)){2,400})’(?!\w)"
 )
-# What follows a quotation that is the answer.
+# What may follow a quotation that is the answer.
 AFTER_IT = re.compile(
     r"\s*(?:$|[.,;:!?()–—-]|(?:is|or|because|since|as|this|would|could|should|which)\b|です|でしょう|となります|입니다|이다)"
 )
@@ -22,8 +22,8 @@ AFTER_IT = re.compile(
 
 @dataclass(frozen=True)
 class LineForm:
-    """take: the prompts, still with numbers and quotes around them; none where the form is not there.
-    told: whether the form says that the answer stands there, so that an apology before it is no refusal.
+    """take: returns the prompts, still with numbers and quotes around them; nothing if the text does not have this form.
+    told: whether the form announces the answer, so that an apology before it does not count as a refusal.
     """
 
     name: str
@@ -32,7 +32,7 @@ class LineForm:
 
 
 def from_lines(text: str) -> tuple[list[str], bool]:
-    """The prompts of a text, still with what is around them, and whether something says that they stand there."""
+    """The prompts of a text, still with numbers and quotes around them, and whether the text announces them."""
     text = labels.LABEL_AFTER_A_SENTENCE.sub("\n", plain_latex(text) if "\\" in text else text)
     lines = [line.strip() for line in re.sub(r"(?:```|~~~)(?:[\w-]+(?=\s*\n))?", "\n", text).split("\n")]
     lines = [line[:MAX_LINE] for line in lines if has_word(line) or _is_rule(line)][:MAX_LINES]
@@ -56,7 +56,7 @@ def _is_rule(line: str) -> bool:
 
 
 def _table(lines: list[str]) -> list[str]:
-    """Of a table in Markdown, the cell beside B' or a word for an answer, or the column under one."""
+    """From a Markdown table: the cell beside B' or a word for "answer", or the column under one."""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line and not _is_rule(line)]
     if not rows or (len(rows[0]) < 2 and not any(map(_is_rule, lines))):
         return []
@@ -72,7 +72,7 @@ def _table(lines: list[str]) -> list[str]:
 
 def _labelled(label: re.Pattern[str]) -> Callable[[list[str]], list[str]]:
     def take(lines: list[str]) -> list[str]:
-        """What stands behind the label, on its line or on the next."""
+        """The text after the label, on its line or on the next."""
         found = []
         lines = _words(lines)
         for i, line in enumerate(lines):
@@ -94,7 +94,7 @@ def _final(lines: list[str]) -> list[str]:
 
 
 def _under_heading(lines: list[str]) -> list[str]:
-    """What stands under the last heading that announces an answer, up to the next heading."""
+    """The text under the last heading that announces an answer, up to the next heading."""
     lines = _words(lines)
     starts = [i for i, line in enumerate(lines[:-1]) if labels.ANSWER_HEADING.match(line) or labels.B_HEADING.match(line)]
     for start in reversed(starts):
@@ -110,13 +110,13 @@ def _under_heading(lines: list[str]) -> list[str]:
 
 
 def _items(lines: list[str]) -> list[str]:
-    """The items of a list; only those with a label where some have one."""
+    """The items of a list; if some have a label, only those."""
     items = [match[1] for match in map(labels.ITEM.match, _words(lines)) if match and not is_talk(match[1])]
     return [item for item in items if labels.PROMPT_LABEL.match(item)] or items
 
 
 def _said(lines: list[str]) -> list[str]:
-    """What a sentence about the answer says it is: "The prompt is ...", "Here it is: ...", 'I would say "..."'."""
+    """The answer from a sentence about it: "The prompt is ...", "Here it is: ...", 'I would say "..."'."""
     for line in _without_notes(lines):
         match = labels.ANSWER_IS.match(line)
         if match:
@@ -128,7 +128,7 @@ def _said(lines: list[str]) -> list[str]:
 
 
 def _plain(lines: list[str]) -> list[str]:
-    """The first line that is no talk, from its first sentence that is none."""
+    """The first line that is not just talk, from its first sentence that is not talk."""
     for line in _without_notes(lines):
         while has_word(line):
             if not is_talk(line):
@@ -138,7 +138,7 @@ def _plain(lines: list[str]) -> list[str]:
 
 
 def _without_notes(lines: list[str]) -> list[str]:
-    """Without announcements, and without explanations on the line of their label or under it."""
+    """The lines without announcements, and without explanations beside or under a label."""
     kept, skip = [], False
     for line in _words(lines):
         noted = labels.NOTE_LABEL.match(line)
@@ -165,7 +165,7 @@ LINE_FORMS = (
 
 
 def introduced(text: str) -> str | None:
-    """What is quoted in a sentence that speaks about a prompt, or at the text's beginning with an explanation behind it."""
+    """The quotation in a sentence about a prompt, or at the beginning of the text before an explanation."""
     for quoted in QUOTED.finditer(text):
         inside = next(group for group in quoted.groups() if group is not None)
         before, after = text[: quoted.start()], text[quoted.end() :]
@@ -179,6 +179,6 @@ def introduced(text: str) -> str | None:
 
 
 def behind_colon(text: str) -> str | None:
-    """What follows the colon of a phrase that speaks about a prompt."""
+    """The text after the colon of a phrase about a prompt."""
     head, colon, tail = text.partition(": ")
     return tail if colon and labels.PREAMBLE.search(head) and has_word(tail) else None

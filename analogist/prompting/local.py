@@ -15,7 +15,7 @@ NEEDS_TORCHVISION = "this model's processor needs torchvision, which is not inst
 
 
 class LocalPrompter(AskingPrompter):
-    """Loads the model at the first question and keeps it for the next ones."""
+    """A local model, loaded at the first question and kept for later ones."""
 
     kind = "local"
 
@@ -24,8 +24,8 @@ class LocalPrompter(AskingPrompter):
         wording: str = "published", candidates: int = 1, words: int | None = 5, cache: bool | str | Path = True,
     ) -> None:  # fmt: skip
         """model: a folder or hub id. device None: cuda, else mps, else cpu. dtype None: float16 on cuda, else float32.
-        max_tokens: of the answer. The rest as AskingPrompter. Answers are greedy, so that the same question has one answer.
-        Raises ValueError for a device that is not there or an unknown dtype.
+        max_tokens: of the answer. The rest as AskingPrompter. Decoding is greedy, so the same question always has the same answer.
+        Raises ValueError for a device that is not available or an unknown dtype.
         """
         super().__init__(wording=wording, candidates=candidates, words=words, cache=cache)
         from analogist.checkpoints.devices import pick_device, pick_dtype
@@ -51,13 +51,13 @@ class LocalPrompter(AskingPrompter):
 
     @cached_property
     def _content(self) -> str:
-        """What tells this model from another of the same name: a folder's files, or the hub's commit."""
+        """Distinguishes models of the same name: a hash of a folder's files, or the hub's commit."""
         folder = Path(self.name)
         if not folder.is_dir():
             return str(getattr(self._loaded[1].config, "_commit_hash", None))
         key = hashlib.sha256()
         for path in sorted(path for path in folder.iterdir() if path.is_file()):
-            with path.open("rb") as file:  # weights by their header and first numbers, everything else whole
+            with path.open("rb") as file:  # of weights only the header and the first numbers, of other files everything
                 key.update(f"{path.name} {path.stat().st_size}\n".encode() + hashlib.sha256(file.read(4 * 2**20)).digest())
         return key.hexdigest()[:16]
 
@@ -73,7 +73,7 @@ class LocalPrompter(AskingPrompter):
             if "torchvision" in str(error).lower():
                 raise PromptError(f"{shown(self.name)}: {NEEDS_TORCHVISION}") from None
             raise PromptError(f"{shown(self.name)}: cannot be loaded ({_line(error)})") from None
-        except Exception as error:  # what a folder that is no such model makes transformers raise has no end
+        except Exception as error:  # transformers raises many kinds of error for a folder of another kind
             raise PromptError(
                 f"{shown(self.name)}: cannot be loaded as an image-text-to-text model ({_line(error)}); give the folder of one, or a "
                 "hub id (HF_HUB_OFFLINE must not be set unless it is in the cache)"
@@ -87,7 +87,7 @@ class LocalPrompter(AskingPrompter):
         content = [{"type": "image", "image": picture}, {"type": "text", "text": question}]
         if getattr(processor, "chat_template", None) is None:
             raise PromptError(
-                f"{shown(self.name)}: its processor has no chat template to ask with; try an instruction-tuned model"
+                f"{shown(self.name)}: its processor has no chat template; try an instruction-tuned model"
             )
         inputs = processor.apply_chat_template(
             [{"role": "user", "content": content}],
@@ -99,7 +99,7 @@ class LocalPrompter(AskingPrompter):
         inputs = {name: value.to(self.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
         with torch.no_grad():
             tokens = model.generate(**inputs, max_new_tokens=self.max_tokens, do_sample=False)
-        # Special tokens stay: some models mark their thoughts with them. What is read from the answer leaves them out.
+        # Special tokens are kept here, because some models mark their thoughts with them. The parser removes them.
         return processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=False)
 
 

@@ -1,4 +1,4 @@
-"""One prompter asked about many grids, as the evaluation does."""
+"""Asks one prompter about many grids, for the evaluation."""
 
 from collections.abc import Mapping
 
@@ -11,13 +11,13 @@ from analogist.prompting.prompts import Prompter, PromptError, Prompts
 
 
 def ask_all(grids: Mapping[str, PromptGrid], prompter: Prompter, *, progress: bool = True) -> dict[str, Prompts]:
-    """Name -> prompts of each grid. Answers are kept one by one, so that an interrupted round goes on where it stopped.
+    """Name -> prompts of each grid. Answers are kept one by one, so that an interrupted call can be resumed.
 
-    Raises PromptError naming the grid where no prompt can be had, or for a file that lists prompts without names.
+    Raises PromptError that names the grid without a prompt, or for a file that lists prompts without names.
     """
     if isinstance(prompter, FilePrompter) and len(grids) > 1 and None in read_prompt_file(prompter.path):
         raise PromptError(
-            f"{shown(prompter.path)}: {len(grids)} grids need a file with lines of name TAB prompt; this one has prompts alone"
+            f"{shown(prompter.path)}: {len(grids)} grids need a file with lines of name TAB prompt; this one has prompts without names"
         )
     found = {}
     for name, grid in tqdm(grids.items(), desc="prompts", unit="grid", disable=not progress):

@@ -1,9 +1,9 @@
-"""A language model's answer -> prompts, or what it is instead. Answers come numbered, quoted, labelled, fenced, explained, thought aloud
-or as JSON; nothing is assumed.
+"""Reads the prompts from a language model's answer, or says why there are none. Answers may be numbered, quoted, labelled, fenced,
+explained, mixed with thoughts, or JSON.
 
-Whatever the text, the result is a list of short prompts, empty where there is none; no answer makes it raise. Thoughts and control
-tokens go first, then the place of the answer is found (forms.py, lines.py, labels.py), and what stands there is checked against what
-models say instead of an answer (refusals.py).
+For every text the result is a list of short prompts, which may be empty; no text raises an error. First thoughts and control tokens
+are removed. Then the place of the answer is found (forms.py, lines.py, labels.py). Last, the text there is checked for what models
+say instead of an answer (refusals.py).
 """
 
 import re
@@ -15,16 +15,16 @@ from analogist.prompting.forms import PLACES, TOKEN_PLACES, from_json, has_word,
 from analogist.prompting.lines import behind_colon, from_lines, introduced, is_talk
 from analogist.prompting.refusals import declines, is_error, says_nothing, sees_nothing
 
-MAX_ANSWER = 20_000  # characters looked at, thoughts included
-MAX_SAID = 4_000  # of what is left of it without thoughts
-MAX_PROMPT = 600  # of one prompt with what is around it
-MAX_WORD = 40  # characters of one word; a language without spaces gets this much for a prompt of one word
-MAX_WORDS = 60  # where no limit was asked for; CLIP reads 75 tokens
+MAX_ANSWER = 20_000  # characters that are read, thoughts included
+MAX_SAID = 4_000  # characters that are read after thoughts are removed
+MAX_PROMPT = 600  # characters of one prompt with what is around it
+MAX_WORD = 40  # characters of one word; in a language without spaces this limits the whole prompt
+MAX_WORDS = 60  # if no limit was given; CLIP reads 75 tokens
 
-# What an answer is instead of a prompt.
-REFUSES, BLIND, ERROR = "it refuses", "it says that it sees no picture", "it is an error"
-BROKEN, NONE = "it broke off while thinking; raise --max-tokens", "it says that there is none"
-NO_PROMPT, EMPTY = "no prompt can be read from it", "it is empty"
+# Why an answer holds no prompt.
+REFUSES, BLIND, ERROR = "the model declined to answer", "the model says that it sees no picture", "the answer is an error message"
+BROKEN, NONE = "the answer ends inside the model's thoughts; raise --max-tokens", "the model says that there is no prompt"
+NO_PROMPT, EMPTY = "no prompt was found in the answer", "the answer is empty"
 
 # Quotes, brackets and marks of emphasis: opening -> closing.
 PAIRS = dict(zip("\"'`´‘‚‛“„‟«»‹›「『([{<【《〈〔〖❝〝*_~", "\"'`´’‘’”“”»«›‹」』)]}>】》〉〕〗❞〞*_~", strict=True))
@@ -33,24 +33,24 @@ EDGES = " \t.,;:!?-–—=/\\…|#>*_~。、，；：！？·・･🎨\ufe0f\u2
 
 @dataclass(frozen=True)
 class Answer:
-    """What an answer comes to. prompts: best first. why: what it is instead, such as "it refuses"; None where it holds prompts."""
+    """What was read from an answer. prompts: best first. why: the reason if there are none, such as REFUSES; else None."""
 
     prompts: tuple[str, ...]
     why: str | None
 
 
 def parse_answer(answer: str, *, candidates: int = 1, words: int | None = 5) -> list[str]:
-    """At most `candidates` prompts of at most `words` words (None: 60), best first; empty where the answer holds none."""
+    """At most `candidates` prompts of at most `words` words (None: 60), best first; empty if the answer holds none."""
     return list(read_answer(answer, candidates=candidates, words=words).prompts)
 
 
 def is_refusal(text: str) -> bool:
-    """Whether an answer declines, or says that no picture was shown, and gives no prompt."""
+    """Whether an answer holds no prompt because the model declined, or says that it saw no picture."""
     return read_answer(text).why in (REFUSES, BLIND)
 
 
 def read_answer(answer: str, *, candidates: int = 1, words: int | None = 5) -> Answer:
-    """The prompts of an answer, or what it is instead: a refusal, an error, thoughts that broke off, nothing."""
+    """The prompts of an answer, or why it has none: a refusal, an error, unfinished thoughts, nothing."""
     said, broken = without_thoughts(readable(answer[:MAX_ANSWER]))
     for place in TOKEN_PLACES:
         said = place.take(said) or said
@@ -70,14 +70,14 @@ def read_answer(answer: str, *, candidates: int = 1, words: int | None = 5) -> A
         pieces, told = from_lines(narrowed)
     if declines(narrowed) and not told and narrowed is said:
         return Answer((), REFUSES)
-    if candidates > 1 and len(pieces) == 1:  # "prompt1, prompt2, prompt3", as the published wording asks
+    if candidates > 1 and len(pieces) == 1:  # "prompt1, prompt2, prompt3", the form that the published wording asks for
         pieces = re.split(r"[,;|\n、]", pieces[0])
     found = _prompts(pieces, MAX_WORDS if words is None else words)
     return Answer(tuple(found[:candidates]), None) if found else Answer((), _why(answer, said, pieces, broken))
 
 
 def _why(answer: str, said: str, pieces: list[str], broken: bool) -> str:
-    """What an answer without a prompt is."""
+    """Why an answer has no prompt."""
     checks = ((REFUSES, declines), (BLIND, sees_nothing), (ERROR, is_error))
     for why, check in checks:
         if any(check(text) for text in (said, *pieces)):
@@ -90,7 +90,7 @@ def _why(answer: str, said: str, pieces: list[str], broken: bool) -> str:
 
 
 def _prompts(pieces: list[str], words: int) -> list[str]:
-    """The pieces that are prompts, bare and short, each once."""
+    """The pieces that are prompts, cleaned, shortened and without duplicates."""
     found: list[str] = []
     for piece in pieces:
         bare = _bare(piece)
@@ -103,9 +103,9 @@ def _prompts(pieces: list[str], words: int) -> list[str]:
 
 
 def _is_no_caption(text: str) -> bool:
-    """Whether it refuses, reports an error, says nothing or talks about the task; a caption of B' does not name A' or B' either."""
+    """Whether the text refuses, reports an error, says nothing, talks about the task, or names A' or B', as no caption of B' does."""
     letter = labels.GRID_LETTER.search(text)
-    named = letter is not None and not re.search(r"(?<!\w)['‘]", text[: letter.start()])  # else it may end a quotation: 'Plan B'
+    named = letter is not None and not re.search(r"(?<!\w)['‘]", text[: letter.start()])  # otherwise the mark may end a quotation: 'Plan B'
     other = says_nothing(text) or declines(text) or sees_nothing(text) or is_error(text)
     return named or other or is_talk(text) or labels.ANSWER_HEADING.match(text) is not None
 
@@ -113,7 +113,7 @@ def _is_no_caption(text: str) -> bool:
 def _bare(piece: str) -> str:
     """A prompt without numbering, labels, quotes, markup and the sentence around it."""
     text = " ".join(piece.split())[:MAX_PROMPT]
-    for _ in range(4):  # they nest: 1. **"B': a boat"**
+    for _ in range(4):  # several times, because they nest: 1. **"B': a boat"**
         before = text
         for pattern in (labels.ITEM, labels.B_LABEL, labels.PROMPT_LABEL, labels.ANSWER_IS):
             match = pattern.match(text)
@@ -128,7 +128,7 @@ def _bare(piece: str) -> str:
 
 
 def _trim(text: str) -> str:
-    """Without punctuation and emoji at the ends, and without quotes and brackets there that close nothing or enclose it all."""
+    """The text without punctuation and emoji at its ends, and without quotes and brackets there that are unpaired or enclose everything."""
     while True:
         before = text
         text = text.strip(EDGES)
@@ -142,7 +142,7 @@ def _trim(text: str) -> str:
         opening = [left for left, right in PAIRS.items() if text and right == text[-1]]
         if opening and not any(left in text[:-1] for left in opening):
             text = text[:-1]
-        if text and PAIRS.get(text[-1], text[-1]) != text[-1]:  # it opens and closes nothing
+        if text and PAIRS.get(text[-1], text[-1]) != text[-1]:  # an opening mark at the end is unpaired
             text = text[:-1]
         if text == before:
             return text

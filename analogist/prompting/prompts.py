@@ -1,4 +1,4 @@
-"""What a prompter gives back, and what can go wrong."""
+"""What a prompter returns, and its errors."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -10,19 +10,19 @@ if TYPE_CHECKING:  # a prompt file or a given text needs no pictures
 
 
 class PromptError(ValueError):
-    """No prompt can be had: the message says from where, why, and what to do. It never holds a key."""
+    """No prompt could be found. The message says where it was looked for, why there is none, and what to do. It never holds a key."""
 
 
 class NoAnswer(PromptError):
-    """A model was asked and answered, and what came back is no prompt. The message says what it is instead."""
+    """A model answered, but not with a prompt. The message says why."""
 
 
 class PromptWarning(UserWarning):
-    """Something about prompts that the user should know and that stops nothing."""
+    """A warning about prompts; the run goes on."""
 
 
 def check_text(text: str, what: str) -> str:
-    """The text itself. Raises PromptError where it is no valid Unicode; what: its name in the message."""
+    """Returns the text. Raises PromptError if it is not valid Unicode; what: its name in the message."""
     problem = text_problem(text)
     if problem:
         raise PromptError(f"{what} {problem}")
@@ -31,10 +31,10 @@ def check_text(text: str, what: str) -> str:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Text prompts for B', best first, and who wrote them.
+    """Text prompts for B', best first, and where they come from.
 
-    candidates: at least one; the one empty text stands for no prompt. author: JSON-ready, for the run's record: "prompter", and
-    for a model "model", "wording", "time", its whole "answer", and whether it came from the cache.
+    candidates: at least one; a single empty text means no prompt. author: JSON-ready, for the run's record: "prompter", and for a
+    model "model", "wording", "time", its "answer" (at most 2,000 characters), and "cached".
     """
 
     candidates: tuple[str, ...]
@@ -47,7 +47,7 @@ class Prompts:
 
 
 class Prompter(Protocol):
-    """Anything that finds prompts for a grid. name: the grid's file name, where prompts are listed by name."""
+    """Anything that finds prompts for a grid. name: the grid's file name, needed if prompts are listed by name."""
 
     def __call__(self, grid: "PromptGrid", name: str | None = None) -> Prompts:
         """Raises PromptError where no prompt can be had."""

@@ -1,8 +1,8 @@
-"""What models say instead of a prompt: they decline, see no picture, report an error, or have nothing. Phrases by language.
+"""What models say instead of a prompt: they decline, see no picture, report an error, or have no answer. Phrases by language.
 
-Two kinds of phrase. BLIND: the model says that it was shown no picture, or asks for one; whatever else it says is a guess, so one
-such sentence anywhere settles it. DECLINES: it will not or cannot answer; this counts only where a sentence begins so.
-A phrase is bound to its grammar ("I cannot see any image"), never to a single word: "a sorry puppy" and "no image icon" are prompts.
+BLIND: the model says that it was shown no picture, or asks for one. Whatever else it says is a guess, so one such sentence anywhere
+is enough. DECLINES: it will not or cannot answer; this counts only at the beginning of a sentence.
+A pattern is a whole phrase ("I cannot see any image"), never a single word: "a sorry puppy" and "no image icon" are prompts.
 """
 
 import re
@@ -12,7 +12,7 @@ NOT_DONE = (
     r"(?:attached|provided|uploaded|included|visible|given|found|detected|received|shared|sent|available|present|supplied|specified"
     r"|displayed|loaded|shown|come through|arrived)"
 )
-# Where a clause may begin: at the sentence's start, or behind a word that opens a clause.
+# Where a clause may begin: at the start of the sentence, or after a word that opens a clause.
 CLAUSE = r"(?:^\W*|\b(?:but|that|like|because|since|as|sorry|however|unfortunately|seems|appears|though|if),?\s+)"
 
 BLIND = {
@@ -241,7 +241,7 @@ DECLINES = {
     ),
 }  # fmt: skip
 
-# Whole answers (or whole candidates) that say that there is none, or repeat what was to be filled in.
+# Whole answers (or whole candidates) that mean "none", or repeat a placeholder.
 NOTHING = frozenset(
     (
         "n/a|na|n.a|n.a.|none|null|nil|nan|undefined|unknown|not applicable|not available|not sure|not known|unavailable|"
@@ -276,13 +276,13 @@ ERRORS = (
     r"failed to (?:load|process|decode|fetch|download|open|read|generate)\b|<!doctype html|<html\b",
 )
 
-# Words that open an answer and say nothing; a refusal may come behind them.
+# Opening words without meaning; a refusal may follow them.
 OPENERS = re.compile(
     r"^[\W_]*(?:(?:hi|hello|hey|hmm+|well|oh|oh no|ah|uh|um|thanks|thank you(?: (?:for|so)[^.!,]*)?|note|answer|response|output|b'"
     r"|prompts?|caption)(?: there)?[\W_]+)+",
     re.I,
 )
-MAX_SENTENCE = 400  # characters looked at
+MAX_SENTENCE = 400  # characters that are read
 SENTENCE_ENDS = re.compile(r"(?<=[.!?])[\"')*_\]]*\s+|[。｡؟\n]+|[!?](?=[^\x00-\x7f])")
 
 _BLIND = re.compile("|".join(f"(?:{pattern})" for patterns in BLIND.values() for pattern in patterns), re.I)
@@ -291,7 +291,7 @@ _DECLINES = re.compile(r"^[\W_]*(?:" + "|".join(f"(?:{pattern})" for patterns in
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, at its line breaks too, without blank ones and with straight apostrophes."""
+    """The sentences of a text, also split at line breaks, without empty ones and with straight apostrophes."""
     straight = re.sub(r"[’‘ʼ′´`]", "'", text)
     return [piece.strip()[:MAX_SENTENCE] for piece in SENTENCE_ENDS.split(straight) if piece and any(c.isalnum() for c in piece)]
 
@@ -302,7 +302,7 @@ def sees_nothing(text: str) -> bool:
 
 
 def declines(text: str) -> bool:
-    """Whether the text begins as models begin when they will not or cannot answer; words such as "Hello!" may stand before."""
+    """Whether the text begins like a refusal; words such as "Hello!" may come before."""
     for sentence in sentences(text)[:3]:
         opened = OPENERS.sub("", sentence)
         if _DECLINES.match(sentence) or (opened and _DECLINES.match(opened)):
@@ -313,12 +313,12 @@ def declines(text: str) -> bool:
 
 
 def says_nothing(text: str) -> bool:
-    """Whether a whole text is a word for "none", such as N/A, or the name of the gap it was to fill, such as prompt1."""
+    """Whether the whole text is a word for "none", such as N/A, or a placeholder, such as prompt1."""
     bare = text[:MAX_SENTENCE].replace("’", "'").casefold().strip(" \t\n.,;:!?\"`*_~#<>[](){}…-–—=|/\\“”„«»「」『』。、")
     parts = [part.strip() for part in bare.split(",")]
     return all(part in NOTHING or NUMBERED_NAME.fullmatch(part) for part in parts)
 
 
 def is_error(text: str) -> bool:
-    """Whether the text is a program's or server's report of an error."""
+    """Whether the text is an error message of a program or server."""
     return _ERRORS.match(text[:MAX_SENTENCE]) is not None

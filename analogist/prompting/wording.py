@@ -1,7 +1,7 @@
-"""What a vision-language model is asked about the marked grid.
+"""The questions that a vision-language model is asked about the marked grid.
 
 "published" is the question of the authors' script, word for word at its own settings (Gu et al. 2024, released code, MIT licence);
-"json" asks for a JSON object, which stricter models keep to and which is read without guessing.
+"json" asks for a JSON object, which can be read without guessing.
 """
 
 from analogist.prompting.prompts import PromptError
@@ -32,7 +32,7 @@ MAX_CANDIDATES = max(COUNTS)
 
 
 def request(wording: str, *, candidates: int = 1, words: int | None = 5, pairs: int = 1) -> str:
-    """The question in one of the WORDINGS. words None: no limit is asked for, which the wordings state as 60.
+    """The question in one of the WORDINGS. words None: no limit; the question then says 60.
 
     Raises PromptError for an unknown wording, or numbers outside 1..10 candidates and 1..60 words.
     """
@@ -61,7 +61,7 @@ def request(wording: str, *, candidates: int = 1, words: int | None = 5, pairs: 
 
 
 def stricter(*, candidates: int = 1, words: int | None = 5, pairs: int = 1) -> str:
-    """The question after an answer that was no prompt: "json", with what the answer must not be. Raises as `request`."""
+    """The question after an answer without a prompt: "json" with stricter instructions. Raises as `request`."""
     return request("json", candidates=candidates, words=words, pairs=pairs) + STRICTER
 
 
