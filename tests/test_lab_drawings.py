@@ -157,7 +157,7 @@ def test_a_mix_is_drawn_in_its_proportions(drawings: Drawings) -> None:
     batch = training_batch(100, mix=Mix(drawing_analogies=0.5, singles=0.3, drawing_collages=0.2), size=64, seed=0, drawings=drawings)
     assert batch.families.count("single") == 30 and batch.families.count("collage") == 20
     assert sum(name in CHANGES for name in batch.families) == 50
-    with pytest.raises(ValueError, match="one at least above 0"):
+    with pytest.raises(ValueError, match="at least one above 0"):
         training_batch(4, mix=Mix(), size=64, seed=0, drawings=drawings)
     with pytest.raises(ValueError, match="give them with drawings="):
         training_batch(4, mix=Mix(singles=1.0), size=64, seed=0, drawings=None)

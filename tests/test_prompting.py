@@ -256,7 +256,7 @@ def test_everything_else_is_one_clear_line(grid, reply, asked, message):
 
 def test_half_a_body_is_a_broken_connection(grid, monkeypatch):
     with chat_server(Reply(completion("red boat"), cut=40)) as server:
-        with pytest.raises(PromptError, match="broke off, tried once"):
+        with pytest.raises(PromptError, match="closed the connection, tried once"):
             asker(server, model="m", retries=0)(grid)
 
 

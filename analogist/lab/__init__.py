@@ -1,1 +1,1 @@
-"""The lab checkpoint: drawing the pictures, training on them, writing the folder `weights/lab`."""
+"""How the lab checkpoint is made: draws pictures, trains on them, writes the folder `weights/lab`."""

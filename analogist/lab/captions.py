@@ -1,4 +1,4 @@
-"""Captions of single cells, in the lab's vocabulary: at most five words for one object, "red striped star on blue"."""
+"""Captions of single cells in the lab's vocabulary: at most five words for one object, such as "red striped star on blue"."""
 
 import random
 
@@ -10,7 +10,7 @@ _STYLES = {GREY: "grey", DARK: "dark", SEPIA: "sepia"}
 
 
 def caption(cells: Cells, grid: int, cell: int, *, second: bool = False) -> str:
-    """What one cell shows. second: name the other objects too."""
+    """The caption of one cell. second: also name the other objects."""
     s = cells.scenes
     style = _STYLES.get(int(cells.effect[grid, cell]), "cartoon" if s.outline[grid, cell] else "")
     things = []
@@ -24,7 +24,7 @@ def caption(cells: Cells, grid: int, cell: int, *, second: bool = False) -> str:
 
 
 def training_caption(cells: Cells, grid: int, cell: int, rng: random.Random) -> str:
-    """A caption as people write them: often whole, sometimes without the background, or a single word."""
+    """A varied caption, as people write them: usually complete, sometimes without the background, sometimes one word."""
     text = caption(cells, grid, cell, second=rng.random() < 0.5)
     how = rng.random()
     if how < 0.15:

@@ -1,7 +1,7 @@
-"""Changes of finished pictures, drawn from continuous families: every grid gets a member of its own.
+"""Changes of finished pictures, with parameters drawn at random for every grid.
 
-An effect takes sketches and returns the changed pictures [grid cell 3 side side] in [0, 1]. All cells of a grid undergo it with the same
-parameters, so that A' shows what B' must be.
+An effect takes sketches and returns the changed pictures [grid cell 3 side side] in [0, 1]. All cells of a grid are changed with the
+same parameters, so that A' shows what B' must be.
 """
 
 import math
@@ -23,9 +23,9 @@ Effect = Callable[[Sketches, Draw], Tensor]
 class Change:
     """A family of analogies."""
 
-    effect: Effect | None  # what is done to pictures; None: the drawing in another style
-    back: bool = False  # the changed picture becomes the picture again
-    share: float = 1.0  # how often it is drawn, relative to the others
+    effect: Effect | None  # the change itself; None: the same drawing in another style
+    back: bool = False  # reversed: the changed picture is turned back into the original
+    share: float = 1.0  # how often this change is chosen, relative to the others
 
     def pairs(self, s: Sketches, draw: Draw) -> tuple[Tensor, Tensor]:
         """(source, target), each [grid pair 3 side side] in [0, 1]."""
@@ -56,7 +56,7 @@ def gaussian_blur(pictures: Tensor, sigma: Tensor) -> Tensor:
     flat = flat.reshape(1, -1, side, side)
     flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode="replicate"), kernel[:, :, None, :], groups=len(kernel))
     flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode="replicate"), kernel[:, :, :, None], groups=len(kernel))
-    return flat.view(pictures.shape).clamp(0, 1)  # a mean of whites can be a rounding error above white
+    return flat.view(pictures.shape).clamp(0, 1)  # a mean of white pixels can exceed white by a rounding error
 
 
 def _grey(s: Sketches, draw: Draw) -> Tensor:
@@ -92,7 +92,7 @@ def _gamma(s: Sketches, draw: Draw) -> Tensor:
 
 
 def _boxed(s: Sketches, draw: Draw) -> Tensor:
-    """A box of one colour over part of each picture, elsewhere in A than in B, of the published task's kind (mid-grey) or another."""
+    """A box over part of each picture, at another place in A than in B; mid-grey as in the published task, or another colour."""
     n, device, side = len(s.picture), s.picture.device, s.picture.shape[-1]
     colour = torch.where(draw.chance(n, 1, p=0.6), torch.full((n, 3), 0.5), random_colours(draw, n)).to(device)
     size = draw.uniform(n, 2, low=0.25, high=0.5)
@@ -134,7 +134,7 @@ def _multiply(s: Sketches, draw: Draw) -> Tensor:
 
 
 def _two_tone(s: Sketches, draw: Draw) -> Tensor:
-    """Luma through a ramp between two colours, from hard to soft."""
+    """Luma mapped to a ramp between two colours; its steepness varies."""
     level = ((grey(s.picture) - _amount(s, draw, 0.3, 0.7)) * torch.exp2(_amount(s, draw, 0.0, 4.0)) + 0.5).clamp(0, 1)
     dark, light = _colour(s, draw), _colour(s, draw)
     return torch.lerp(dark.expand_as(level), light.expand_as(level), level)
@@ -156,7 +156,7 @@ def _mosaic(s: Sketches, draw: Draw) -> Tensor:
 
 
 def _on_ground(s: Sketches, draw: Draw) -> Tensor:
-    """Another ground: the target's is one colour."""
+    """Another background: the target's is one colour."""
     return torch.lerp(s.picture, _colour(s, draw).expand_as(s.picture), s.outside)
 
 
@@ -199,7 +199,7 @@ def _silhouette(s: Sketches, draw: Draw) -> Tensor:
 
 
 def _edges(s: Sketches, draw: Draw) -> Tensor:
-    """Lines where the brightness changes, in one colour on another."""
+    """Edges as lines, in one colour on another."""
     luma = grey(s.picture)
     across = F.pad(luma[..., :, 1:] - luma[..., :, :-1], (0, 1)).abs()
     down = F.pad(luma[..., 1:, :] - luma[..., :-1, :], (0, 0, 0, 1)).abs()
@@ -218,7 +218,7 @@ def _framed(s: Sketches, draw: Draw) -> Tensor:
 
 
 def _shaded(s: Sketches, draw: Draw) -> Tensor:
-    """Light from one side, or darkness towards the edges."""
+    """Shading: light from one side, or darker towards the edges."""
     n, side = len(s.picture), s.picture.shape[-1]
     axis = (torch.arange(side) + 0.5) / side - 0.5
     angle = draw.uniform(n, 1, 1, high=2 * math.pi)
@@ -240,7 +240,7 @@ def _quarter(s: Sketches, draw: Draw) -> Tensor:
 
 
 def _warped(s: Sketches, draw: Draw, zoom: tuple[float, float], move: float) -> Tensor:
-    """Moved and scaled about the middle; what comes in from outside is the edge's colour."""
+    """Moved and scaled about the middle; new areas take the colour of the edge."""
     n = len(s.picture)
     scale = draw.uniform(n, low=zoom[0], high=zoom[1])
     shift = draw.uniform(n, 2, low=0.5 * move, high=move) * torch.where(draw.chance(n, 2, p=0.5), 1.0, -1.0)
@@ -265,7 +265,7 @@ def _flip_invert(s: Sketches, draw: Draw) -> Tensor:
     return 1 - _flip(s, draw)
 
 
-# Changes of the picture as a whole, trained. The share is relative; geometry has the smaller ones.
+# Trained changes of whole pictures. Shares are relative; geometric changes have smaller ones.
 CHANGES: dict[str, Change] = {
     "colorize": Change(_grey, back=True, share=1.5),
     "grey": Change(_grey, share=1.0),
@@ -311,7 +311,7 @@ CHANGES: dict[str, Change] = {
     "grow": Change(lambda s, draw: _warped(s, draw, (0.55, 0.75), 0.0), share=0.4),
     "shrink": Change(lambda s, draw: _warped(s, draw, (1.3, 1.7), 0.0), share=0.4),
 }
-# Never trained: a colour map of another kind, and two trained changes at once.
+# Held out: a new kind of colour map, and a combination of two trained changes.
 HELD_OUT_CHANGES: dict[str, Change] = {"solarise": Change(_solarise), "flip and invert": Change(_flip_invert)}
 _STYLE_OF: dict[str, int] = dict(zip(STYLES, (FLAT, LINE, SOFT), strict=True))
 # What of a change shows in B', for captions.
@@ -329,13 +329,13 @@ def styles_of(name: str) -> tuple[int, int] | None:
 
 
 def change_of(name: str) -> Change:
-    """The change of a name, trained or held out. Raises ValueError for an unknown one."""
+    """The change with this name, trained or held out. Raises ValueError for an unknown name."""
     found = CHANGES.get(name) or HELD_OUT_CHANGES.get(name)
     if found is None:
-        raise ValueError(f"no change {name!r}; there are {', '.join([*CHANGES, *HELD_OUT_CHANGES])}")
+        raise ValueError(f"no change {name!r}; available are {', '.join([*CHANGES, *HELD_OUT_CHANGES])}")
     return found
 
 
 def needs_natural(name: str) -> bool:
-    """Whether the target's colours can only be known from the drawing itself, so that it must be in its own."""
+    """Whether only the drawing itself tells the target's colours, so that it must keep its original ones."""
     return name in ("colorize", "line to flat", "line to soft")

@@ -1,4 +1,4 @@
-"""The curves of a training, from its logs: python -m analogist.lab.curves runs/lab --to weights/lab (needs matplotlib, extra `plots`).
+"""Draws a training's curves from its logs: python -m analogist.lab.curves runs/lab --to weights/lab (needs matplotlib, extra `plots`).
 
 Writes curves.png and copies the logs beside it.
 """
@@ -13,18 +13,18 @@ from .state import TrainingError, replace_file
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Entries of a log, oldest first; of steps that were run twice (after an interruption) the later run.
+    """Entries of a log, oldest first. If a step was run twice (after an interruption), the later entry counts.
 
-    Raises TrainingError where there is none.
+    Raises TrainingError if there is no log.
     """
     if not path.is_file():
-        raise TrainingError(f"no log {path}; give a training folder")
+        raise TrainingError(f"no log {path}; give the folder of a training")
     entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return sorted({entry["step"]: entry for entry in entries}.values(), key=lambda entry: entry["step"])
 
 
 def draw(folder: Path, to: Path) -> None:
-    """Loss and held-out figures of VAE and UNet over the pictures seen."""
+    """Draws loss and held-out figures of VAE and UNet over the number of training pictures."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.2), dpi=100, layout="constrained")

@@ -1,4 +1,4 @@
-"""Random scenes: what is drawn in a cell before a family of analogies or a collage changes it."""
+"""Random scenes: the content of a cell before a family of analogies or a collage changes it."""
 
 import math
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Draw:
         return self._rand(*shape) < p
 
     def other(self, *taken: Tensor, below: int) -> Tensor:
-        """An index that differs from each of the taken ones, evenly drawn. taken: n (fewer of them than `below`)."""
+        """Random indices in 0..below - 1 that differ from all taken ones. taken: n (fewer of them than `below`)."""
         rank = self._rand(len(taken[0]), below)
         for indices in taken:
             rank.scatter_(1, indices[:, None], -1.0)
@@ -41,7 +41,7 @@ class Draw:
 
 @dataclass
 class Cells:
-    """Scenes of a batch of grids and what is done to each finished picture. Leading axes: grid, cell."""
+    """Scenes of a batch of grids, and the effect on each finished picture. Leading axes: grid, cell."""
 
     scenes: Scenes
     effect: Tensor  # long [grid cell] — see effects.py
@@ -61,7 +61,7 @@ def scenes(count: int, draw: Draw) -> Scenes:
     size[:, 0] = torch.where(two, size[:, 0] * 0.8, size[:, 0])
     reach = 0.9 - size
     x, y = (draw.uniform(count, OBJECTS, low=-1, high=1) * reach for _ in range(2))
-    # The second object lies across the middle from the first, so that neither hides the other.
+    # The second object lies opposite the first, across the middle, so that neither hides the other.
     angle = torch.atan2(-y[:, 0], -x[:, 0]) + draw.uniform(count, low=-0.6, high=0.6)
     far = draw.uniform(count, low=0.75, high=0.95)
     x[:, 1] = torch.where(two, (angle.cos() * far).clamp(-0.62, 0.62), x[:, 1])

@@ -1,6 +1,6 @@
-"""Draw the bundled examples: python -m analogist.lab.draw_examples --to analogist/examples
+"""Draws the bundled examples: python -m analogist.lab.draw_examples --to analogist/examples
 
-Pictures of 256 px, so that they make sense for Stable Diffusion as well; CHOSEN says which drawing of a family.
+Pictures are 256 px, large enough for Stable Diffusion as well. CHOSEN says which drawing of each family is used.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from .state import prepare_folder, replace_file
 
 SEED = EVALUATION_SEED + 2_000_000
 SIDE = 256
-# name: (family, which drawing)
+# name: (family, number of the drawing)
 CHOSEN: dict[str, tuple[str, int]] = {
     "recolour": ("recolour", 3),
     "colorize": ("colorize", 7),

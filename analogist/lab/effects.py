@@ -1,4 +1,4 @@
-"""What is done to finished pictures: grey, noise, blur, dark, hole, mosaic, negative, sepia.
+"""Effects on finished pictures: grey, noise, blur, dark, hole, mosaic, negative, sepia.
 
 Pictures are [cell 3 side side] in [0, 1]; noise comes from the caller's generator.
 """
@@ -18,7 +18,7 @@ def grey(pictures: Tensor) -> Tensor:
 
 
 def blur(pictures: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur with its own width for each picture. sigma: cell — in cell halves."""
+    """Gaussian blur with one width per picture. sigma: cell — in halves of a cell."""
     side = pictures.shape[-1]
     radius = side // 3
     offsets = torch.arange(-radius, radius + 1, device=pictures.device, dtype=torch.float32)
@@ -46,7 +46,7 @@ def hole(pictures: Tensor, place: Tensor) -> Tensor:
 
 
 def apply(pictures: Tensor, effect: Tensor, amount: Tensor, generator: torch.Generator) -> Tensor:
-    """Each picture with its own effect, in place; returns the pictures.
+    """Applies one effect per picture, in place; returns the pictures.
 
     effect: cell. amount: cell 4 — strength first. generator: on the pictures' device, for noise.
     """

@@ -1,4 +1,4 @@
-"""Writing a trained lab checkpoint as a folder in diffusers' layout, float16, with the project's own settings beside it.
+"""Writes a trained lab checkpoint as a folder in diffusers' layout, in float16, with the project's own settings beside it.
 
 The folder loads in `Analogist.from_checkpoint` and in diffusers' StableDiffusionInpaintPipeline.
 """
@@ -88,7 +88,7 @@ def unet_json(recipe: Recipe) -> dict:
     return {
         "_class_name": "UNet2DConditionModel",
         "act_fn": "silu",
-        "attention_head_dim": list(c.heads),  # the number of heads, whatever diffusers calls it
+        "attention_head_dim": list(c.heads),  # despite its name, the number of heads
         "block_out_channels": list(c.channels),
         "center_input_sample": False,
         "cross_attention_dim": c.text_width,
@@ -136,7 +136,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     half = {name: t.detach().cpu().to(torch.float16).contiguous() for name, t in tensors.items()}
     broken = [name for name, t in half.items() if not torch.isfinite(t).all()]
     if broken:
-        raise TrainingError(f"export: {broken[0]} does not fit float16 or is not finite; the training has diverged")
+        raise TrainingError(f"export: {broken[0]} does not fit into float16 or is not finite; the training has diverged")
     replace_file(path, lambda temporary: save_file(half, temporary, metadata={"format": "pt"}))
 
 
@@ -144,7 +144,7 @@ def write_folder(
     folder: Path, recipe: Recipe, *, unet: Mapping[str, Tensor], vae: Mapping[str, Tensor], text: Mapping[str, Tensor],
     scaling_factor: float, defaults: dict,
 ) -> None:  # fmt: skip
-    """Write all files of a checkpoint; each is replaced as a whole. Tensors under our own names. defaults: what analogist.json holds."""
+    """Writes all files of a checkpoint; each is replaced as a whole. Tensors have our own names. defaults: content of analogist.json."""
     prepare_folder(folder)
     encoder: CLIPTextModel = text_encoder(recipe.text)
     encoder.load_state_dict(dict(text))
@@ -152,13 +152,13 @@ def write_folder(
     _write_json(folder / "unet/config.json", unet_json(recipe))
     _write_tensors(folder / "vae/diffusion_pytorch_model.safetensors", vae_to_diffusers(vae))
     _write_json(folder / "vae/config.json", vae_json(recipe, scaling_factor))
-    # The names of published checkpoints, which transformers reads whatever it calls its own modules.
+    # The names in published checkpoints. transformers accepts them, whatever its own modules are called.
     _write_tensors(folder / "text_encoder/model.safetensors", {f"text_model.{n.removeprefix('text_model.')}": t for n, t in text.items()})
     kept = encoder.config.to_diff_dict()
     _write_json(folder / "text_encoder/config.json", {"architectures": ["CLIPTextModel"], **kept, "dtype": "float16"})
     vocab, merges = vocabulary_and_merges()
     tokenizer(recipe.text.positions).save_pretrained(folder / "tokenizer")
-    # The two tables are enough, and what other readers of SD folders look for.
+    # These two tables are enough, and other readers of SD folders look for them.
     (folder / "tokenizer/tokenizer.json").unlink(missing_ok=True)
     replace_file(folder / "tokenizer/vocab.json", lambda p: p.write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8"))
     table = "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges)
@@ -180,12 +180,12 @@ def write_folder(
 
 
 def defaults_json(recipe: Recipe, config: AnalogistConfig, *, trained: bool) -> dict:
-    """What analogist.json holds: the settings that travel with the checkpoint."""
+    """Content of analogist.json: the checkpoint's own default settings."""
     return {"size": recipe.size, "config": config.to_json(), "negative_prompt": "", "prompt_suffix": "", "trained": trained}
 
 
 def _kept_defaults(folder: Path, recipe: Recipe) -> dict:
-    """The settings already in the folder, if any: a new training does not undo what was chosen by measurement."""
+    """The settings already in the folder, if any. A new training keeps them, because they were chosen by measurement."""
     path = folder / "analogist.json"
     if path.exists():
         return {**json.loads(path.read_text(encoding="utf-8")), "size": recipe.size}
@@ -193,10 +193,10 @@ def _kept_defaults(folder: Path, recipe: Recipe) -> dict:
 
 
 def export(training: Path, folder: Path, *, stage: str = "solver", defaults: dict | None = None) -> None:
-    """Export the averaged weights of a training folder.
+    """Exports the averaged weights of a training folder.
 
-    stage: "solver" or "generic". defaults: contents of analogist.json; None: those already in `folder`, else the published settings.
-    Raises TrainingError where a part has not been trained.
+    stage: "solver" or "generic". defaults: contents of analogist.json; None: the ones already in `folder`, else the published settings.
+    Raises TrainingError if a part has not been trained.
     """
     path = training / f"{stage}.safetensors"
     if not path.exists():
@@ -212,7 +212,7 @@ def export(training: Path, folder: Path, *, stage: str = "solver", defaults: dic
 
 
 def export_untrained(folder: Path, recipe: Recipe) -> None:
-    """A checkpoint with random weights that says so of itself: every file in place, nothing learnt."""
+    """Writes a complete checkpoint with random weights, marked as untrained."""
     from analogist.models.unet import UNet
     from analogist.models.vae import VAE
 

@@ -1,4 +1,4 @@
-"""Families of analogies: what turns A into A', and B into B', as changes of scene attributes and of finished pictures.
+"""Families of analogies: the changes from A to A' and from B to B', of scene attributes and of finished pictures.
 
 Cells are numbered A 0, A' 1, B 2, B' 3. A family is one function that changes the rows of a batch in place.
 """
@@ -17,7 +17,7 @@ SOURCES, TARGETS = (0, 2), (1, 3)
 
 
 def _share(cells: Cells, rows: Tensor, *names: str) -> None:
-    """Give B and B' the colours (or other fields) of A, so that A' tells what the source of B' cannot."""
+    """Gives B and B' the colours (or other fields) of A, so that A' shows what B alone cannot tell."""
     for name in names:
         field = getattr(cells.scenes, name)
         field[rows[:, None], torch.tensor([2, 3])] = field[rows, 0][:, None].clone()
@@ -32,7 +32,7 @@ def _set(field: Tensor, rows: Tensor, where: tuple[int, ...], value: Tensor, ite
 
 
 def _large(cells: Cells, rows: Tensor, draw: Draw, low: float, high: float) -> None:
-    """Give the first object of each pair a size within the bounds: a change of the object alone must be worth seeing."""
+    """Gives the first object of each pair a size within the bounds, so that a change of the object alone is visible."""
     for pair in ((0, 1), (2, 3)):
         _set(cells.scenes.size, rows, pair, draw.uniform(len(rows), low=low, high=high), 0)
 
@@ -94,7 +94,7 @@ def _repaint(cells: Cells, rows: Tensor, draw: Draw) -> None:
 def _swap(cells: Cells, rows: Tensor, draw: Draw) -> None:
     s = cells.scenes
     _set(s.shape, rows, TARGETS, draw.other(s.shape[rows, 0, 0], s.shape[rows, 2, 0], below=SHAPES), 0)
-    # A turned shape says nothing about the new one's turn: upright ones make the answer a single picture.
+    # The old shape's rotation says nothing about the new one's, so shapes are upright: then there is only one right answer.
     _set(s.turn, rows, (0, 1, 2, 3), torch.zeros(len(rows)), 0)
     _large(cells, rows, draw, 0.6, 0.75)
 
@@ -113,7 +113,7 @@ def _texture_between(plain_first: bool):
 def _cartoon(cells: Cells, rows: Tensor, draw: Draw) -> None:
     s = cells.scenes
     _set(s.outline, rows, TARGETS, torch.ones(len(rows), dtype=torch.bool))
-    for pair in ((0, 1), (2, 3)):  # a black object or ground would hide the outline
+    for pair in ((0, 1), (2, 3)):  # a black object or background would hide the outline
         ground = draw.index(len(rows), below=COLOURS - 1)
         _set(s.ground, rows, pair, ground)
         _set(s.colour, rows, pair, draw.other(ground, torch.full_like(ground, COLOURS - 1), below=COLOURS), 0)
@@ -162,7 +162,7 @@ def _add(cells: Cells, rows: Tensor, draw: Draw) -> None:
 
 def _remove(cells: Cells, rows: Tensor, draw: Draw) -> None:
     s = cells.scenes
-    other = scenes(2 * len(rows), draw)  # scenes with room for the object that goes
+    other = scenes(2 * len(rows), draw)  # scenes with room for the object that is removed
     for name in ("x", "y", "size"):
         field, drawn = getattr(s, name), getattr(other, name).view(len(rows), 2, -1)
         for row, pair in enumerate(((0, 1), (2, 3))):
@@ -213,7 +213,7 @@ def analogies(family: Tensor, names: tuple[str, ...], draw: Draw) -> Cells:
     return cells
 
 
-# Groups of attributes that a collage shares or not, each by itself.
+# Groups of attributes. A collage decides for each group whether its cells share it.
 _GROUPS = (
     ("shape", "on"),
     ("x", "y", "size", "turn"),
@@ -225,7 +225,7 @@ _GROUPS = (
 
 
 def collages(count: int, draw: Draw) -> Cells:
-    """Cells of collages: each group of attributes is the same everywhere, or the same along a row, or different in every cell.
+    """Cells of collages: each group of attributes is the same everywhere, the same along a row, or different in every cell.
 
     No attribute changes from the left to the right column in the same way in both rows, so there is no pair to learn from.
     """
@@ -238,7 +238,7 @@ def collages(count: int, draw: Draw) -> Cells:
         for name in group:
             field = getattr(quad, name)
             setattr(quad, name, field[torch.arange(count)[:, None], source])
-    # Colours and grounds are shared apart: where they collide, the object takes another colour.
+    # Colours and backgrounds are shared independently. If they are equal, the object takes another colour.
     clash = quad.colour == quad.ground[..., None]
     quad.colour = torch.where(clash, (quad.colour + 4) % COLOURS, quad.colour)
     sepia = draw.chance(count, 1, p=0.1).expand(count, 4)

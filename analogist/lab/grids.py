@@ -1,6 +1,6 @@
-"""Whole 2x2 grids as the published code draws them: the four pictures, the mask, the caption of what is painted.
+"""Whole 2x2 grids as the published code composes them: four pictures, the mask, and the caption of the masked part.
 
-This is what training and evaluation see; a grid drawn here equals what `PromptGrid` composes from the same four pictures.
+Training and evaluation use these grids. A grid made here equals what `PromptGrid` composes from the same four pictures.
 """
 
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ BORDER = 2
 class Batch:
     """A batch of drawn grids."""
 
-    pixels: Tensor  # grid 3 size size — in [-1, 1], B' holding the true answer
+    pixels: Tensor  # grid 3 size size — in [-1, 1], with the true B'
     mask: Tensor  # grid 1 size size — 1 where the model paints
     captions: list[str]
-    families: list[str]  # family's name, "collage" for none
-    cells: Cells | None  # of the lab's own scenes alone
+    families: list[str]  # name of the family, or "collage"
+    cells: Cells | None  # only for the lab's own scenes
 
 
 def picture_side(size: int) -> int:
-    """Side of one picture in a grid of `size` pixels: the cell less one and a half borders, cut to an integer."""
+    """Side of one picture in a grid of `size` pixels: the cell minus one and a half borders, rounded down."""
     return int(size / 2 - 1.5 * BORDER)
 
 
@@ -50,7 +50,7 @@ def compose(pictures: Tensor, size: int) -> Tensor:
 
 
 def draw_cells(cells: Cells, side: int, generator: torch.Generator) -> Tensor:
-    """Pictures [grid 4 3 side side] in [0, 1]. The cells' device decides where; generator: on that device, for noise."""
+    """Pictures [grid 4 3 side side] in [0, 1]. They are drawn on the cells' device; generator: on that device, for noise."""
     count = len(cells.effect)
     flat = cells.scenes.map(lambda f: f.flatten(0, 1))
     pictures = effects.apply(render(flat, side), cells.effect.flatten(), cells.amount.flatten(0, 1), generator)
@@ -58,7 +58,7 @@ def draw_cells(cells: Cells, side: int, generator: torch.Generator) -> Tensor:
 
 
 def _holds_held_out_pair(cells: Cells) -> Tensor:
-    """bool [grid cell]: some object there is a held-out pair of shape and colour."""
+    """bool [grid cell]: whether a cell holds an object with a held-out pair of shape and colour."""
     table = torch.tensor(held_out_table())
     return (table[cells.scenes.shape, cells.scenes.colour] & cells.scenes.on).any(-1)
 
@@ -74,7 +74,7 @@ def _join(parts: list[Cells]) -> Cells:
 
 
 def _training_cells(analogy_count: int, collage_count: int, draw: Draw) -> tuple[Cells, list[str]]:
-    """Cells without any held-out pair; redrawn until there are enough."""
+    """Cells without any held-out pair; drawn again until there are enough."""
     names = tuple(TRAINED)
     parts, labels = [], []
     for wanted, is_analogy in ((analogy_count, True), (collage_count, False)):
@@ -88,12 +88,12 @@ def _training_cells(analogy_count: int, collage_count: int, draw: Draw) -> tuple
     return _join(parts), labels
 
 
-# What is painted where it is not just B', and how often, relative to each other.
+# Masks other than plain B', with relative frequencies.
 _MASKS = {"cell": 0.12, "row": 0.06, "column": 0.06, "box": 0.06, "all": 0.02}
 
 
 def masks(count: int, size: int, draw: Draw, only_cell: float) -> tuple[Tensor, list[int]]:
-    """Masks [grid 1 size size] of many kinds, and the cell that the caption is about. only_cell: share of plain B' masks."""
+    """Masks [grid 1 size size] of many kinds, and the cell that each caption describes. only_cell: share of plain B' masks."""
     half, step = size // 2, size // 16
     kind = torch.multinomial(torch.tensor([only_cell, *((1 - only_cell) * share / sum(_MASKS.values()) for share in _MASKS.values())]),
                              count, replacement=True, generator=draw.generator)
@@ -104,7 +104,7 @@ def masks(count: int, size: int, draw: Draw, only_cell: float) -> tuple[Tensor, 
     row, column, box, everything = (kind == names.index(name) for name in ("row", "column", "box", "all"))
     left, right = torch.where(row | everything, 0, left), torch.where(row | everything, size, right)
     top, bottom = torch.where(column | everything, 0, top), torch.where(column | everything, size, bottom)
-    # Boxes in steps of an eighth of the grid's half, so that latents see whole pixels of them.
+    # Box edges are multiples of an eighth of half the grid, so that they fall on edges of latent pixels.
     corner, extent = draw.index(2, count, below=9) * step, (3 + draw.index(2, count, below=8)) * step
     top, left = torch.where(box, corner[0], top), torch.where(box, corner[1], left)
     bottom = torch.where(box, (corner[0] + extent[0]).clamp(max=size), bottom)
@@ -124,7 +124,7 @@ def _finish(cells: Cells, size: int, device: torch.device, noise_seed: int) -> T
 
 
 def scene_grids(analogy_count: int, collage_count: int, *, size: int, draw: Draw, seed: int, device: torch.device) -> Batch:
-    """Grids of the lab's own scenes to train on, without anything held out; masks and captions are the caller's.
+    """Training grids of the lab's own scenes, without anything held out. The caller adds masks and captions.
 
     seed: of the noise in pictures.
     """
@@ -135,13 +135,13 @@ def scene_grids(analogy_count: int, collage_count: int, *, size: int, draw: Draw
 
 def evaluation_batch(families: list[str], *, size: int, seed: int, held_out_pairs: bool = False,
                      device: torch.device | str = "cpu") -> Batch:
-    """One grid a name in `families`, to be measured on: B' is painted, the caption is the whole one.
+    """One evaluation grid per name in `families`: the mask is B', the caption is complete.
 
     held_out_pairs: every B' holds a held-out pair of shape and colour; otherwise no cell does.
     """
     unknown = sorted(set(families) - set(FAMILIES))
     if unknown:
-        raise ValueError(f"no such family: {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+        raise ValueError(f"no such family: {', '.join(unknown)}; available are {', '.join(FAMILIES)}")
     draw = Draw(torch.Generator().manual_seed(seed))
     parts = []
     for name in families:

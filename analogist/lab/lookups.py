@@ -1,7 +1,7 @@
-"""Look-up analogies: A's parts carry the mapping, and only attention by content can read it.
+"""Look-up analogies: the parts of A and A' define a mapping that only attention by content can read.
 
-Each part has its own colour in A and its own new colour (or pattern) in A'. B holds the same colours on other parts, elsewhere; what a
-part becomes must be looked up at the part of A that has its colour.
+Each part has one colour in A and a new colour (or pattern) in A'. B holds the same colours on other parts, at other places. To find
+a part's new colour, the model must look at the part of A that has the same colour.
 """
 
 import math
@@ -13,23 +13,23 @@ from .draw import Draw
 from .drawings import FLAT, Drawings
 from .sketches import place, random_colours
 
-PARTS = 4  # the ground and up to three drawings
+PARTS = 4  # the background and up to three drawings
 LOOK_UPS = ("look up colours", "look up patterns")
-_APART = 0.45  # least distance of two source colours in the colour cube
+_APART = 0.45  # smallest distance between two source colours in the colour cube
 
 
 def _distinct_colours(draw: Draw, count: int) -> Tensor:
-    """Colours [count PARTS 3], the most different ones of a few tries."""
+    """Colours [count PARTS 3] that differ clearly, chosen from a few tries."""
     tries = random_colours(draw, count, 12, PARTS)
     distance = (tries[:, :, :, None] - tries[:, :, None]).norm(dim=-1) + 9 * torch.eye(PARTS)
     nearest = distance.flatten(2).amin(2)  # count try
-    # The first try that is good enough, so that colours are not always the cube's corners; else the best one.
+    # The first try that is good enough (always the best would favour the cube's corners); if none is, the best one.
     good = torch.where(nearest > _APART, 10.0 - torch.arange(12) * 0.1, nearest)
     return tries[torch.arange(count), good.argmax(1)]
 
 
 def _spots(draw: Draw, count: int) -> Tensor:
-    """Affine maps [count 3 2 3] that put three drawings at about half size into different corners of a cell."""
+    """Affine maps [count 3 2 3] that place three drawings at about half size in different corners of a cell."""
     corner = torch.rand(count, 4, generator=draw.generator).argsort(1)[:, : PARTS - 1]
     centre = torch.stack([(corner % 2) * 2.0 - 1, (corner // 2) * 2.0 - 1], -1) * 0.45
     centre = centre + draw.uniform(count, PARTS - 1, 2, low=-0.12, high=0.12)
@@ -58,16 +58,16 @@ def look_ups(drawings: Drawings, draw: Draw, count: int, side: int, patterns: Te
     pose = _spots(draw, count * 2).flatten(0, 1)
     _, outside = place(drawings, concept, torch.full_like(concept, FLAT), pose, side)
     cover = 1 - outside.view(count, 2, parts, 1, side, side)
-    there = draw.chance(count, parts, p=0.75)  # of each colour: one that is missing is missing in A and B
+    there = draw.chance(count, parts, p=0.75)  # per colour: if a part is missing, it is missing in both A and B
     there[:, 0] = True
     source, target, second = (_distinct_colours(draw, count) for _ in range(3))
     kept = draw.chance(count, PARTS, 1, p=0.25)
-    kept[:, 1] = False  # one part at least changes
+    kept[:, 1] = False  # at least one part changes
     target = torch.where(kept, source, target)
     share = _patterns(draw, count, side) * patterns[:, None, None, None, None] * (~kept)[..., None, None]
     before = source[..., None, None].expand(-1, -1, -1, side, side).to(device)
     after = torch.lerp(target[..., None, None], second[..., None, None], share).to(device)
-    # In B, each colour lies on another drawing than in A, and which one hides which is drawn anew.
+    # In B, each colour is on a different drawing than in A, and the order of overlap is random again.
     order = torch.rand(count, 2, parts, generator=draw.generator).argsort(2)
     rows = torch.arange(count)
     pictures = torch.empty(count, 4, 3, side, side, device=device)

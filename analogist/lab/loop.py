@@ -23,7 +23,7 @@ from .workers import Workers
 
 
 class Task(Protocol):
-    """What is trained: a network and its loss at a step."""
+    """A training task: a network and its loss at a step."""
 
     @property
     def name(self) -> str:
@@ -36,7 +36,7 @@ class Task(Protocol):
         ...
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, ...]:
-        """Everything that a step's loss is computed from, random numbers included. Leading axis: grid."""
+        """All inputs of a step's loss, random numbers included. Leading axis: grid."""
         ...
 
     @property
@@ -53,38 +53,38 @@ class Task(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How long to train and how often to look up."""
+    """How long to train, and how often to save, log and check."""
 
-    minutes: float | None = None  # wall clock of this call; None: until the last step
+    minutes: float | None = None  # wall-clock time of this call; None: until the last step
     save_every: float = 120.0  # seconds
     log_every: int = 20  # steps
     check_every: int = 500  # steps
     progress: bool = True
-    by_clock: bool = False  # the minutes, not the recipe's steps, are the whole training, and the learning rate falls towards their end
+    by_clock: bool = False  # True: `minutes`, not the recipe's steps, is the whole length, and the learning rate falls towards its end
 
 
 def learning_rate(step: int, o: Optimisation, left: float | None = None) -> float:
-    """Up over the warm-up, level, down to nothing over the last part.
+    """The learning rate: rises over the warm-up, stays level, falls to 0 over the last part.
 
-    left: part of the training that is still to come, in [0, 1]; None: by the steps.
+    left: part of the training that remains, in [0, 1]; None: computed from the steps.
     """
     falling = (o.steps - step) / max(1, round(o.steps * o.decay)) if left is None else left / max(o.decay, 1e-6)
     return o.learning_rate * min(1.0, (step + 1) / max(1, o.warmup), max(0.0, falling))
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Seed of one step, below the seeds that evaluation draws from. Raises TrainingError for a seed above 98."""
+    """Seed of one step, always below evaluation's seeds. Raises TrainingError for a seed above 98."""
     if not 0 <= seed <= 98:
-        raise TrainingError(f"seed {seed}: give one from 0 to 98 (the seeds above are kept for evaluation)")
+        raise TrainingError(f"seed {seed}: give one from 0 to 98 (higher ones are reserved for evaluation)")
     return seed * 10_000_000 + step
 
 
 def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: Limits, device: torch.device,
           precision: torch.dtype = torch.bfloat16, workers: int = 1) -> tuple[dict[str, Tensor], int]:
-    """Train until the last step, the time limit or an interrupt; state and log stay in `folder`.
+    """Trains until the last step, the time limit or an interrupt. State and log are kept in `folder`.
 
-    workers: threads on a CPU, each with a part of the batch (see `Workers`).
-    Returns the averaged weights and the number of finished steps. Raises TrainingError where it can't start or diverges.
+    workers: CPU threads, each with a part of the batch (see `Workers`).
+    Returns the averaged weights and the number of finished steps. Raises TrainingError if the training cannot start or diverges.
     """
     if limits.by_clock and limits.minutes is None:
         raise ValueError("by_clock needs minutes: they are the whole training")
@@ -137,7 +137,7 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
             step += 1
             for key, value in {"loss": loss.item(), "gradient": norm.item(), **figures}.items():
                 sums[key] = sums.get(key, 0.0) + value
-            counted += 1  # fewer than log_every just after a resumption
+            counted += 1  # fewer than log_every just after resuming
             if step % limits.log_every == 0:
                 entry = {"step": step, "pictures": step * o.batch, "rate": rate, "seconds": round(time.monotonic() - began, 2)}
                 entry |= {k: round(v / counted, 6) for k, v in sums.items()}

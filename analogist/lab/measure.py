@@ -1,4 +1,4 @@
-"""Many grids at once through the method, and how far their B' is from the truth.
+"""Runs the method on many grids at once and measures the distance of each B' from the true one.
 
 `answers` computes what `Analogist.__call__` computes for each grid by itself, through the same sampler; it exists because a
 measurement runs hundreds of different grids that were never pictures, each with its own prompt, and needs them in one batch.
@@ -20,12 +20,12 @@ from .grids import corners, picture_side
 
 
 def as_shown(pixels: Tensor) -> Tensor:
-    """Pixels in [-1, 1] rounded to the 8 bits that a file holds."""
+    """Pixels in [-1, 1] rounded to 8 bits, as in a picture file."""
     return ((pixels + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
 
 
 def cell(pixels: Tensor, index: int) -> Tensor:
-    """One picture of grids, without its border, in [0, 1]. pixels: grid 3 size size in [-1, 1]; index: A 0, A' 1, B 2, B' 3."""
+    """One picture of each grid, without its border, in [0, 1]. pixels: grid 3 size size in [-1, 1]; index: A 0, A' 1, B 2, B' 3."""
     row, column = corners(pixels.shape[-1])[index]
     side = picture_side(pixels.shape[-1])
     return (pixels[:, :, row : row + side, column : column + side].clamp(-1, 1) + 1) / 2
@@ -44,11 +44,11 @@ def answers(model: Analogist, pixels: Tensor, prompts: Sequence[str], config: An
             negative: str = "", together: int = 32, progress: bool = False) -> Tensor:
     """Decoded grids [grid 3 size size] in [-1, 1].
 
-    pixels: grid 3 size size in [-1, 1]; what B' holds is not looked at. prompts, seeds: one a grid.
-    together: grids in one UNet call. Raises ValueError where the counts differ.
+    pixels: grid 3 size size in [-1, 1]; the content of B' is ignored. prompts, seeds: one per grid.
+    together: grids per UNet call. Raises ValueError if the counts differ.
     """
     if not len(pixels) == len(prompts) == len(seeds):
-        raise ValueError(f"{len(pixels)} grids, {len(prompts)} prompts, {len(seeds)} seeds: give one prompt and one seed a grid")
+        raise ValueError(f"{len(pixels)} grids, {len(prompts)} prompts, {len(seeds)} seeds: give one prompt and one seed per grid")
     parts = []
     for first in tqdm(range(0, len(pixels), together), disable=not progress, unit="batch"):
         some = slice(first, first + together)
@@ -75,7 +75,7 @@ def _answers(model: Analogist, pixels: Tensor, prompts: list[str], config: Analo
 
 @torch.no_grad()
 def reconstruct(model: Analogist, pixels: Tensor, together: int = 32) -> Tensor:
-    """The grids through the VAE and back, nothing else: the best that latents can show."""
+    """The grids encoded and decoded by the VAE alone: the best result that latents allow."""
     parts = []
     for some in pixels.split(together):
         posterior = model.vae.posterior(some.to(model.device, model.dtype))
@@ -91,8 +91,8 @@ def squared_error(pictures: Tensor, truth: Tensor) -> Tensor:
 def features(pictures: Tensor) -> Tensor:
     """Fixed filter-bank features [picture channel row col]: local colour, and local strength of edges in four directions at three scales.
 
-    Averages over 8 x 8 windows (coarser at coarser scales), so that an edge one or two pixels off costs little and a missing one
-    much. Nothing in it is learnt.
+    Averages over 8 x 8 windows (coarser at coarser scales), so that an edge shifted by one or two pixels costs little and a missing
+    edge costs much. Nothing in it is learnt.
     """
     kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=pictures.device) / 4
     diagonal = torch.tensor([[-2.0, -1, 0], [-1, 0, 1], [0, 1, 2]], device=pictures.device) / 4

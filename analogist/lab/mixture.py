@@ -1,7 +1,7 @@
 """The grids of one training batch: analogies, look-ups, collages and single pictures, of drawings by people and of the lab's own scenes.
 
-`Mix` says how much there is of each. A mix without analogies and look-ups is the "generic" one: what it holds shares things along rows, or
-along columns, or everywhere, but no change runs from left to right in both rows, so that no grid is an analogy.
+`Mix` sets the share of each. A mix without analogies and look-ups is the "generic" one: its grids share attributes along rows, along
+columns or everywhere, but no change goes from left to right in both rows, so no grid is an analogy.
 """
 
 import random
@@ -23,16 +23,16 @@ from .split import EVALUATION_SEED
 from .vocabulary import COLOUR_NAMES, palette
 
 _LOOKS = ("", "line", "soft")
-_COLUMN = torch.tensor([0, 1, 0, 1])  # the cell that A, A', B, B' take a value from where it is the same in both rows
+_COLUMN = torch.tensor([0, 1, 0, 1])  # the cell that A, A', B, B' take a value from if both rows share it
 _ROW = torch.tensor([0, 0, 2, 2])
 _OWN, _SAME = torch.arange(4), torch.zeros(4, dtype=torch.long)
-# Attributes of a drawing that a collage shares or not, each group by itself.
+# Groups of a drawing's attributes. A collage decides for each group whether its cells share it.
 _GROUPS = (("concept",), ("style", "other_style"), ("pose",), ("natural", "colours", "dark"), ("ground",))
 _COLLAGE_EFFECTS = tuple(name for name in CHANGES if styles_of(name) is None and name != "copy")
 
 
 def _counts(count: int, mix: Mix) -> dict[str, int]:
-    """Whole numbers in the mix's proportions that add up to `count`."""
+    """Whole numbers that follow the mix's proportions and add up to `count`."""
     used = mix.kinds()
     shares = {name: getattr(mix, name) if name in used else 0.0 for name in MIX_KINDS}
     total, counts, done, left = sum(shares.values()), {}, 0.0, 0
@@ -44,13 +44,13 @@ def _counts(count: int, mix: Mix) -> dict[str, int]:
 
 
 def _ground_words(ground: Tensor) -> list[str]:
-    """The nearest colour's name for each colour [n 3]."""
+    """Name of the nearest known colour for each colour [n 3]."""
     nearest = (ground[:, None] - palette().to(ground.device)[None]).square().sum(-1).argmin(1)
     return [COLOUR_NAMES[i] for i in nearest.tolist()]
 
 
 def cell_captions(drawings: Drawings, s: Sketches, style: Tensor, words: list[list[str]], rng: random.Random) -> list[list[str]]:
-    """What each cell shows, [grid][cell]: look, change, the drawing's name, sometimes its ground. words: of the change, [grid][cell]."""
+    """Caption of each cell, [grid][cell]: look, change, the drawing's name, sometimes its ground. words: of the change, [grid][cell]."""
     grid_count, cells = style.shape
     grounds = _ground_words(s.ground.flatten(0, 1)[..., 0, 0].cpu())
     out = []
@@ -94,15 +94,15 @@ def drawn_analogies(drawings: Drawings, names: list[str], draw: Draw, side: int,
 
 
 def replace_cells(s: Sketches, cells: Tensor) -> Sketches:
-    """Sketches whose second axis is picked anew, for captions. cells: long."""
+    """Sketches with the given cells on their second axis, for captions. cells: long."""
     there = cells.to(s.picture.device)
     return replace(s, ground=s.ground[:, there], concept=s.concept[:, cells], style=s.style[:, cells])
 
 
 def _shared(draw: Draw, count: int) -> Tensor:
-    """For every group of attributes, the cell that each cell takes its value from: [count group 4].
+    """For each group of attributes, the cell from which each cell takes its value: [count group 4].
 
-    A grid shares along rows, or along columns, never one thing along rows and another along columns: that would be an analogy.
+    A grid shares along rows or along columns, never both: one attribute along rows and another along columns would be an analogy.
     """
     along = torch.where(draw.chance(count, 1, 1, p=0.5), _ROW, _COLUMN)
     how = draw.uniform(count, len(_GROUPS), 1)
@@ -118,7 +118,7 @@ def drawn_collages(drawings: Drawings, draw: Draw, count: int, side: int, rng: r
         planned.shared(source[:, group], *names)
     s = sketches(drawings, planned, restyled=False)
     pictures = s.picture.clone()
-    # A third of them with a change of the whole picture, everywhere or along the way that the grid shares its attributes.
+    # A third of them have a change of the whole picture, everywhere or in the direction in which the grid shares attributes.
     words = [["", "", "", ""] for _ in range(count)]
     changed = draw.chance(count, p=0.35)
     rows_alone = (source[:, :, 3] == 2).any(1)
@@ -147,20 +147,20 @@ def drawn_collages(drawings: Drawings, draw: Draw, count: int, side: int, rng: r
 
 
 def _singles(drawings: Drawings, draw: Draw, count: int, size: int, rng: random.Random) -> tuple[Tensor, list[list[str]]]:
-    """One drawing over the whole canvas: [picture 3 size size] in [0, 1], and captions."""
+    """One drawing over the whole grid: [picture 3 size size] in [0, 1], and captions."""
     s = sketches(drawings, plan(draw, drawings, count, 1, size), restyled=False)
     return s.picture[:, 0], cell_captions(drawings, s, s.style, [[""] for _ in range(count)], rng)
 
 
 def _caption(cells: list[str], about: int, whole: float, rng: random.Random) -> str:
-    """Of the cell that is painted, or of the whole grid."""
+    """The caption of the painted cell, or of the whole grid."""
     if len(cells) == 1:
         return cells[0]
     return " and ".join(cells) if rng.random() < whole else cells[about]
 
 
 def training_batch(count: int, *, mix: Mix, size: int, seed: int, drawings: Drawings | None, device: torch.device | str = "cpu") -> Batch:
-    """A batch to train on, without anything held out; the same seed gives the same batch. Captions are whole: dropping is the task's.
+    """A training batch without anything held out; the same seed gives the same batch. Captions are complete; the task drops some.
 
     drawings: on `device`; may be None for a mix of scenes alone.
     """
@@ -210,9 +210,9 @@ def training_batch(count: int, *, mix: Mix, size: int, seed: int, drawings: Draw
 
 
 def watched_batch(count: int, *, size: int, seed: int, drawings: Drawings, device: torch.device | str = "cpu") -> Batch:
-    """Grids that a training is watched with: every trained change of drawings and the look-ups in turn, B' painted, captions of B'.
+    """Grids for checks during a training: all trained changes of drawings and the look-ups in turn, B' masked, captions of B'.
 
-    drawings: ones that are never trained on.
+    drawings: ones that are not trained on.
     """
     draw, rng = Draw(torch.Generator().manual_seed(seed)), random.Random(seed)
     kinds = [*CHANGES, *LOOK_UPS]
@@ -232,5 +232,5 @@ def watched_batch(count: int, *, size: int, seed: int, drawings: Drawings, devic
 
 @cache
 def watched_grids(size: int, device: torch.device | str = "cpu") -> Batch:
-    """The 90 grids that every training is watched with, two per change, of the drawings that are never trained on."""
+    """The 90 grids for the checks of every training, two per change, of drawings that are never trained on."""
     return watched_batch(90, size=size, seed=EVALUATION_SEED + 17, drawings=load_drawings(OPEN_DRAWINGS).to(device), device=device)

@@ -1,4 +1,4 @@
-"""AdamW, and Muon for the matrices inside a network; state is plain tensors by parameter name, so that it can be saved as such.
+"""AdamW, and Muon for the matrices inside a network. Its state is plain tensors by parameter name, so it is easy to save.
 
 Source: Loshchilov & Hutter 2019 (AdamW); Jordan et al. 2024 (Muon: momentum, made orthogonal by Newton-Schulz iterations),
 with the scaling of Liu et al. 2025 (0.2 sqrt(longer side)), under which both take the same learning rate.
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 KINDS = ("adamw", "muon")
 _BETAS, _EPS, _MOMENTUM = (0.9, 0.99), 1e-8, 0.95
-_STACK = 4  # matrices of one shape that are turned together: enough to share the overhead, few enough to share out
-_EDGES = ("embedding", "conv_in", "conv_out")  # in and out of the network: not rotations of hidden features
+_STACK = 4  # matrices of one shape per call: enough to spread the overhead, few enough to divide among threads
+_EDGES = ("embedding", "conv_in", "conv_out")  # input and output layers: they do not map hidden features to hidden features
 
 
 def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """About the nearest semi-orthogonal matrices. matrices: n rows columns. Computed in bfloat16.
+    """Approximately the nearest semi-orthogonal matrices. matrices: n rows columns. Computed in bfloat16.
 
     Source: Jordan et al. 2024, quintic Newton-Schulz with their coefficients (singular values end between 0.7 and 1.2).
     """
@@ -31,7 +31,7 @@ def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Optimiser:
-    """Takes steps on named parameters. kind: one of KINDS."""
+    """An optimiser of named parameters. kind: one of KINDS."""
 
     def __init__(self, parameters: dict[str, nn.Parameter], kind: str, weight_decay: float) -> None:
         if kind not in KINDS:
@@ -46,19 +46,19 @@ class Optimiser:
         for name in self.rotated:
             shapes.setdefault(tuple(parameters[name].flatten(1).shape), []).append(name)
         stacks = [names[i : i + _STACK] for names in shapes.values() for i in range(0, len(names), _STACK)]
-        self.stacks = sorted(stacks, key=lambda names: -sum(parameters[n].numel() for n in names))  # the long ones first
+        self.stacks = sorted(stacks, key=lambda names: -sum(parameters[n].numel() for n in names))  # the largest first
 
     def restore(self, first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
-        """Take over saved state, on the parameters' device."""
+        """Loads saved state onto the parameters' device."""
         for mine, saved in ((self.first, first), (self.second, second)):
             for name in mine:
                 mine[name].copy_(saved[name])
 
     @torch.no_grad()
     def step(self, rate: float, number: int, each: Callable[[Callable, Iterable], Iterable] = map) -> None:
-        """One step with the parameters' gradients. rate: learning rate; number: of this step, from 1.
+        """One step with the parameters' gradients. rate: learning rate; number: this step's number, from 1.
 
-        each: map, or one that shares its items out over threads; the result is the same.
+        each: `map`, or a replacement that divides its items among threads; the result is the same.
         """
         decayed: list[Tensor] = [p for p in self.parameters.values() if p.ndim > 1]
         torch._foreach_mul_(decayed, 1 - rate * self.weight_decay)
@@ -83,7 +83,7 @@ class Optimiser:
         torch._foreach_add_(spread, _EPS)
         torch._foreach_addcdiv_(parameters, first, spread, -rate / (1 - _BETAS[0] ** number))
 
-    @torch.no_grad()  # which a thread does not take over from its caller
+    @torch.no_grad()  # threads do not inherit this from their caller
     def _muon(self, names: list[str], rate: float) -> None:
         gradients = torch.stack([self._gradient(n).flatten(1) for n in names])
         momentum = torch.stack([self.first[n].flatten(1) for n in names])

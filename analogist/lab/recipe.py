@@ -1,4 +1,4 @@
-"""Recipes: everything that decides what a training computes, as JSON-ready frozen dataclasses.
+"""Recipes: all settings of a training, as JSON-ready frozen dataclasses.
 
 Two recipes for the networks' geometry are kept here: "small" trains on two CPU cores, "fine" wants a GPU. Each has three parts that
 are trained one after the other: the autoencoder ("vae"), the UNet on everything but analogies ("generic"), and from there on analogies
@@ -20,22 +20,22 @@ class TextConfig:
     width: int = 64
     layers: int = 2
     heads: int = 2
-    positions: int = 77  # tokens a prompt, as CLIP
+    positions: int = 77  # tokens per prompt, as in CLIP
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
     """How a network is optimised. The learning rate rises over `warmup` steps, stays, and falls to 0 over the last `decay` part."""
 
-    batch: int = 32  # grids a step
+    batch: int = 32  # grids per step
     learning_rate: float = 1.5e-3
     warmup: int = 200  # steps
     decay: float = 0.25  # part of `steps`
     steps: int = 4000
     weight_decay: float = 0.01
     optimiser: str = "adamw"  # or "muon"
-    ema: float = 0.999  # at most; smaller in the first steps
-    clip: float = 1.0  # norm of the gradient
+    ema: float = 0.999  # decay of the moving average; smaller in the first steps
+    clip: float = 1.0  # largest norm of the gradient
     seed: int = 0
 
 
@@ -44,22 +44,22 @@ MIX_KINDS = ("scene_analogies", "scene_collages", "drawing_analogies", "look_ups
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """How much of each kind of grid a training sees (relative shares), what is painted, and what captions are about."""
+    """The kinds of grids in a training (relative shares), the masks, and what captions describe."""
 
     scene_analogies: float = 0.0  # of the lab's own scenes
     scene_collages: float = 0.0
     drawing_analogies: float = 0.0  # of drawings by people
     look_ups: float = 0.0
     drawing_collages: float = 0.0
-    singles: float = 0.0  # one drawing over the whole canvas
-    only_cell: float = 0.7  # part of the masks that paint just B'
-    whole_captions: float = 0.0  # part of the captions that describe all four cells; the others the painted one
+    singles: float = 0.0  # one drawing over the whole grid
+    only_cell: float = 0.7  # part of the masks that cover exactly B'
+    whole_captions: float = 0.0  # part of the captions that describe all four cells; the others describe the painted one
 
     def kinds(self) -> tuple[str, ...]:
-        """The kinds that it holds any of. Raises ValueError for one without any."""
+        """The kinds with a share above 0. Raises ValueError if there is none."""
         found = tuple(name for name in MIX_KINDS if getattr(self, name) > 0)
         if not found or any(getattr(self, name) < 0 for name in MIX_KINDS):
-            raise ValueError(f"mix {self}: give shares of 0 or more, one at least above 0, for {', '.join(MIX_KINDS)}")
+            raise ValueError(f"mix {self}: give shares of 0 or more, at least one above 0, for {', '.join(MIX_KINDS)}")
         return found
 
     @property
@@ -70,10 +70,10 @@ class Mix:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What one laboratory checkpoint is made of."""
+    """The recipe of one lab checkpoint."""
 
     name: str
-    size: int = 128  # pixels, the grid's side
+    size: int = 128  # side of the grid in pixels
     vae: VAEConfig = field(default_factory=VAEConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
     text: TextConfig = field(default_factory=TextConfig)
@@ -83,25 +83,25 @@ class Recipe:
     generic: Mix = field(default_factory=lambda: Mix(scene_collages=1.0))
     solver: Mix = field(default_factory=lambda: Mix(scene_analogies=0.5, scene_collages=0.5))
     prediction: str = "v_prediction"  # what the UNet predicts: velocity, or "epsilon", the noise
-    dropped: float = 0.3  # part of empty captions, for guidance
+    dropped: float = 0.3  # part of the captions that are left empty, for guidance
     known_weight: float = 0.15  # loss weight of the pixels outside the mask
     snr_ceiling: float = 5.0  # min-SNR weighting (Hang et al. 2023)
-    snr_floor: float = 0.3  # least weight of the error in x0, so that the noisiest steps count too; 0: plain min-SNR
-    skew: float = 0.8  # times are 1000 u^skew, u even in [0, 1]: below 1 the noisy ones come more often
-    reuse: int = 1  # steps in which every encoded grid is used, with fresh noise and times
+    snr_floor: float = 0.3  # smallest weight of the error in x0, so that the noisiest steps count too; 0: plain min-SNR
+    skew: float = 0.8  # times are 1000 u^skew with u uniform in [0, 1]; below 1, noisy times are more frequent
+    reuse: int = 1  # how many steps use each encoded grid, each with new noise and times
     kl: float = 1e-4  # weight of the posterior's divergence in the VAE's loss
     edges: float = 0.5  # weight of the error in differences of neighbouring pixels in the VAE's loss
-    turned: float = 0.25  # part of the VAE's steps on turned or halved latents (EQ-VAE); 0: none
+    turned: float = 0.25  # part of the VAE's steps with rotated or halved latents (EQ-VAE); 0: none
 
     def to_json(self) -> dict:
-        """A dict for json.dump. What only SDXL's UNet has is left out where it is not there."""
+        """A dict for json.dump. Fields that only SDXL's UNet uses are left out if unused."""
         data = json.loads(json.dumps(asdict(self)))
         if not self.unet.pooled_width:
             del data["unet"]["pooled_width"], data["unet"]["size_width"]
         return data
 
     def identity(self, part: str) -> dict:
-        """What must agree for a training of `part` (one of PARTS) to be resumed: all but the number of steps."""
+        """The settings that must agree to resume a training of `part` (one of PARTS): all except the number of steps."""
         data = self.to_json()
         data[f"{part}_training"].pop("steps")
         own = ("vae", "size", f"{part}_training", "solver")
@@ -122,7 +122,7 @@ def _lists_to_tuples(data: dict) -> dict:
 
 
 def from_json(data: dict) -> Recipe:
-    """A recipe from `Recipe.to_json`. Raises ValueError at unknown keys."""
+    """A recipe from the output of `Recipe.to_json`. Raises ValueError for unknown keys."""
     kinds = {"vae": VAEConfig, "unet": UNetConfig, "text": TextConfig, "vae_training": Optimisation, "generic_training": Optimisation,
              "solver_training": Optimisation, "generic": Mix, "solver": Mix}
     unknown = sorted(set(data) - set(Recipe.__dataclass_fields__))
@@ -140,9 +140,9 @@ def from_json(data: dict) -> Recipe:
     return Recipe(**parts)
 
 
-# What a stand-in for Stable Diffusion sees: collages, series and single pictures, described as a whole; no analogy.
+# The generic stage, a stand-in for Stable Diffusion: collages, series and single pictures with complete captions; no analogy.
 GENERIC = Mix(drawing_collages=0.55, scene_collages=0.15, singles=0.3, only_cell=0.3, whole_captions=1.0)
-# What the solver sees from there on.
+# The solver stage, which continues from the generic one.
 SOLVER = Mix(drawing_analogies=0.6, scene_analogies=0.15, look_ups=0.13, drawing_collages=0.06, scene_collages=0.02, singles=0.04,
              only_cell=0.85, whole_captions=0.15)
 
@@ -164,7 +164,7 @@ def small() -> Recipe:
 
 
 def fine() -> Recipe:
-    """128 px grids (cells of 64), VAE factor 4, latents 32 x 32: SAC's published layers 3..10 see real correspondences; wants a GPU."""
+    """128 px grids (cells of 64), VAE factor 4, latents 32 x 32: enough tokens for SAC's published layers 3..10; needs a GPU."""
     return Recipe(
         name="fine",
         size=128,
@@ -183,7 +183,7 @@ RECIPES = {"small": small, "fine": fine}
 
 
 def load_recipe(name_or_file: str) -> Recipe:
-    """A recipe by name or from a JSON file. Raises ValueError for anything else."""
+    """A recipe by its name or from a JSON file. Raises ValueError for anything else."""
     if name_or_file in RECIPES:
         return RECIPES[name_or_file]()
     path = Path(name_or_file)
@@ -193,6 +193,6 @@ def load_recipe(name_or_file: str) -> Recipe:
 
 
 def with_training(recipe: Recipe, part: str, **changes) -> Recipe:
-    """The recipe with other values in the training of a part."""
+    """The recipe with some values changed in the training of one part."""
     name = f"{part}_training"
     return replace(recipe, **{name: replace(getattr(recipe, name), **changes)})

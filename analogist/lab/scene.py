@@ -1,6 +1,6 @@
-"""Scenes as tensors of attributes, and their rasterisation: [cell] scenes -> pictures [cell 3 side side] in [0, 1].
+"""Scenes as tensors of attributes, and how they are drawn: [cell] scenes -> pictures [cell 3 side side] in [0, 1].
 
-Everything is vectorised over cells and works on any device, so that drawing keeps up with training.
+Everything is vectorised over cells and works on any device, so that drawing is as fast as training.
 """
 
 from dataclasses import dataclass, fields
@@ -11,9 +11,9 @@ from torch import Tensor
 from .shapes import distances
 from .vocabulary import palette
 
-OBJECTS = 3  # at most, a scene
+OBJECTS = 3  # at most, per scene
 PICTURE, SKETCH, MASK, SKELETON = range(4)  # how a scene is drawn
-# Half the width of lines, in cell halves: of a sketch, a skeleton, a cartoon's outline.
+# Half the width of lines, in halves of a cell: of a sketch, a skeleton, a cartoon's outline.
 SKETCH_LINE, BONE, INK = 0.033, 0.052, 0.059
 
 
@@ -27,21 +27,21 @@ class Scenes:
     shape: Tensor  # long [.. object]
     colour: Tensor  # long [.. object]
     texture: Tensor  # long [.. object]
-    x: Tensor  # float [.. object] — centre, in cell halves, right is positive
+    x: Tensor  # float [.. object] — centre, in halves of a cell, right is positive
     y: Tensor  # float [.. object] — up is positive
-    size: Tensor  # float [.. object] — in cell halves
+    size: Tensor  # float [.. object] — in halves of a cell
     turn: Tensor  # float [.. object] — radians
-    tint: Tensor  # float [.. 3] — small shift of all colours, so that a name is not one exact colour
+    tint: Tensor  # float [.. 3] — small shift of all colours, so that a colour's name covers a range of colours
     mode: Tensor  # long — PICTURE, SKETCH, MASK or SKELETON
     outline: Tensor  # bool — dark outlines around the objects (the cartoon style)
 
     def map(self, fn) -> "Scenes":
-        """The same function applied to every field."""
+        """Applies the same function to every field."""
         return Scenes(**{f.name: fn(getattr(self, f.name)) for f in fields(self)})
 
 
 def _texture(kind: Tensor, u: Tensor, v: Tensor, softness: Tensor) -> Tensor:
-    """Share of the second colour, in [0, 1]. u, v: coordinates whose unit is one period; softness: of an edge, in periods."""
+    """Share of the second colour, in [0, 1]. u, v: coordinates in periods; softness: width of an edge, in periods."""
     wave_u, wave_v = torch.sin(2 * torch.pi * u), torch.sin(2 * torch.pi * v)
     dots = torch.sin(torch.pi * u) ** 2 * torch.sin(torch.pi * v) ** 2 * 4 - 1.6
     kind = kind[:, None, None]
@@ -57,7 +57,7 @@ def _second(colour: Tensor, strength: float) -> Tensor:
 
 
 def render(scenes: Scenes, side: int) -> Tensor:
-    """Draw scenes with a single leading axis `cell`. Returns float32 [cell 3 side side] in [0, 1], antialiased."""
+    """Draws scenes with a single leading axis `cell`. Returns float32 [cell 3 side side] in [0, 1], antialiased."""
     device = scenes.ground.device
     colours = palette().to(device)
     pixel = 2.0 / side
@@ -91,12 +91,12 @@ def render(scenes: Scenes, side: int) -> Tensor:
         fill = (colours[scenes.colour[chosen, k]] + tint[chosen]).clamp(0, 1)
         share = _texture(scenes.texture[chosen, k], u * 1.4 + 0.25, v * 1.4 + 0.25, 1.4 * pixel / size)
         paint = torch.lerp(fill[:, :, None, None], _second(fill, 0.65)[:, :, None, None], share[:, None])
-        # A mask tells the objects apart by their grey: 1, 0.66, 0.33. A skeleton is white, a sketch black.
+        # In a mask each object has its own grey: 1, 0.66, 0.33. A skeleton is white, a sketch black.
         flat = torch.where(how == SKETCH, 0.0, torch.where(how == MASK, 1.0 - 0.33 * k, 1.0))[:, None, None, None]
         paint = torch.where((how == PICTURE)[:, None, None, None], paint, flat.expand_as(paint))
         under = canvas[chosen]
         if len(lines):
-            # White inside, so that the nearer object hides the lines of the one behind it.
+            # Filled with white, so that the nearer object hides the lines of the one behind it.
             under[lines] = torch.lerp(under[lines], torch.ones_like(under[lines]), cover[lines][:, None])
             cover[lines] = (0.5 + (SKETCH_LINE - distance[lines].abs()) / pixel).clamp(0, 1)
         mixed = torch.lerp(under, paint, cover[:, None])

@@ -1,7 +1,7 @@
-"""Signed distances of the lab's shapes, on whole batches at once.
+"""Signed distances of the lab's shapes, for whole batches at once.
 
-Coordinates are the shape's own: x to the right, y upwards, the shape about as large as the unit circle.
-Negative inside. Source of the folded star and the heart: Inigo Quilez, "2D distance functions".
+Coordinates are the shape's own: x to the right, y upwards; a shape is about as large as the unit circle.
+Distances are negative inside. Source of the folded star and the heart: Inigo Quilez, "2D distance functions".
 """
 
 import math
@@ -26,7 +26,7 @@ def _triangle(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _star(x: Tensor, y: Tensor) -> Tensor:
-    # Fold the plane into half a point, then the distance to that point's one edge (a line is enough inside the fold).
+    # Fold the plane into half of one point of the star, then take the distance to its edge (a line is enough there).
     sector = 2 * math.pi / 5
     angle = torch.remainder(torch.atan2(x, y) + sector / 2, sector) - sector / 2
     radius = torch.hypot(x, y)
@@ -86,7 +86,7 @@ def _bones(x: Tensor, y: Tensor, kind: int) -> Tensor:
 
 
 def distances(kind: Tensor, x: Tensor, y: Tensor, *, skeleton: bool = False) -> Tensor:
-    """Distance to each object's own shape (or to its skeleton's lines, never negative).
+    """Distance to each object's shape, or to the lines of its skeleton (then never negative).
 
     kind: object — index into SHAPE_NAMES. x, y: object row col — the shape's own coordinates.
     """

@@ -1,7 +1,7 @@
-"""Drawings by people put into cells: random pose, colours and background for each drawing, so that neither place nor palette tells.
+"""Drawings by people, placed in cells with random pose, colours and background, so that place and palette give nothing away.
 
-Everything is computed for a whole batch at once, on the device of the drawings; random numbers come from the CPU, so that a seed means
-the same everywhere.
+Everything is computed for a whole batch at once, on the device of the drawings. Random numbers come from the CPU, so that a seed gives
+the same result everywhere.
 """
 
 import math
@@ -19,16 +19,16 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @dataclass
 class Sketches:
-    """Two drawings per grid, A's and B's, each as it is and in another style. Leading axes: grid, pair (0: A, 1: B)."""
+    """Two drawings per grid, A's and B's, each in its style and in another one. Leading axes: grid, pair (0: A, 1: B)."""
 
     picture: Tensor  # [grid 2 3 side side] in [0, 1]
-    restyled: Tensor  # the same drawing, pose, colours and ground in another style
-    outside: Tensor  # [grid 2 1 side side] in [0, 1] - 1 where the ground shows
-    ground: Tensor  # [grid 2 3 1 1] - the ground's mean colour
+    restyled: Tensor  # the same drawing, pose, colours and background in another style
+    outside: Tensor  # [grid 2 1 side side] in [0, 1] - 1 where the background shows
+    ground: Tensor  # [grid 2 3 1 1] - mean colour of the background
     concept: Tensor  # long [grid 2], on the CPU
     style: Tensor  # long [grid 2], on the CPU
     other_style: Tensor  # long [grid 2], on the CPU
-    natural: Tensor  # bool [grid 2], on the CPU: in the drawing's own colours
+    natural: Tensor  # bool [grid 2], on the CPU: in the drawing's original colours
 
     def rows(self, chosen: Tensor) -> "Sketches":
         """Some of the grids. chosen: long [row], on the CPU."""
@@ -38,7 +38,7 @@ class Sketches:
 
 
 def random_colours(draw: Draw, *shape: int) -> Tensor:
-    """Colours [.. 3] in [0, 1]: evenly in the cube, every fourth grey, black or white."""
+    """Random colours [.. 3] in [0, 1]: uniform in the cube, but every fourth is grey, black or white."""
     colour = draw.uniform(*shape, 3)
     grey = draw.uniform(*shape, 1).expand(*shape, 3)
     end = grey.round()
@@ -47,7 +47,7 @@ def random_colours(draw: Draw, *shape: int) -> Tensor:
 
 
 def hue_turn(angle: Tensor) -> Tensor:
-    """Matrices [.. 3 3] that turn colours about the grey axis by `angle` radians [..]."""
+    """Matrices [.. 3 3] that rotate colours about the grey axis by `angle` radians [..]."""
     c, s = angle.cos()[..., None, None], angle.sin()[..., None, None]
     third = torch.full((3, 3), 1 / 3, device=angle.device)
     eye = torch.eye(3, device=angle.device)
@@ -62,11 +62,11 @@ def mixed(pictures: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _poses(draw: Draw, count: int) -> Tensor:
-    """Affine maps [count 2 3] from the cell to the drawing: turned by up to 0.35, 0.7 to 1.15 times as large, mirrored or not, moved."""
+    """Affine maps [count 2 3] from the cell to the drawing: rotated by up to 0.35, 0.7 to 1.15 times as large, mirrored or not, moved."""
     scale = 1 / draw.uniform(count, low=0.7, high=1.15)
     mirror = torch.where(draw.chance(count, p=0.5), -1.0, 1.0)
     angle = torch.where(draw.chance(count, p=0.5), draw.uniform(count, low=-0.35, high=0.35), torch.zeros(count))
-    plain = draw.chance(count, p=0.15)  # as the drawing lies on its sheet
+    plain = draw.chance(count, p=0.15)  # unchanged, as on its sheet
     scale, angle = torch.where(plain, 1.0, scale), torch.where(plain, 0.0, angle)
     move = draw.uniform(count, 2, low=-0.25, high=0.25) * (~plain)[:, None]
     c, s = scale * angle.cos(), scale * angle.sin()
@@ -89,7 +89,7 @@ def _grounds(draw: Draw, count: int, side: int) -> Tensor:
     checks = (torch.sin(2 * math.pi * period * along) * torch.sin(2 * math.pi * period * across) * edge + 0.5).clamp(0, 1)
     share = torch.where((kind < 0.82)[:, None, None], gradient, torch.where((kind < 0.91)[:, None, None], stripes, checks))
     share = torch.where((kind < 0.74)[:, None, None], torch.zeros_like(share), share)
-    near = torch.lerp(first, second, 0.4)  # a pattern of two colours that are not too far apart
+    near = torch.lerp(first, second, 0.4)  # the two colours of a pattern are not too far apart
     ground = torch.lerp(first[:, :, None, None], near[:, :, None, None], share[:, None])
     white = (kind < 0.45)[:, None, None, None]
     return torch.where(white, torch.ones_like(ground), ground)
@@ -108,26 +108,26 @@ def place(drawings: Drawings, concept: Tensor, style: Tensor, pose: Tensor, side
 
 @dataclass
 class Plan:
-    """What is drawn in every cell, before it is drawn. Leading axes: grid, cell; all on the CPU."""
+    """What will be drawn in every cell. Leading axes: grid, cell; all on the CPU."""
 
     concept: Tensor  # long
     style: Tensor  # long
     other_style: Tensor  # long
-    natural: Tensor  # bool - in the drawing's own colours
-    colours: Tensor  # [.. 3 3] - what the drawing's colours are mixed by
-    dark: Tensor  # share of the light that is left
+    natural: Tensor  # bool - in the drawing's original colours
+    colours: Tensor  # [.. 3 3] - matrix that maps the drawing's colours
+    dark: Tensor  # factor on the brightness
     pose: Tensor  # [.. 2 3] - from the cell to the drawing
     ground: Tensor  # [.. 3 side side] - background
 
     def shared(self, source: Tensor, *names: str) -> None:
-        """Gives cells other cells' values. source: long [grid cell], the cell that each takes its value from."""
+        """Copies values between cells. source: long [grid cell], the cell from which each takes its value."""
         rows = torch.arange(len(source))[:, None]
         for name in names:
             setattr(self, name, getattr(self, name)[rows, source])
 
 
 def plan(draw: Draw, drawings: Drawings, count: int, cells: int, side: int, *, natural_share: float = 0.5) -> Plan:
-    """Random drawings for every cell, each with everything of its own."""
+    """Random drawings for every cell; no attribute is shared."""
     shape, n = (count, cells), count * cells
     style = draw.index(count, 1, below=3).expand(shape).clone()
     order = torch.rand(n, 3, generator=draw.generator).argsort(1)
@@ -148,7 +148,7 @@ def plan(draw: Draw, drawings: Drawings, count: int, cells: int, side: int, *, n
 
 
 def sketches(drawings: Drawings, planned: Plan, *, restyled: bool = True) -> Sketches:
-    """Draws a plan, on the drawings' device. restyled: draw the other style too (else it is the same picture)."""
+    """Draws a plan, on the drawings' device. restyled: also draw the other style (otherwise it is the same picture)."""
     device, side = drawings.pictures.device, planned.ground.shape[-1]
     shape = planned.concept.shape
     flat = {name: getattr(planned, name).flatten(0, 1) for name in ("concept", "style", "other_style", "pose", "colours", "dark", "ground")}
@@ -157,7 +157,7 @@ def sketches(drawings: Drawings, planned: Plan, *, restyled: bool = True) -> Ske
     def drawn(style: Tensor) -> tuple[Tensor, Tensor]:
         picture, outside = place(drawings, flat["concept"], style, flat["pose"], side)
         picture = mixed(picture, flat["colours"].to(device)) * flat["dark"].to(device)[:, None, None, None]
-        # The paper around the drawing takes the ground's colours; its soft edge was mixed with the paper's white.
+        # The area around the drawing takes the background's colours; the drawing's soft edge was mixed with white.
         return torch.lerp(picture, ground, outside).view(*shape, 3, side, side), outside.view(*shape, 1, side, side)
 
     picture, outside = drawn(flat["style"])

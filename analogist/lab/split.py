@@ -1,7 +1,7 @@
 """What is held out of training: whole families of analogies, and pairs of shape and colour.
 
-A grid of a held-out family never occurs in training; nor does any picture with one of the held-out pairs. Seeds are apart
-as well: training draws from seeds below EVALUATION_SEED, evaluation from it upwards.
+Neither a grid of a held-out family nor a picture with a held-out pair ever occurs in training. Seeds are separate as well:
+training uses seeds below EVALUATION_SEED, evaluation uses it and higher ones.
 """
 
 from .vocabulary import COLOUR_NAMES, SHAPE_NAMES
@@ -50,5 +50,5 @@ EVALUATION_SEED = 1_000_000_000
 
 
 def held_out_table() -> list[list[bool]]:
-    """Whether a pair is held out: [shape][colour], in the vocabulary's order."""
+    """Table [shape][colour], in the vocabulary's order: whether the pair is held out."""
     return [[(shape, colour) in HELD_OUT_PAIRS for colour in COLOUR_NAMES] for shape in SHAPE_NAMES]

@@ -11,35 +11,35 @@ from torch import Tensor
 
 
 class TrainingError(ValueError):
-    """A training that can't start or go on, and what to do about it."""
+    """A training cannot start or continue; the message says what to do."""
 
 
 def prepare_folder(folder: Path) -> None:
-    """Create the folder. Raises TrainingError where it can't be written to."""
+    """Creates the folder. Raises TrainingError if it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".writable-{os.getpid()}"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise TrainingError(f"training folder {folder}: cannot be written to ({error.strerror}); give another with --out") from None
+        raise TrainingError(f"training folder {folder}: cannot be written to ({error.strerror}); give another folder with --out") from None
 
 
 def replace_file(path: Path, write) -> None:
-    """Call write(temporary path), then move the result into place, so that `path` is never half-written."""
+    """Calls write(temporary path), then renames the result to `path`, so that `path` is never half-written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
         mask = os.umask(0)
         os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # safetensors writes files that only their owner can read
+        temporary.chmod(0o666 & ~mask)  # safetensors makes its files readable by their owner only
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def save_state(path: Path, groups: dict[str, dict[str, Tensor]], step: int, identity: dict) -> None:
-    """Write tensors in named groups, the number of finished steps and what the training is of."""
+    """Writes tensors in named groups, the number of finished steps and the training's identity (the settings that must agree)."""
     tensors = {f"{group}/{name}": t.detach().cpu().contiguous() for group, named in groups.items() for name, t in named.items()}
     metadata = {"step": str(step), "identity": json.dumps(identity, sort_keys=True)}
     replace_file(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
@@ -57,16 +57,16 @@ def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
 
 
 def load_state(path: Path, identity: dict, *, keys: tuple[str, ...] | None = None) -> tuple[dict[str, dict[str, Tensor]], int]:
-    """Groups of tensors and the number of finished steps.
+    """Reads groups of tensors and the number of finished steps.
 
-    keys: what of the identity must agree; None: all of it. Raises TrainingError for a file of another configuration.
+    keys: which parts of the identity must agree; None: all. Raises TrainingError for a file with other settings.
     """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise TrainingError(f"training state {path}: cannot be read ({error}); delete it to start anew") from None
+        raise TrainingError(f"training state {path}: cannot be read ({error}); delete it to start again") from None
     if "identity" not in metadata:
         raise TrainingError(f"{path} is not a training state of the lab; give another folder with --out")
     found, wanted = json.loads(metadata["identity"]), json.loads(json.dumps(identity))
@@ -75,7 +75,7 @@ def load_state(path: Path, identity: dict, *, keys: tuple[str, ...] | None = Non
     differences = _differences(found, wanted)
     if differences:
         raise TrainingError(
-            f"training state {path} is of another configuration: {'; '.join(differences[:4])}"
+            f"training state {path} has other settings: {'; '.join(differences[:4])}"
             f"{' ...' if len(differences) > 4 else ''}; use that recipe, or another folder with --out"
         )
     groups: dict[str, dict[str, Tensor]] = {}
@@ -86,13 +86,13 @@ def load_state(path: Path, identity: dict, *, keys: tuple[str, ...] | None = Non
 
 
 def append_log(path: Path, entry: dict) -> None:
-    """One JSON line more."""
+    """Appends one JSON line."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device to train on; None: cuda where there is one, else cpu. Raises TrainingError for cuda without CUDA."""
+    """The device to train on; None: cuda if available, else cpu. Raises TrainingError for cuda without CUDA."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -1,6 +1,6 @@
-"""Train the lab checkpoint: python -m analogist.lab.train vae --out FOLDER, then generic, solver and export.
+"""Trains the lab checkpoint: python -m analogist.lab.train vae --out FOLDER, then generic, solver and export.
 
-Interrupt it at will (Ctrl-C, or --minutes): the same command goes on where it stopped.
+You can interrupt it at any time (Ctrl-C, or --minutes); the same command resumes it.
 """
 
 import argparse
@@ -21,16 +21,16 @@ from .unet_task import UNetTask
 from .vae_task import VAETask
 from .warm import adopt_vae, go_on, warm_start
 
-SHARES = {"vae": 0.15, "generic": 0.25, "solver": 0.6}  # of the time, of `all`
-EXPORTING = 0.1  # minutes kept for writing what was trained
+SHARES = {"vae": 0.15, "generic": 0.25, "solver": 0.6}  # shares of the time of `all`
+EXPORTING = 0.1  # minutes reserved for writing the checkpoint
 
 EXAMPLE = """examples:
   python -m analogist.lab.train all --recipe fine --device cuda --minutes 13 --drawings drawings --out runs/card --to weights/lab
   python -m analogist.lab.train vae     --drawings drawings --out runs/lab --minutes 20
-  python -m analogist.lab.train generic --drawings drawings --out runs/lab --minutes 60      # goes on by itself when called again
-  python -m analogist.lab.train solver  --drawings drawings --out runs/lab --minutes 90      # starts from the generic one
+  python -m analogist.lab.train generic --drawings drawings --out runs/lab --minutes 60      # resumes when called again
+  python -m analogist.lab.train solver  --drawings drawings --out runs/lab --minutes 90      # starts from the generic stage
   python -m analogist.lab.train export  --out runs/lab --to weights/lab
-  python -m analogist.lab.train solver  --drawings drawings --init weights/lab --out runs/on --steps 2000   # on from a finished checkpoint
+  python -m analogist.lab.train solver  --drawings drawings --init weights/lab --out runs/on --steps 2000   # continues training
 """
 
 
@@ -43,33 +43,33 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, required=True, help="folder for state, log and recipe")
     p.add_argument("--recipe", default="small", help=f"{', '.join(RECIPES)} or a JSON file (default: small)")
     p.add_argument("--drawings", type=Path, help="folder of drawings to train on: names.json, flat.png, line.png, soft.png")
-    p.add_argument("--minutes", type=float, help="stop after so much wall-clock time, resumable; all: the time for everything together")
+    p.add_argument("--minutes", type=float, help="stop after this wall-clock time (can be resumed); all: the time for all parts together")
     p.add_argument("--steps", type=int,
-                   help="length of the whole training; may differ when resumed (it moves the decay of the learning rate)")
-    p.add_argument("--batch", type=int, help="grids a step")
+                   help="length of the whole training in steps; may change on resuming (this moves the decay of the learning rate)")
+    p.add_argument("--batch", type=int, help="grids per step")
     p.add_argument("--seed", type=int, help="0 to 98")
-    p.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    p.add_argument("--device", help="cpu or cuda (default: cuda if available)")
     p.add_argument("--threads", type=int,
-                   help="CPU threads, each with a part of every batch (default: one a core; the same number gives the same bits)")
+                   help="CPU threads, each with a part of every batch (default: one per core; the same number gives the same bits)")
     p.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16",
-                   help="of the networks while training (default: bfloat16)")
+                   help="type of the networks while training (default: bfloat16)")
     p.add_argument("--init", type=Path,
-                   help="start from an exported checkpoint folder (generic, solver: its VAE too, if --out has none)")
-    p.add_argument("--stage", choices=("solver", "generic"), default="solver", help="export: which UNet (default: solver)")
+                   help="start from an exported checkpoint folder (generic, solver: also takes its VAE if --out has none)")
+    p.add_argument("--stage", choices=("solver", "generic"), default="solver", help="export: the UNet of which stage (default: solver)")
     p.add_argument("--to", type=Path, help="export: the folder to write")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     return p
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe with the command line's changes."""
+    """The recipe with the changes from the command line."""
     recipe = load_recipe(args.recipe)
     changes = {name: getattr(args, name) for name in ("steps", "batch", "seed") if getattr(args, name) is not None}
     return with_training(recipe, args.part, **changes) if changes and args.part not in ("export", "all") else recipe
 
 
 def run(args: argparse.Namespace) -> None:
-    """One part of the training, or all of them. Raises ValueError (TrainingError) with one clear line."""
+    """Runs one part of the training, or all of them. Raises ValueError (TrainingError) with a one-line message."""
     device = pick_device(args.device)
     if args.threads is not None and args.threads < 1:
         raise TrainingError(f"--threads {args.threads}: give 1 or more")
@@ -80,16 +80,16 @@ def run(args: argparse.Namespace) -> None:
     prepare_folder(args.out)
     if args.part == "export":
         if args.to is None:
-            raise TrainingError("export: say where to with --to FOLDER")
+            raise TrainingError("export: give the folder to write with --to FOLDER")
         export(args.out, args.to, stage=args.stage)
         return
     if any(mix.drawings for mix in (recipe.solver, recipe.generic)) and args.drawings is None:
-        raise TrainingError(f"recipe {recipe.name} trains on drawings by people: give their folder with --drawings FOLDER")
+        raise TrainingError(f"recipe {recipe.name} trains on drawings by people; give their folder with --drawings FOLDER")
     if args.part == "all":
         if args.minutes is None or args.minutes <= 0:
-            raise TrainingError("all: say how long it may take with --minutes N")
+            raise TrainingError("all: give the time it may take with --minutes N")
         if args.steps is not None or args.batch is not None or args.seed is not None:
-            raise TrainingError("all: --steps, --batch and --seed are of one part; put them into a recipe file, or train part by part")
+            raise TrainingError("all: --steps, --batch and --seed apply to one part; put them into a recipe file, or train part by part")
     drawings = load_drawings(args.drawings).to(device) if args.drawings is not None else None
     if args.part == "all":
         everything(args, recipe, device, workers, drawings)
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
 def part(
     name: str, args: argparse.Namespace, recipe: Recipe, device: torch.device, workers: int, drawings: Drawings | None, limits: Limits
 ) -> None:
-    """Trains "vae", "generic" or "solver", from where it stopped if it was begun."""
+    """Trains "vae", "generic" or "solver", and resumes a training that was interrupted."""
     watched = watched_grids(recipe.size, device)
     if name == "vae":
         task = VAETask(recipe, device, drawings, watched)
@@ -124,10 +124,10 @@ def part(
 
 
 def everything(args: argparse.Namespace, recipe: Recipe, device: torch.device, workers: int, drawings: Drawings | None) -> None:
-    """Autoencoder, generic UNet, solver and export within --minutes. What was finished before an interruption is kept.
+    """Trains autoencoder, generic UNet and solver and exports them, within --minutes. Parts finished before an interruption are kept.
 
-    Each part is as long as its share of the time that is left; the learning rate falls by the clock. The weights so far are exported
-    after each part, beside `--to` with the ending -generic, and into `--to`.
+    Each part gets its share of the remaining time, and the learning rate falls by the clock. The generic UNet is exported beside `--to`,
+    into a folder with the ending -generic, and the solver into `--to`.
     """
     began = time.monotonic()
     finished_file = args.out / "finished.json"
@@ -137,7 +137,7 @@ def everything(args: argparse.Namespace, recipe: Recipe, device: torch.device, w
         left = args.minutes - (time.monotonic() - began) / 60 - EXPORTING
         minutes = left * share / sum(other for other_name, other in shares.items() if other_name not in finished)
         if minutes <= 0:
-            raise TrainingError(f"all: no time left for {name} within --minutes {args.minutes:g}; give more, the finished parts are kept")
+            raise TrainingError(f"all: no time left for {name} within --minutes {args.minutes:g}; give more time (finished parts are kept)")
         part(name, args, recipe, device, workers, drawings, Limits(minutes=minutes, progress=not args.quiet, by_clock=True, save_every=60))
         finished.append(name)
         replace_file(finished_file, lambda path: path.write_text(json.dumps(finished)))
@@ -146,7 +146,7 @@ def everything(args: argparse.Namespace, recipe: Recipe, device: torch.device, w
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 0, or 2 with one line on standard error."""
+    """Returns exit code 0, or 2 after one line on standard error."""
     args = parser().parse_args(argv)
     try:
         run(args)

@@ -1,6 +1,6 @@
-"""Training the UNet and the text encoder on Stable Diffusion's own schedule, inpainting conditions included.
+"""Trains the UNet and the text encoder on Stable Diffusion's own schedule, with the inpainting conditions.
 
-Two stages, "generic" and "solver", differ in what they see (the recipe's mixes) alone.
+Its two stages, "generic" and "solver", differ only in their training grids (the recipe's mixes).
 """
 
 from collections.abc import Callable
@@ -39,17 +39,17 @@ class Denoiser(nn.Module):
         self.text, self.unet = text, unet
 
     def forward(self, x: Tensor, t: Tensor, ids: Tensor) -> Tensor:
-        # Many captions of a batch are empty: each different one is encoded once.
+        # Many captions of a batch are empty, so each distinct caption is encoded once.
         different, which = torch.unique(ids, dim=0, return_inverse=True)
         text = self.text(input_ids=different).last_hidden_state
-        # The explicit form's backward pass is twice as fast as the fused one's on a CPU at these sizes; on a GPU it is not.
+        # On a CPU at these sizes the backward pass of the explicit form is twice as fast as the fused form's; on a GPU it is not.
         form = "explicit" if x.device.type == "cpu" else "auto"
         return self.unet(x, t, text[which], AttentionControl(branches=1, images=len(x), attention=form))
 
 
 @dataclass
 class Encoded:
-    """Grids as the UNet sees them. Leading axis: grid."""
+    """Grids in the form that the UNet reads. Leading axis: grid."""
 
     image: Posterior  # not scaled
     masked: Posterior
@@ -62,9 +62,9 @@ class Encoded:
 
 
 def load_vae(folder: Path, recipe: Recipe, watched: Batch) -> VAE:
-    """The trained autoencoder's averaged weights, with its scaling factor measured on the watched grids.
+    """The trained autoencoder with averaged weights; its scaling factor is measured on the grids of the checks.
 
-    Raises TrainingError where it is not there or is of another recipe.
+    Raises TrainingError if it is missing or belongs to another recipe.
     """
     path = folder / "vae.safetensors"
     if not path.exists():
@@ -76,7 +76,7 @@ def load_vae(folder: Path, recipe: Recipe, watched: Batch) -> VAE:
     vae = vae.to(watched.pixels.device).eval().requires_grad_(False)
     with torch.no_grad():
         posterior = vae.posterior(watched.pixels)
-    # Rounded, so that it does not depend on the last bits of a sum.
+    # Rounded, so that the last bits of the sum do not matter.
     scale = round(1 / float((posterior.mean.square().mean() + posterior.std.square().mean() - posterior.mean.mean() ** 2).sqrt()), 4)
     vae.config = replace(vae.config, scaling_factor=scale)
     return vae
@@ -88,13 +88,13 @@ def scaled(config: VAEConfig, posterior: Posterior, noise: Tensor) -> Tensor:
 
 
 def target_weights(recipe: Recipe, alpha_bar: Tensor) -> Tensor:
-    """Loss weight of the squared error in what the UNet predicts, at each time.
+    """Loss weight of the squared error of the UNet's prediction, at each time.
 
-    It is the weight of the error in x0, min(max(SNR, floor), ceiling), times 1 - alpha_bar for velocity and over the SNR for noise: an
-    error e in v is one of sqrt(1 - alpha_bar) e in x0.
+    The error in x0 has the weight min(max(SNR, floor), ceiling). For velocity this is multiplied by 1 - alpha_bar, because an error e in v
+    is an error of sqrt(1 - alpha_bar) e in x0; for noise it is divided by the SNR.
 
-    Source: Hang et al. 2023 (min-SNR), Eq. (9); the floor is ours: an analogy's answer is nearly fixed by its condition,
-    so that what the network paints from pure noise matters most.
+    Source: Hang et al. 2023 (min-SNR), Eq. (9); the floor is ours: the condition nearly determines an analogy's answer,
+    so what the network paints from pure noise matters most.
     """
     snr = alpha_bar / (1 - alpha_bar)
     weight = snr.clamp(recipe.snr_floor, recipe.snr_ceiling)
@@ -102,7 +102,7 @@ def target_weights(recipe: Recipe, alpha_bar: Tensor) -> Tensor:
 
 
 def soft_start(unet: UNet) -> None:
-    """Start from weak residual branches and no output at all, so that the first steps don't have to undo random mixing."""
+    """Starts with weak residual branches and zero output, so that the first steps need not undo random mixing."""
     with torch.no_grad():
         for name, weight in unet.named_parameters():
             if name.endswith(("conv2.weight", "proj_out.weight")):
@@ -111,7 +111,7 @@ def soft_start(unet: UNet) -> None:
 
 
 class UNetTask:
-    """Task of `loop.train` for text encoder and UNet; the autoencoder is frozen."""
+    """The task for `loop.train` of text encoder and UNet; the autoencoder is frozen."""
 
     def __init__(self, stage: str, recipe: Recipe, device: torch.device, folder: Path, drawings: Drawings | None, watched: Batch) -> None:
         self.name, self.recipe, self.device, self.drawings = stage, recipe, device, drawings
@@ -128,7 +128,7 @@ class UNetTask:
         self.network = Denoiser(text_encoder(recipe.text), unet)
         self.schedule = Schedule(alpha_bars().to(device), prediction_type=recipe.prediction)
         self._empty = self._ids([""])
-        self._pools: dict[int, Future[Encoded]] = {}  # by their first step; the next one is drawn while this one is used
+        self._pools: dict[int, Future[Encoded]] = {}  # by first step; the next pool is drawn while this one is used
         self._drawing = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
         self._watched = self._encode(watched)
 
@@ -138,8 +138,8 @@ class UNetTask:
 
     @torch.no_grad()
     def _encode(self, batch: Batch) -> Encoded:
-        """Posteriors in bfloat16 networks, kept as float32."""
-        parts, rows = [], 32 if self.device.type == "cpu" else 512  # small batches stay in a CPU's cache
+        """Posteriors, computed by bfloat16 networks and kept as float32."""
+        parts, rows = [], 32 if self.device.type == "cpu" else 512  # small batches fit into a CPU's cache
         for pixels in (batch.pixels, batch.pixels * (batch.mask < 0.5)):
             done = [self.low_vae.posterior(some.to(torch.bfloat16)) for some in pixels.split(rows)]
             parts.append(Posterior(torch.cat([p.mean for p in done]).float(), torch.cat([p.std for p in done]).float()))
@@ -147,7 +147,7 @@ class UNetTask:
         return Encoded(parts[0], parts[1], mask, self._ids(batch.captions))
 
     def _grids(self, seed: int, step: int) -> Encoded:
-        """The grids of a step: from a pool that serves `reuse` x POOL_STEPS steps, in another order each time around."""
+        """The grids of a step, from a pool that serves `reuse` x POOL_STEPS steps, in a new order in each round."""
         steps = POOL_STEPS * self.recipe.reuse
         first = step - step % steps
         around, place = divmod(step - first, POOL_STEPS)
@@ -156,7 +156,7 @@ class UNetTask:
         return self._pool(seed - step % steps, first).pick(rows.to(self.device))
 
     def _pool(self, seed: int, first: int) -> Encoded:
-        """The pool that serves the steps from `first` on; the one after it is drawn meanwhile."""
+        """The pool for the steps from `first` on; the next one is drawn in the background."""
         steps = POOL_STEPS * self.recipe.reuse
         wanted = (first, first + steps)
         self._pools = {start: self._pools.get(start) or self._drawing.submit(self._draw_pool, seed + start - first) for start in wanted}
@@ -168,7 +168,7 @@ class UNetTask:
         return self._encode(drawn)
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, ...]:
-        """Input of the UNet, times, captions, what it has to predict, and the loss weight of every place."""
+        """The UNet's input, times, captions, the target of its prediction, and the loss weight of every place."""
         r, config = self.recipe, self.vae.config
         grids = self._grids(seed, step)
         count = len(grids.mask)
@@ -195,7 +195,7 @@ class UNetTask:
 
     @torch.no_grad()
     def check(self, weights: dict[str, Tensor]) -> dict[str, float]:
-        """Mean squared error of the predicted x0 in B' at three times, held-out grids, with their captions."""
+        """Mean squared error of the predicted x0 in B' at three times, on held-out grids with their captions."""
         grids, figures = self._watched, {}
         generator = torch.Generator(self.device).manual_seed(0)
         noise = torch.randn((3, *grids.image.mean.shape), generator=generator, device=self.device)

@@ -1,4 +1,4 @@
-"""Training the autoencoder on drawn grids: pictures in, the same pictures out, through a small Gaussian bottleneck."""
+"""Trains the autoencoder on drawn grids: it reproduces pictures through a small Gaussian bottleneck."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,14 +18,14 @@ from .recipe import Recipe
 
 
 class Reconstruction(nn.Module):
-    """A VAE from pixels to pixels. Returns (pixels, mean, std), latents not scaled."""
+    """A VAE from pixels to pixels. Returns (pixels, mean, std); latents are not scaled."""
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
         self.vae = vae
 
     def forward(self, pixels: Tensor, noise: Tensor, how: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """how: what is done to the latents (see `moved`), the same number for all; None: nothing."""
+        """how: the change of the latents (see `moved`), the same number for all; None: no change."""
         posterior = self.vae.posterior(pixels)
         z = posterior.sample(noise)
         return self.decode(z if how is None else moved(z, int(how[0]))), posterior.mean, posterior.std
@@ -36,7 +36,7 @@ class Reconstruction(nn.Module):
 
 
 def near_identity(vae: VAE) -> None:
-    """Start from weak residual branches and resampling that only averages or repeats: learns much faster from there."""
+    """Starts with weak residual branches, and with resampling that only averages or repeats. Training is much faster from there."""
     with torch.no_grad():
         for name, weight in vae.named_parameters():
             if name.endswith(("conv2.weight", "to_out.weight")):
@@ -56,15 +56,15 @@ def differences(pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def moved(picture: Tensor, how: int) -> Tensor:
-    """A picture or its latents turned by `how` quarters; for 4 at half its size. picture: n c row col."""
+    """A picture or its latents, rotated by `how` quarter turns; for 4, at half the size. picture: n c row col."""
     return F.avg_pool2d(picture, 2) if how == 4 else picture.rot90(how, (-2, -1))
 
 
 class VAETask:
-    """Task of `loop.train`: absolute and squared error, error in edges, and the posterior's divergence with a small weight.
+    """The task for `loop.train`: absolute and squared error, error in edges, and the posterior's divergence with a small weight.
 
-    In a part of the steps the latents are turned or halved before they are decoded, and the picture must come out turned or halved: latents
-    that keep the picture's geometry are easier to learn on. Source: Kouzelis et al. 2025 (EQ-VAE), Eq. (4).
+    In some of the steps the latents are rotated or halved before decoding, and the picture must come out rotated or halved: latents that
+    keep the picture's geometry are easier to learn on. Source: Kouzelis et al. 2025 (EQ-VAE), Eq. (4).
     """
 
     name = "vae"
@@ -79,7 +79,7 @@ class VAETask:
         self._drawn: dict[int, Future[Tensor]] = {}  # by seed
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, ...]:
-        # The next step's pictures are drawn meanwhile.
+        # The next step's pictures are drawn in the background.
         self._drawn = {each: self._drawn.get(each) or self._drawing.submit(self._draw, each) for each in (seed, seed + 1)}
         pixels = self._drawn[seed].result()
         generator = torch.Generator().manual_seed(seed + 2)
@@ -119,7 +119,7 @@ class VAETask:
         }  # fmt: skip
 
     def _turned(self, weights: dict[str, Tensor], pixels: Tensor) -> float:
-        """Squared error of pictures decoded from latents that were turned by a quarter."""
+        """Squared error of pictures decoded from latents that were rotated by a quarter turn."""
         how = torch.ones(len(pixels), dtype=torch.long)
         out, _, _ = functional_call(self.network, weights, (pixels, self._noise(len(pixels), 0), how))
         return ((out.clamp(-1, 1) - moved(pixels, 1)) / 2).square().mean().item()

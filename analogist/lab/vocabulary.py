@@ -1,6 +1,6 @@
 """What the lab's pictures can show, and the words for it: colours, shapes, textures.
 
-Everything that is drawn is an index into these tables; captions are put together from the same words.
+Attributes of a scene are indices into these tables, and captions use the same words.
 """
 
 from pathlib import Path
@@ -22,15 +22,15 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 COLOUR_NAMES = tuple(COLOURS)
 SHAPE_NAMES = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "moon")
 TEXTURE_NAMES = ("plain", "striped", "dotted", "checked")
-# Words that name a look instead of a thing; captions and later prompts may hold them.
+# Words for a look, for captions and prompts.
 STYLE_NAMES = ("cartoon", "grey", "negative", "dark", "sketch", "big", "small", "sepia")
 FILLER_NAMES = ("a", "and", "on", "background", "picture", "of", "with", "the", "two")
-# How a drawing by people is drawn, and what has been done to it.
+# Words for the style of a drawing by people, and for changes of it.
 LOOK_NAMES = (
     "line", "soft", "blurred", "pale", "faded", "tone", "mosaic", "outlined", "silhouette", "edges", "patterned", "framed",
     "poster", "tinted", "noisy",
 )  # fmt: skip
-# The words in the names of the drawings that are trained on, one per line; numbers fall apart into digits, as in CLIP.
+# The words in the names of the training drawings, one per line; numbers are split into digits, as in CLIP.
 DRAWING_NAMES = tuple((Path(__file__).parent / "words.txt").read_text(encoding="ascii").split())
 
 WORDS = tuple(dict.fromkeys((*COLOUR_NAMES, *SHAPE_NAMES, *TEXTURE_NAMES, *STYLE_NAMES, *FILLER_NAMES, *LOOK_NAMES, *DRAWING_NAMES)))

@@ -1,4 +1,4 @@
-"""Warm start: weights of an exported checkpoint folder as the beginning of a new training."""
+"""Warm start: a new training starts from the weights of an exported checkpoint folder."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from .state import TrainingError, load_state, save_state
 
 
 def adopt_vae(training: Path, folder: Path, recipe: Recipe) -> None:
-    """Put a checkpoint folder's autoencoder into a training folder that has none, as if it had been trained there.
+    """Copies a checkpoint folder's autoencoder into a training folder that has none, as if it had been trained there.
 
-    Raises ValueError (WeightsError) where the folder is no such checkpoint, TrainingError where its geometry is another.
+    Raises ValueError (WeightsError) if the folder is not such a checkpoint, TrainingError if its geometry differs from the recipe's.
     """
     checkpoint = _opened(folder)
     with torch.device("meta"):
@@ -28,9 +28,9 @@ def adopt_vae(training: Path, folder: Path, recipe: Recipe) -> None:
 
 
 def warm_start(task: Task, folder: Path) -> None:
-    """Load the task's networks from a checkpoint folder, strictly.
+    """Loads the task's networks from a checkpoint folder, strictly.
 
-    Raises ValueError (WeightsError) where the folder is no such checkpoint or its geometry is another.
+    Raises ValueError (WeightsError) if the folder is not such a checkpoint or its geometry differs.
     """
     checkpoint = _opened(folder)
     for part in ("vae",) if task.name == "vae" else ("text", "unet"):
@@ -48,11 +48,11 @@ def _load_same(checkpoint: Checkpoint, part: str, module: torch.nn.Module, folde
     before = {name: tensor.shape for name, tensor in module.state_dict().items()}
     getattr(checkpoint, f"load_{part}")(module, dtype=torch.float32)
     if {name: tensor.shape for name, tensor in module.state_dict().items()} != before:
-        raise TrainingError(f"--init {folder}: its {part} has another geometry than the recipe")
+        raise TrainingError(f"--init {folder}: its {part} does not have the recipe's geometry")
 
 
 def go_on(task: Task, training: Path, recipe: Recipe) -> None:
-    """Start the solver from the generic stage's averaged weights. Raises TrainingError where that has not been trained."""
+    """Starts the solver from the generic stage's averaged weights. Raises TrainingError if that stage has not been trained."""
     path = training / "generic.safetensors"
     if not path.exists():
         raise TrainingError(f"no {path}: train the generic stage first, or start from a finished checkpoint with --init FOLDER")

@@ -1,6 +1,6 @@
-"""The lab's tokenizer and text encoder: CLIP's kinds, made small, for the vocabulary of the drawn pictures.
+"""The lab's tokenizer and text encoder: as in CLIP, but small, for the vocabulary of the drawn pictures.
 
-Every word of the vocabulary is one token; any other string falls apart into bytes, as in CLIP.
+Every word of the vocabulary is one token; any other string is split into smaller pieces, down to bytes, as in CLIP.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from .vocabulary import WORDS
 def vocabulary_and_merges() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """BPE tables in which each of WORDS is one token.
 
-    Words are added in turn: each is split by the merges so far, and what is left is merged from the left. Merges that come later rank
-    lower. A few words are split otherwise once all merges are there; they are merged anew from their new pieces.
+    Words are added one after the other: each is split by the merges so far, and the pieces are then merged from the left. Later merges
+    rank lower. Once all merges exist, a few words are split differently; they are merged again from their new pieces.
     """
     symbols = byte_symbols()
     tokens = [START, END, *symbols, *(s + "</w>" for s in symbols)]
@@ -40,14 +40,14 @@ def vocabulary_and_merges() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def _splitter(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Callable[[str], list[str]]:
-    """What a word falls apart into under these tables."""
+    """The pieces into which these tables split a word."""
     bpe = models.BPE(vocab=vocab, merges=merges, end_of_word_suffix="</w>", continuing_subword_prefix="", unk_token=END)
     model = Tokenizer(bpe).model
     return lambda word: [token.value for token in model.tokenize(word)]
 
 
 def tokenizer(positions: int = 77) -> CLIPTokenizer:
-    """The tokenizer, padding with the end token as SD 1.5 does."""
+    """The tokenizer; it pads with the end token, as SD 1.5 does."""
     vocab, merges = vocabulary_and_merges()
     return CLIPTokenizer(vocab=vocab, unk_token=END, bos_token=START, eos_token=END, pad_token=END, model_max_length=positions,
                          merges=merges)  # pyright: ignore[reportArgumentType] - transformers says str, takes pairs

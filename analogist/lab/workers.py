@@ -1,7 +1,7 @@
-"""The gradient of a batch, on a CPU shared out over threads that each work through a part of it.
+"""Computes the gradient of a batch; on a CPU, threads each work on a part of the batch.
 
-Layers this small do not divide well: two threads inside every layer wait for each other (1.3 times the speed of one was
-measured), two halves of the batch side by side do not. Parts are joined in a fixed order, so that the same number of workers
+Such small layers do not divide well: two threads inside every layer wait for each other (only 1.3 times the speed of one thread
+was measured); two threads with half a batch each do not wait. Parts are summed in a fixed order, so the same number of workers
 gives the same bits.
 """
 
@@ -24,9 +24,9 @@ def _added(tensors: Iterable[Tensor]) -> Tensor:
 
 
 class Workers:
-    """Copies of a network at the training's precision, one a worker.
+    """Copies of a network at the training's precision, one per worker.
 
-    count: parts that a batch is shared out into; above 1 each has a CPU thread of its own.
+    count: number of parts of a batch; above 1, each part has its own CPU thread.
     """
 
     def __init__(self, network: nn.Module, count: int, precision: torch.dtype) -> None:
@@ -41,11 +41,11 @@ class Workers:
             self._pool.shutdown()
 
     def each(self, function: Callable, items: Iterable) -> list:
-        """function of every item, in order, shared out over the threads."""
+        """Applies function to every item on the threads; returns the results in order."""
         return list((self._pool.map if self._pool is not None else map)(function, items))
 
     def gradient(self, loss: Callable[..., Loss], batch: tuple[Tensor, ...]) -> Loss:
-        """Puts the gradient of the batch's mean loss into the network's parameters; returns the loss and figures for the log.
+        """Sets the parameters' gradients to those of the batch's mean loss; returns the loss and figures for the log.
 
         loss(run, *part) -> (mean loss over the part, figures); run: a copy of the network. batch: leading axis grid.
         """
@@ -63,7 +63,7 @@ class Workers:
         return _added(value * share for (value, _, _), share in zip(done, shares, strict=True)), figures
 
     def _part(self, copy: nn.Module, loss: Callable[..., Loss], part: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float], list[Tensor]]:
-        """Loss, figures and gradients of one part, with the network's present weights."""
+        """Loss, figures and gradients of one part, with the network's current weights."""
         with torch.no_grad():
             torch._foreach_copy_(list(copy.parameters()), list(self.network.parameters()))
 

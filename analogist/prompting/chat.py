@@ -130,7 +130,8 @@ class OpenAIPrompter(AskingPrompter):
             message = f"{where} answered {error.status_code}{tried}: {said}" + (f"; {hint}" if hint else "")
         except openai.APIConnectionError as error:
             cause = self._hide(" ".join(str(error.__cause__ or error).split())[:160])
-            message = f"{where} cannot be reached or hung up, {self._attempts()} ({cause}); check --base-url (OPENAI_BASE_URL)"
+            said = f"cannot be reached or closed the connection, {self._attempts()} ({cause})"
+            message = f"{where} {said}; check --base-url (OPENAI_BASE_URL)"
         except (openai.OpenAIError, ValueError, TypeError, AttributeError, KeyError) as error:
             # An unexpected body can make the client fail in many different ways.
             kind = "not JSON" if isinstance(error, json.JSONDecodeError) else f"not a chat completion ({type(error).__name__})"
