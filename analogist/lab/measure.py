@@ -1,6 +1,6 @@
 """Runs the method on many grids at once and measures the distance of each B' from the true one.
 
-`answers` computes what `Analogist.__call__` computes for each grid by itself, through the same sampler; it exists because a
+`answers` computes what `Analogist.__call__` computes for each grid alone, through the same sampler. It exists because a
 measurement runs hundreds of different grids that were never pictures, each with its own prompt, and needs them in one batch.
 """
 

@@ -1,6 +1,6 @@
 """Recipes: all settings of a training, as JSON-ready frozen dataclasses.
 
-Two recipes for the networks' geometry are kept here: "small" trains on two CPU cores, "fine" wants a GPU. Each has three parts that
+Two recipes for the networks' geometry are kept here: "small" trains on two CPU cores, "fine" needs a GPU. Each has three parts that
 are trained one after the other: the autoencoder ("vae"), the UNet on everything but analogies ("generic"), and from there on analogies
 ("solver").
 """

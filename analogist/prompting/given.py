@@ -43,7 +43,7 @@ class NoPrompter:
 
 @dataclass(frozen=True)
 class FilePrompter:
-    """Prompts of a text file, either one prompt a line (all of them candidates for every grid) or the published tab-separated form,
+    """Prompts of a text file: either one prompt per line (all of them candidates for every grid) or the published tab-separated form,
     name TAB prompt [TAB prompt ...], one line per grid.
     """
 
