@@ -194,7 +194,7 @@ def test_a_kept_answer_may_be_cut_anew_but_an_unreadable_one_is_asked_again(grid
         asker(server, model="m")(grid)
         (kept,) = (tmp_path / "cache" / "prompts").iterdir()
         kept.write_text("{")
-        with pytest.warns(PromptWarning, match="asked again"):
+        with pytest.warns(PromptWarning, match="asking the model again"):
             asker(server, model="m")(grid)
         assert server.asked == 2
         assert json.loads(kept.read_text())["answer"] == "one two three"
@@ -241,8 +241,8 @@ def test_busy_and_failing_servers_are_asked_again(grid, replies):
         (Reply(completion("")), 2, "empty answer"),
         (Reply(completion(None)), 2, "empty answer"),
         (Reply(completion("", finish_reason="length")), 2, "used up its tokens"),
-        (Reply(completion(None, refusal="I will not.")), 2, "refuses: 'I will not.'"),
-        (Reply(completion("I'm sorry, but I can't assist with that.")), 2, "refuses"),
+        (Reply(completion(None, refusal="I will not.")), 2, "declined to answer: 'I will not.'"),
+        (Reply(completion("I'm sorry, but I can't assist with that.")), 2, "m: the model declined to answer"),
         (Reply(completion("...")), 2, "no prompt was found in the answer"),
     ],
 )  # fmt: skip

@@ -121,7 +121,7 @@ def test_a_strength_out_of_range_is_an_error(strength: float) -> None:
 
 
 def test_a_pair_that_leaves_no_step_is_an_error_that_says_what_to_raise() -> None:
-    with pytest.raises(ValueError, match=r"steps 10 x strength 0\.05 leaves no step to run; raise one of them"):
+    with pytest.raises(ValueError, match=r"steps 10 x strength 0\.05 leaves no step to run; raise either"):
         ddim_times(10, 0.05)
 
 
