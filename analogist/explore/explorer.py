@@ -33,7 +33,7 @@ class Explorer:
         return len(self._bytes)
 
     def save(self, path: str | Path) -> Path:
-        """Writes the page, whole or not at all. Raises OutputError where it cannot be written."""
+        """Writes the page, whole or not at all. Raises OutputError if it cannot be written."""
         return atomic_write(path, self._bytes)
 
     def _repr_html_(self) -> str:

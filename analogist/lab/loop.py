@@ -1,7 +1,7 @@
 """The training loop that VAE and UNet share: optimiser, moving average, log, checkpoints, time limit.
 
 Every step's random numbers come from (seed, step) alone, so an interrupted and resumed training computes what an
-uninterrupted one computes; on a CPU with the same number of workers the same bits.
+uninterrupted one computes, bit for bit on a CPU with the same number of workers.
 """
 
 import signal
