@@ -167,7 +167,7 @@ def test_runs_are_told_apart_by_sac_and_by_number():
     for label in ("SAC layers 3 to 10, seed 7", "SAC off, seed 7 (1)", "SAC off, seed 7 (2)"):
         assert json.dumps(label) in page.html
     assert '"label":"with"' in explore([on, off], labels=["with", "without"]).html
-    with pytest.raises(ValueError, match="1 for 2 runs"):
+    with pytest.raises(ValueError, match="2 are needed, one per run"):
         explore([on, off], labels="with")
 
 

@@ -103,7 +103,7 @@ def _names(labels: str | Sequence[str] | None, count: int) -> list[str | None]:
         return [None] * count
     names: list[str | None] = [labels] if isinstance(labels, str) else list(labels)
     if len(names) != count:
-        raise ValueError(f"labels {names}: {len(names)} labels for {count} runs; give one label per run")
+        raise ValueError(f"labels {names}: {count} are needed, one per run, not {len(names)}")
     return names
 
 
