@@ -1,6 +1,6 @@
-"""Files that other programs wrote: byte-order marks, names in either form of Unicode, content that is not what it should be.
+"""Reading files that other programs wrote: byte-order marks, names in both forms of Unicode, content of an unexpected kind.
 
-And the reverse: text for our own files that holds what UTF-8 cannot, such as file names that are not UTF-8.
+Also writing text that plain UTF-8 cannot hold, such as file names that are not UTF-8.
 """
 
 import contextlib
@@ -16,20 +16,20 @@ _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xf
 
 
 def decoded(raw: bytes) -> str:
-    """Text in UTF-8, or in UTF-16 or UTF-32 with its byte-order mark; the mark is left out. Raises UnicodeDecodeError."""
+    """Decodes UTF-8, or UTF-16 and UTF-32 with a byte-order mark; the mark is removed. Raises UnicodeDecodeError."""
     return raw.decode(next((encoding for mark, encoding in _MARKS.items() if raw.startswith(mark)), "utf-8"))
 
 
 def encoded(text: str) -> bytes:
-    """UTF-8; half characters, as in file names that are not UTF-8, become escapes such as \\udce9, which JSON reads back."""
+    """Encodes as UTF-8. Half characters, as in file names that are not UTF-8, become escapes such as \\udce9, which JSON reads back."""
     return text.encode("utf-8", "backslashreplace")
 
 
 def text_problem(text: str) -> str | None:
-    """What is wrong with a text that cannot be written as UTF-8, for a message that begins with what it is; None where nothing is.
+    """Why a text cannot be written as UTF-8, to follow the text's name in a message; None if it can.
 
-    Such a text holds half of a character ("lone surrogate"): from bytes that are not UTF-8 on a command line, or from an escape such
-    as \\ud83d alone in JSON.
+    Such a text holds half of a character (a "lone surrogate"). It comes from bytes on a command line that are not UTF-8, or from a
+    lone escape such as \\ud83d in JSON.
     """
     at = next((i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
     if at is None:
@@ -43,7 +43,7 @@ def composed(text: str) -> str:
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
-    """The path, or where nothing lies there the one that differs from it in Unicode normalisation alone; where there is none, the path."""
+    """The path if it exists, else an existing path that differs only in Unicode normalisation, else the path as given."""
     path = Path(path)
     with contextlib.suppress(OSError, ValueError):
         if path.exists() or path == path.parent:
@@ -57,7 +57,7 @@ def existing(path: str | os.PathLike[str]) -> Path:
 
 @contextlib.contextmanager
 def naming(path: str | os.PathLike[str], kind: type[ValueError] = ValueError) -> Iterator[None]:
-    """Errors from reading a file's content name the file; values of kinds that nobody expected become such errors too."""
+    """Turns errors from reading a file's content into errors that name the file; values of unexpected types become such errors too."""
     where = shown(path)
     try:
         yield
@@ -66,6 +66,6 @@ def naming(path: str | os.PathLike[str], kind: type[ValueError] = ValueError) ->
             raise
         raise (kind if not isinstance(error, kind) else type(error))(f"{where}: {error}") from error
     except KeyError as error:
-        raise kind(f"{where}: damaged, or written by something else: {error} is missing in it") from error
+        raise kind(f"{where}: damaged, or written by another program: {error} is missing") from error
     except (TypeError, AttributeError, IndexError, ArithmeticError, RecursionError, StopIteration, csv.Error) as error:
-        raise kind(f"{where}: damaged, or written by something else ({' '.join(str(error).split())[:160]})") from error
+        raise kind(f"{where}: damaged, or written by another program ({' '.join(str(error).split())[:160]})") from error
