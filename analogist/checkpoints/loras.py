@@ -35,7 +35,7 @@ def from_flag(text: str) -> tuple[str, float]:
 
 
 def described(reports: Sequence[LoraReport]) -> list[dict]:
-    """For the record: name, content keys, scale, strengths and what was merged; no path."""
+    """Entries for the record: name, content keys, scale, strengths and number of merged modules; no path."""
     return [
         {
             "name": r.path.name, "sha256": r.sha256, "scale": r.scale, "strengths": list(r.strengths), "modules": r.modules,
@@ -49,4 +49,4 @@ def check_repeat(kept: list[dict], now: list[dict], record: str | Path) -> None:
     """Raises ValueError if a repeat would merge a different file from the one in its record."""
     for before, after in zip(kept, now, strict=True):
         if any(before.get(key) != after.get(key) for key in ("sha256", "config_sha256")):
-            raise ValueError(f"{after['name']}: not the LoRA of {record} (its content differs); give --lora to use it all the same")
+            raise ValueError(f"{after['name']}: not the same LoRA as in {record} (its content differs); give --lora to use it anyway")

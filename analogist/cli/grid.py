@@ -62,7 +62,7 @@ def grid_from_arguments(args: argparse.Namespace) -> "PromptGrid":
 
     given = {"--a": args.a, "--a-prime": args.a_prime, "--b": args.b}
     present = [flag for flag, value in given.items() if value is not None]
-    aligned = getattr(args, "aligned", None)  # `run` has it
+    aligned = getattr(args, "aligned", None)  # only `run` has this argument
     drawing: dict[str, Any] = {"border": not args.borderless} | ({"aligned": aligned} if aligned not in (None, "none") else {})
     if args.grid is not None:
         if args.fit is not None:

@@ -314,7 +314,7 @@ CHANGES: dict[str, Change] = {
 # Held out: a new kind of colour map, and a combination of two trained changes.
 HELD_OUT_CHANGES: dict[str, Change] = {"solarise": Change(_solarise), "flip and invert": Change(_flip_invert)}
 _STYLE_OF: dict[str, int] = dict(zip(STYLES, (FLAT, LINE, SOFT), strict=True))
-# What of a change shows in B', for captions.
+# How each change shows in B', for captions.
 WORD_OF = {
     "grey": "grey", "blur": "blurred", "dark": "dark", "pale": "pale", "fade": "faded", "invert": "negative", "two tones": "two tone",
     "mosaic": "mosaic", "outline": "outlined", "silhouette": "silhouette", "edges": "edges", "pattern": "patterned", "frame": "framed",

@@ -87,7 +87,7 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
     Returns the averaged weights and the number of finished steps. Raises TrainingError if the training cannot start or diverges.
     """
     if limits.by_clock and limits.minutes is None:
-        raise ValueError("by_clock needs minutes: they are the whole training")
+        raise ValueError("by_clock needs minutes, the length of the whole training")
     seconds = limits.minutes * 60 if limits.by_clock and limits.minutes is not None else None  # of the whole training
     prepare_folder(folder)
     path, log = folder / f"{task.name}.safetensors", folder / f"{task.name}.jsonl"

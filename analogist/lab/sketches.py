@@ -100,7 +100,7 @@ def place(drawings: Drawings, concept: Tensor, style: Tensor, pose: Tensor, side
     device = drawings.pictures.device
     concept, style = concept.to(device), style.to(device)
     both = torch.cat([drawings.pictures[concept, style], drawings.outside[concept, style]], 1).float() / 255
-    # Sampled at twice the size and averaged: sharp, and no aliasing. What lies beyond the drawing's edge is paper.
+    # Sampled at twice the size and averaged, against aliasing. Beyond the drawing's edge everything is background.
     grid = F.affine_grid(pose.to(device), [len(both), 4, 2 * side, 2 * side], align_corners=False)
     both = 1 - F.avg_pool2d(F.grid_sample(1 - both, grid, padding_mode="zeros", align_corners=False), 2)
     return both[:, :3], both[:, 3:]

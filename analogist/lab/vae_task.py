@@ -44,7 +44,7 @@ def near_identity(vae: VAE) -> None:
             if name.endswith(("downsample.conv.weight", "upsample.conv.weight")):
                 weight.mul_(0.1)
                 eye = torch.eye(weight.shape[0])
-                if "downsample" in name:  # the picture is padded right and below: the mean of a 2 x 2 block
+                if "downsample" in name:  # the picture is padded on the right and below, so this is the mean of a 2 x 2 block
                     weight[:, :, :2, :2] += eye[:, :, None, None] / 4
                 else:
                     weight[:, :, 1, 1] += eye

@@ -50,5 +50,5 @@ class Prompter(Protocol):
     """Anything that finds prompts for a grid. name: the grid's file name, needed if prompts are listed by name."""
 
     def __call__(self, grid: "PromptGrid", name: str | None = None) -> Prompts:
-        """Raises PromptError where no prompt can be had."""
+        """Raises PromptError if no prompt can be found."""
         ...
