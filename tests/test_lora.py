@@ -383,7 +383,7 @@ def test_a_run_with_a_peft_folder_says_its_strength_and_is_not_repeated_with_ano
     assert kept["strengths"] == [2.0] and len(kept["config_sha256"]) == 64
     (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 2}))
     repeat = ["run", "--config", str(tmp_path / "out" / "run.json"), "--out", str(tmp_path / "x"), "--quiet"]
-    assert "not the LoRA" in fails(capsys, repeat)
+    assert "not the same LoRA" in fails(capsys, repeat)
 
 
 def test_what_was_assumed_of_a_lora_reaches_the_user(tmp_path, plain, capsys):
