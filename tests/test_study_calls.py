@@ -51,10 +51,15 @@ def test_an_empty_negative_prompt_swapped_for_the_prompt_swaps_the_branches(call
     second = call("", negative_prompt="a red cat", capture=Capture("*:probs", steps=0)).maps
     alone = call("a red cat", config=SHORT.replace(guidance=1.0), capture=Capture("*:probs", steps=0)).maps
     assert len(first) == 32
+
+    def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+        # As a whole, not number by number: rows of a batch of one and of two are summed in another order on some processors.
+        return bool((a - b).norm() <= 1e-4 * b.norm())
+
     for name, m in first.items():
         for one, other in (("text", "negative"), ("negative", "text")):
-            torch.testing.assert_close(m.sel(branch=one).tensor, second[name].sel(branch=other).tensor)
-        torch.testing.assert_close(m.sel(branch="text").tensor, alone[name].sel(branch="text").tensor)
+            assert same(m.sel(branch=one).tensor, second[name].sel(branch=other).tensor), name
+        assert same(m.sel(branch="text").tensor, alone[name].sel(branch="text").tensor), name
     assert not torch.allclose(first[HEARD].sel(branch="text").tensor, first[HEARD].sel(branch="negative").tensor, atol=1e-4)
 
 
