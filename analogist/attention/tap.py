@@ -80,7 +80,8 @@ class StudyTap:
     def whole(self, site: Site, step: int) -> bool:
         """Whether map points must come with all heads: where an edit or a user's reduction acts, which may mix heads."""
         places = [(site.name, point) for point in MAP_POINTS]
-        return any(edit.acts(step) for place in places for edit in self._edits.get(place, ())) or any(
+        edits = (edit for place in places for edit in self._edits.get(place, ()))
+        return any(edit.acts(step) and not edit.by_head for edit in edits) or any(
             keeper.item.needs_whole and step in keeper.item.steps for place in places for keeper in self._at.get(place, ())
         )
 

@@ -5,6 +5,7 @@ from typing import cast
 
 from torch import Tensor
 
+from analogist.attention.capture.capture import CaptureTooLarge
 from analogist.attention.select.points import select
 from analogist.attention.select.run_shape import RunShape, resolve_steps
 from analogist.models.control import At, Edit
@@ -19,10 +20,14 @@ class EditError(ValueError):
 
 
 class BoundEdit:
-    """One edit at one point, with the steps at which it acts. `steps` of a function that has it restricts them."""
+    """One edit at one point, with the steps at which it acts. `steps` of a function that has it restricts them.
+
+    `by_head` of a function that has it: it takes maps in slices of heads, so that they need not all be in memory at once.
+    """
 
     def __init__(self, function: Edit, selector: str, steps: tuple[int, ...] | None) -> None:
         self.function, self.selector, self.steps = function, selector, steps
+        self.by_head: bool = getattr(function, "by_head", False)
 
     def acts(self, step: int) -> bool:
         """Whether it acts in this executed step."""
@@ -51,8 +56,9 @@ class BoundEdit:
 def bind_edits(edit: Edits | None, unet: UNet, run: RunShape) -> dict[tuple[str, str], list[BoundEdit]]:
     """Edits by (site name, point), in the order given.
 
-    An edit may have `steps` (executed steps at which it acts) and `bind(run, sites_points)`, which checks it against the run
-    and returns what is called. Raises ValueError for selectors that match nothing and whatever `bind` refuses.
+    An edit may have `steps` (executed steps at which it acts); `meet(unet, sites_points)`, which shows it the network and returns
+    those of the selected points that it needs; `bind(run, sites_points)`, which checks it against the run and returns what is called;
+    and what `asks.py` names. Raises ValueError for selectors that match nothing and whatever `meet` or `bind` refuses.
     """
     bound: dict[tuple[str, str], list[BoundEdit]] = {}
     if edit is None:
@@ -62,13 +68,15 @@ def bind_edits(edit: Edits | None, unet: UNet, run: RunShape) -> dict[tuple[str,
     for selector, functions in edit.items():
         if not isinstance(selector, str):
             raise ValueError(f"edit: the selector {selector!r} is not text")
-        places = select([selector], unet)
+        selected = select([selector], unet)
         for function in functions if isinstance(functions, list | tuple) else [functions]:
             if not callable(function):
                 raise ValueError(f"edit {selector!r}: {function!r} is no function (tensor, at) -> tensor")
             try:
                 steps = getattr(function, "steps", None)
                 steps = None if steps is None else resolve_steps(steps, run.steps)
+                meet: Callable[[UNet, list[tuple[Site, str]]], list[tuple[Site, str]]] | None = getattr(function, "meet", None)
+                places = selected if meet is None else meet(unet, selected)
                 bind: Callable[[RunShape, list[tuple[Site, str]]], Edit] | None = getattr(function, "bind", None)
                 ready = cast(Edit, function) if bind is None else bind(run, places)
             except ValueError as error:

@@ -52,6 +52,8 @@ class RunShape:
     dtype: torch.dtype = torch.float32
     words: WordSource | Callable[[str, str], Sequence[int]] | None = None
     prompts: tuple[str, ...] | Mapping[str, str | None] | None = None
+    copies: int = 1  # of every image, where an edit asked for them; images counts all, the axis is (copy image)
+    copying: bool = False  # whether this kind of run makes copies where an edit asks
 
     def __post_init__(self) -> None:
         if isinstance(self.prompts, Mapping):

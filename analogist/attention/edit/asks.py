@@ -1,0 +1,32 @@
+"""What an edit may ask of the whole run, by attributes of the function: gradients, and several copies of every image.
+
+Place in the flow: a run reads this before it starts; where no edit asks, it runs without gradients and once, as ever.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Asks:
+    """gradients: the run's tensors keep their graph from the first edit whose result requires a gradient on.
+
+    copies: every image runs this many times in one batch, with the same draws; the image axis is then (copy image).
+    """
+
+    gradients: bool = False
+    copies: int = 1
+
+
+def asks_of(edit: object) -> Asks:
+    """What the edits of a call ask for: `gradients = True` or `copies = n` on any of the functions.
+
+    Raises ValueError where two edits ask for different numbers of copies.
+    """
+    if not isinstance(edit, Mapping):
+        return Asks()
+    functions = [one for given in edit.values() for one in (given if isinstance(given, list | tuple) else [given])]
+    copies = {getattr(function, "copies", 1) for function in functions}
+    if len(copies) > 1:
+        raise ValueError(f"edits ask for {sorted(copies)} copies of every image: put those that act together into one number of copies")
+    return Asks(any(getattr(function, "gradients", False) for function in functions), *copies)
