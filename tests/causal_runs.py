@@ -9,8 +9,11 @@ from analogist.attention.capture.maps import Maps
 from analogist.attention.edit.asks import asks_of
 from analogist.attention.tap import RunShape, StudyTap
 from analogist.models.control import CAM, SAC, AttentionControl
-from analogist.models.unet import UNet
+from analogist.models.unet import UNet, UNetConfig
 from tests.study_runs import inputs
+
+# Seven transformer blocks on two levels: every kind of path between heads, in little time
+MINI = UNetConfig(channels=(8, 16), layers_per_block=1, depth=(1, 1), mid_depth=1, heads=(2, 2), text_width=12, norm_groups=4)
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class SmallRun:
 
     def __call__(self, capture=None, edit=None, seed: int = 0) -> Outcome:
         asks = asks_of(edit)
-        run = replace(self.shape, images=self.shape.images * asks.copies, copies=asks.copies, copying=True)
+        run = replace(self.shape, images=self.shape.images * asks.copies, copies=asks.copies, room=5)
         tap = StudyTap(capture, edit, self.unet, run) if capture is not None or edit is not None else None
         x = self.x + self.seeds * torch.randn(self.x.shape, generator=torch.Generator().manual_seed(seed)) if seed else self.x
         x = x.to(self.unet.conv_in.weight.dtype).repeat(asks.copies, 1, 1, 1)
@@ -55,6 +58,7 @@ class SmallRun:
 
 
 def small_run(unet: UNet, shape: RunShape, seed: int = 0, **settings: object) -> SmallRun:
-    """A run on the inputs of a seed."""
+    """A run on the inputs of a seed, in the type of the network."""
+    shape = replace(shape, dtype=unet.conv_in.weight.dtype)
     x, text = inputs(unet, shape, seed)
     return SmallRun(unet, shape, x, text, **settings)

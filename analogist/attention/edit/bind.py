@@ -79,6 +79,8 @@ def bind_edits(edit: Edits | None, unet: UNet, run: RunShape) -> dict[tuple[str,
                 places = selected if meet is None else meet(unet, selected)
                 bind: Callable[[RunShape, list[tuple[Site, str]]], Edit] | None = getattr(function, "bind", None)
                 ready = cast(Edit, function) if bind is None else bind(run, places)
+            except CaptureTooLarge:
+                raise
             except ValueError as error:
                 raise ValueError(f"edit {selector!r}: {error}") from error
             for site, point in places:

@@ -63,7 +63,7 @@ class Patch:
     def _put(self, out: Tensor, value: AttentionMap, at: At, branches: Sequence[int], images: Sequence[int]) -> Tensor:
         """out: (branch image) ..., changed in place."""
         target = out.unflatten(0, (at.branches, at.images))
-        names = ["branch", "image", *_axes(at)]
+        names = ["branch", "image", *axes_at(at)]
         indices: list[Sequence[int] | Tensor] = [branches, images]
         for axis, length in zip(names[2:], target.shape[2:], strict=True):
             indices.append(_places(value, axis, length, at))
@@ -84,7 +84,8 @@ class Patch:
         return out
 
 
-def _axes(at: At) -> tuple[str, ...]:
+def axes_at(at: At) -> tuple[str, ...]:
+    """Names of the axes of a tensor at a point, behind (branch image)."""
     if at.site.kind == "block":
         return ("channel", "row", "column")
     if at.point in ("x", "out"):

@@ -113,6 +113,8 @@ def distance_from(target: Tensor) -> Measure:
     target = target.detach()
 
     def measure(result: object) -> Tensor:
+        if result.latents.shape != target.shape:
+            raise ValueError(f"latents {tuple(result.latents.shape)} and {tuple(target.shape)}: use runs of one size and number of images")
         return 0.0 - ((result.latents - target) ** 2).mean()  # not -(...): the clean run measures 0, not -0
 
     return measure

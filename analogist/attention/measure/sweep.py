@@ -3,104 +3,129 @@
 Source of the idea: Meng et al. 2022 (causal tracing), Sec. 2.1; Wang et al. 2023 (path patching).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-from tqdm import tqdm
 
 from analogist.attention.capture.capture import Capture
-from analogist.attention.capture.maps import AttentionMap, Maps
+from analogist.attention.capture.maps import AttentionMap
+from analogist.attention.edit.node import Node
 from analogist.attention.edit.patch import patch
+from analogist.attention.measure.many_runs import measured
+from analogist.attention.measure.runs import (
+    Contrast,
+    HardlyDiffer,
+    Learn,
+    Measure,
+    Run,
+    Runs,
+    call,
+    distance_from,
+    learn,
+    noise_between_seeds,
+    number_of,
+    paired,
+)
+from analogist.attention.measure.sweep_result import Sweep, SweepAxes
+from analogist.attention.select.regions import Region
+from analogist.attention.select.run_shape import resolve_branches, resolve_steps
 
-Run = Callable[..., object]  # takes capture= and edit=; gives .maps and (for the default measure) .latents
-Measure = Callable[[object], float]
-
-
-@dataclass(frozen=True, eq=False)
-class Sweep:
-    """The recovered effect of each patch: 0 as bad as the corrupted run, 1 as good as the clean one.
-
-    recovered: [site step head]; the step axis has one entry -1 where a patch covers all steps, the head axis likewise.
-    """
-
-    recovered: Tensor
-    sites: tuple[str, ...]
-    steps: tuple[int, ...]
-    heads: tuple[int, ...]
-    clean: float
-    corrupted: float
-
-    def rows(self) -> list[dict]:
-        """One row a patch: site, step, head (-1: all), recovered; nan where a site has fewer heads."""
-        return [
-            {"site": site, "step": step, "head": head, "recovered": float(self.recovered[i, j, k])}
-            for i, site in enumerate(self.sites)
-            for j, step in enumerate(self.steps)
-            for k, head in enumerate(self.heads)
-        ]
-
-    def best(self, k: int = 5) -> list[dict]:
-        """The k patches that recover most."""
-        return sorted((r for r in self.rows() if r["recovered"] == r["recovered"]), key=lambda r: -r["recovered"])[:k]
-
-    def __repr__(self) -> str:
-        lines = [f"recovered effect (0: corrupted run {self.corrupted:.4g}, 1: clean run {self.clean:.4g}), best first"]
-        for row in self.best(12):
-            step = "all steps" if row["step"] < 0 else f"step {row['step']}"
-            head = "all heads" if row["head"] < 0 else f"head {row['head']}"
-            lines.append(f"{row['site']:28} {step:10} {head:10} {row['recovered']:8.3f}")
-        return "\n".join(lines)
+__all__ = ["Measure", "Run", "Sweep", "patch_sweep"]
 
 
 def patch_sweep(
-    clean: Run, corrupted: Run, points: str | Sequence[str] = "*.self:head_out", *, steps: Sequence[int] | str | None = None,
-    heads: bool = False, measure: Measure | None = None, capture: dict | None = None, progress: bool = True,
+    clean: Runs, corrupted: Runs, points: str | Sequence[str] = "*.self:head_out", *, steps: Sequence[int] | str | None = None,
+    heads: bool = False, branches: Sequence[str] | None = None, query: Sequence[Region] | None = None,
+    key: Sequence[Region] | None = None, measure: Measure | None = None, capture: dict | None = None, batch: int | None = None,
+    progress: bool = True,
 ) -> Sweep:  # fmt: skip
     """Runs clean and corrupted once, then the corrupted run once for each patch.
 
     clean, corrupted: functions that take capture= and edit=, such as functools.partial(model, grid, prompt, progress=False)
-    or functools.partial(known.at, model, grid, prompt, b_prime=picture, t=501), with the same steps and sizes.
+    or functools.partial(known.at, model, grid, prompt, b_prime=picture, t=501), with the same steps and sizes; or lists of
+    them, one an input.
     points: selectors of what is patched, one point of each site. steps: executed steps patched one by one; "all": patched
-    together; None: those of the run one by one. heads: head by head. measure: of a result; None: minus the mean squared
+    together; None: those of the run one by one. heads: head by head. branches, query, key: branches and regions patched one by one,
+    each a further axis; None: together. measure: of a result; None: minus the mean squared
     distance of its latents from the clean run's. capture: further arguments of the Capture, such as {"branches": "text"}.
+    batch: patches in one batch; None: as many as memory allows.
+    Warns (HardlyDiffer), and says so in its notes, where clean and corrupted runs differ by less than a tenth of what another seed does.
     """
     selectors = [points] if isinstance(points, str) else list(points)
-    chosen = None if steps is None or steps == "all" else list(steps)
-    good = clean(capture=Capture(*selectors, steps=chosen, **(capture or {})))
-    maps: Maps = good.maps
-    bad = corrupted()
-    if measure is None:
-        target = good.latents
+    each, contrasts, runs, axes = [], [], 0, None
+    for good, bad in paired(clean, corrupted):
+        result, learnt = learn(good, capture=Capture(*selectors, steps=captured(steps), **(capture or {})))
+        axes = axes_of(learnt, selectors, steps, heads, branches, query, key, "patch_sweep")
+        kept = result.maps
+        contrast, measuring = contrast_of("patch_sweep", good, result, call(bad), measure)
+        jobs = [(index, node, part_of(kept[node.place], node)) for index, node in axes.nodes()]
+        jobs = [job for job in jobs if job[2] is not None]
+        edits = [{node.place: patch(part)} for _, node, part in jobs]
+        values = measured(bad, edits, measuring, learnt, batch=batch, progress=progress, describe="patching")
+        effect = torch.full(axes.shape, float("nan"))
+        for (index, _, _), value in zip(jobs, values, strict=True):
+            effect[index] = value - contrast.corrupted
+        each.append(effect)
+        contrasts.append(contrast)
+        runs += 2 + len(jobs) + (contrast.noise is not None)
+    return Sweep(torch.stack(each), axes, tuple(contrasts), "patch", said_of(contrasts), runs)
 
-        def measure(result: object) -> float:
-            return 0.0 - float(((result.latents - target) ** 2).mean())  # not -float(...): the clean run measures 0, not -0
 
-    first, last = measure(good), measure(bad)
-    if first == last:
-        raise ValueError(f"patch_sweep: clean and corrupted runs measure the same ({first:.6g}); nothing can be recovered")
-    held = next(iter(maps.values())).steps
-    columns = (-1,) if steps == "all" else held
-    count = max((len(m.coords.get("head", ())) for m in maps.values()), default=0) if heads else 0
+def axes_of(
+    learnt: Learn, selectors: Sequence[str], steps: Sequence[int] | str | None, heads: bool, branches: Sequence[str] | None,
+    query: Sequence[Region] | None, key: Sequence[Region] | None, who: str,
+) -> SweepAxes:  # fmt: skip
+    """The nodes that a sweep goes through. Raises ValueError where there is nothing of that kind."""
+    run, _ = learnt.known()
+    places = tuple((site.name, point, site.heads if "head" in axes else 0) for site, point, axes in learnt.points(selectors))
+    count = max(heads for _, _, heads in places) if heads else 0
     if heads and not count:
-        raise ValueError("patch_sweep: heads=True, but these points have no head axis")
-    head_axis = tuple(range(count)) if heads else (-1,)
-    recovered = torch.full((len(maps), len(columns), len(head_axis)), float("nan"))
-    jobs = [
-        (i, j, k, _part(m, step, head))
-        for i, m in enumerate(maps.values())
-        for j, step in enumerate(columns)
-        for k, head in enumerate(head_axis)
-        if head < 0 or head in m.coords.get("head", ())
-    ]
-    for i, j, k, part in tqdm(jobs, desc="patching", unit="run", disable=not progress):
-        value = measure(corrupted(edit={f"{part.site}:{part.point}": patch(part)}))
-        recovered[i, j, k] = (value - last) / (first - last)
-    sites = tuple(m.site.name for m in maps.values())
-    return Sweep(recovered, sites, tuple(columns), head_axis, first, last)
+        raise ValueError(f"{who}: heads=True, but these points have no head axis")
+    more = {}
+    if branches is not None:
+        more["branch"] = resolve_branches(branches, run)
+    for name, regions in (("query", query), ("key", key)):
+        if regions is not None:
+            if isinstance(regions, str):
+                raise ValueError(f"{who}: {name}={regions!r}: give a list of regions, each of which is taken on its own")
+            more[name] = tuple(regions)
+    chosen = (-1,) if steps == "all" else resolve_steps(steps, run.steps)
+    return SweepAxes(places, chosen, tuple(range(count)) if heads else (-1,), more)
 
 
-def _part(m: AttentionMap, step: int, head: int) -> AttentionMap:
-    m = m if step < 0 else m.sel(step=step)
-    return m if head < 0 else m.sel(head=head)
+def captured(steps: Sequence[int] | str | None) -> Sequence[int] | None:
+    """The steps whose values a sweep needs; None: all."""
+    return None if steps is None or steps == "all" else list(steps)
+
+
+def contrast_of(who: str, clean: Run, good: object, bad: object, measure: Measure | None) -> tuple[Contrast, Measure]:
+    """Clean and corrupted run measured, with the noise between seeds; and the measure. Raises ValueError where they measure the same."""
+    measure = distance_from(good.latents) if measure is None else measure
+    with torch.no_grad():
+        first, last = number_of(measure(good)), number_of(measure(bad))
+    if first == last:
+        raise ValueError(f"{who}: clean and corrupted runs measure the same ({first:.6g}); nothing can be recovered")
+    return Contrast(first, last, noise_between_seeds(clean, measure, first)), measure
+
+
+def said_of(contrasts: Sequence[Contrast]) -> tuple[str, ...]:
+    """The notes of a sweep; warns of those that speak of too small a difference."""
+    notes = []
+    for number, one in enumerate(contrasts):
+        if one.note:
+            notes.append((f"input {number}: " if len(contrasts) > 1 else "") + one.note)
+            if one.noise is not None:
+                warnings.warn(notes[-1], HardlyDiffer, stacklevel=3)
+    return tuple(dict.fromkeys(notes))
+
+
+def part_of(m: AttentionMap, node: Node) -> AttentionMap | None:
+    """What was captured of a node; None where the capture left it out."""
+    for axis, value in (("step", node.step), ("branch", node.branch), ("head", node.head)):
+        if value is None:
+            continue
+        if value not in m.coords.get(axis, ()):
+            return None
+        m = m.sel(**{axis: value})
+    return m if node.query is None and node.key is None else m.sel(query=node.query, key=node.key)

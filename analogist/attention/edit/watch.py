@@ -1,0 +1,51 @@
+"""Edits that ask a run for gradients: they watch nodes' activations, whole or cut off from what made them.
+
+Gradients of a measure at an activation that only passes are of everything that follows from it; at one that was cut off they are of
+what reaches the measure without another cut.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from analogist.attention.edit.bind import Edit
+from analogist.attention.select.run_shape import RunShape
+from analogist.models.control import At
+from analogist.models.placement import Site
+
+Key = tuple[str, str, int]  # site name, point, executed step
+
+
+class Watch:
+    """Watches points, in the order in which they come, and changes no value.
+
+    seen: by (site, point, step) the tensor that goes on, whose gradient can be asked for. cut: that tensor is a copy which remembers
+    nothing of what made it; made: then what it was made as. at: where it was. value: what goes on in place of the tensor, for a cut
+    (an interpolation, say). steps: at which executed steps; None: all.
+    """
+
+    gradients = True
+
+    def __init__(self, *, cut: bool = False, value: Callable[[Tensor, At], Tensor] | None = None, steps: list[int] | None = None) -> None:
+        self.cut, self.value = cut or value is not None, value
+        if steps is not None:
+            self.steps = steps
+        self.seen: dict[Key, Tensor] = {}
+        self.made: dict[Key, Tensor] = {}
+        self.at: dict[Key, At] = {}
+        self.run: RunShape | None = None
+
+    def bind(self, run: RunShape, places: list[tuple[Site, str]]) -> Edit:
+        if torch.is_inference_mode_enabled():
+            raise ValueError("gradients are asked for inside torch.inference_mode(), which can give none; use torch.no_grad() around it")
+        self.run = run
+        return self
+
+    def __call__(self, tensor: Tensor, at: At) -> Tensor:
+        key = (at.site.name, at.point, at.step)
+        self.made[key], self.at[key] = tensor, at
+        if self.cut or not tensor.requires_grad:
+            tensor = (tensor if self.value is None else self.value(tensor, at)).detach().clone().requires_grad_()
+        self.seen[key] = tensor
+        return tensor
