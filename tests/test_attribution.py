@@ -131,14 +131,15 @@ def test_regions_branches_and_steps_add_up(pair):
     torch.testing.assert_close(attribution(steps=[1], heads=True).effect[:, 0], whole[:, 1])
 
 
-def test_integrated_gradients_of_all_heads_sum_to_the_effect_of_patching_the_site(pair):
-    clean, corrupted = pair
+def test_integrated_gradients_of_all_heads_sum_to_the_effect_of_patching_the_site():
+    flat = small_unet(MINI, dtype=torch.float64, sharpness=0.3)  # so that few points between the runs suffice
+    clean, corrupted = (small_run(flat, shape(hw=(8, 8), steps=2, images=1), seed) for seed in (0, 1))
     for steps in (None, "all"):
         for name in ("mid.0.attn.0.self:head_out", "down.0.attn.0.self:head_out"):
             exact = measures.patch_sweep(clean, corrupted, name, steps=steps, progress=False).effect[0, :, 0]
             ways = {n: measures.attribution_patch(clean, corrupted, name, steps=steps, heads=True, integrated=n) for n in (0, 8)}
             errors = {n: float((sweep.effect[0].sum(1) - exact).abs().max() / exact.abs().max()) for n, sweep in ways.items()}
-            assert errors[8] < 2e-3 and errors[8] < 0.2 * errors[0]
+            assert errors[8] < 0.01 and errors[8] < 0.1 * errors[0]
 
 
 def test_edges_that_leave_a_node_sum_to_its_attribution(pair):
@@ -152,6 +153,10 @@ def test_edges_that_leave_a_node_sum_to_its_attribution(pair):
     assert apart[edges.senders.index(Node("up.1.attn.0.self", head=0, step=0))].isnan()  # an earlier step does not hear a later one
     together = measures.attribution_patch(clean, corrupted, ALL, edges=True, steps="all")
     assert together.effect.shape == (7, 8)
+    regions = measures.attribution_patch(clean, corrupted, "*.0.self:head_out", edges=True, steps="all", query=("A", "A'", "B", "B'"))
+    merged = regions.effect.nan_to_num()[:, :-1].unflatten(1, (5, 4)).sum(2).unflatten(0, (5, 4)).sum(1)
+    plain = measures.attribution_patch(clean, corrupted, "*.0.self:head_out", edges=True, steps="all").effect.nan_to_num()[:, :-1]
+    torch.testing.assert_close(merged, plain)
     torch.testing.assert_close(together.nodes(), nodes.recovered.sum(dim=(1, 2)))
 
 
@@ -206,7 +211,7 @@ def test_many_inputs_and_what_cannot_be_attributed(unet, pair):
     assert edges.each.shape == (2, 7, 8) and "->" in repr(edges)
     given = (*pair, "mid.0.attn.0.self:head_out")
     with pytest.raises(ValueError, match="must return a tensor"):
-        measures.attribution_patch(*given, measure=lambda result: float(result.latents.mean()))
+        measures.attribution_patch(*given, measure=lambda result: float(result.latents.detach().mean()))
     with pytest.raises(ValueError, match="has no gradient"):
         measures.attribution_patch(*given, measure=lambda result: result.latents.detach().mean())
     with pytest.raises(ValueError, match="leave integrated"):

@@ -67,12 +67,12 @@ class Mean:
 class Put:
     """An edit that replaces nodes of one or more points by what a source gives there.
 
-    nodes: all that this edit may meet; those of other points are passed over. weight: 1 replaces, between 0 and 1 blends.
+    nodes: all that this edit may meet; those of other points are passed over. but: everything except the nodes is replaced.
     """
 
-    def __init__(self, nodes: Sequence[Node], source: Source, weight: float = 1.0) -> None:
-        self.nodes, self.source, self.weight = list(nodes), source, weight
-        if all(node.step is not None for node in self.nodes):
+    def __init__(self, nodes: Sequence[Node], source: Source, *, but: bool = False) -> None:
+        self.nodes, self.source, self.but = list(nodes), source, but
+        if not but and all(node.step is not None for node in self.nodes):
             self.steps = sorted({node.step for node in self.nodes})
 
     def __repr__(self) -> str:
@@ -86,12 +86,13 @@ class Put:
 
         def edit(tensor: Tensor, at: At) -> Tensor:
             nodes = [node for node in here[at.site.name, at.point] if node.acts(at.step)]
-            if not nodes:
+            if not nodes and not self.but:
                 return tensor
-            value, out = self.source(tensor, at), tensor.clone()
+            value = self.source(tensor, at)
+            out, chosen = (value.clone(), tensor) if self.but else (tensor.clone(), value)
             for node in nodes:
                 where = node.index(at, run)
-                out[where] = value[where] if self.weight == 1 else tensor[where] + self.weight * (value[where] - tensor[where])
+                out[where] = chosen[where]
             return out
 
         return edit

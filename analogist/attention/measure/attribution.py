@@ -16,7 +16,7 @@ from analogist.attention.capture.capture import Capture
 from analogist.attention.edit.node import Node
 from analogist.attention.edit.put import Stored
 from analogist.attention.edit.watch import Key, Watch
-from analogist.attention.measure.edges import EdgeSweep, edge_effects
+from analogist.attention.measure.edges import OUTPUT, EdgeSweep, edge_effects
 from analogist.attention.measure.gradients import asked, gradients_of
 from analogist.attention.measure.runs import Measure, Run, Runs, call, learn, paired
 from analogist.attention.measure.sweep import axes_of, captured, contrast_of, said_of
@@ -44,8 +44,8 @@ def attribution_patch(
     selectors = [points] if isinstance(points, str) else list(points)
     if isinstance(integrated, bool) or not isinstance(integrated, int) or integrated < 0:
         raise ValueError(f"integrated {integrated!r}: a number of points from 1 up, or 0 for the corrupted run's gradient alone")
-    if edges and (integrated or branches is not None or query is not None or key is not None):
-        raise ValueError("attribution_patch: edges go between heads at given steps; leave integrated, branches, query and key out")
+    if edges and integrated:
+        raise ValueError("attribution_patch: edges are linear at the corrupted run; leave integrated out")
     each, contrasts, runs, axes = [], [], 0, None
     for good, bad in paired(clean, corrupted):
         result, learnt = learn(good, capture=Capture(*selectors, steps=captured(steps)))
@@ -68,8 +68,11 @@ def attribution_patch(
                 slopes = gradients_of(value, watch.seen)
         moves = {place: (kept(tensor, watch.at[place]) - tensor).detach() for place, tensor in watch.seen.items()}
         each.append(_reduced({place: slope * moves[place] for place, slope in slopes.items()}, watch, axes))
-    made = torch.stack(each)
-    return (EdgeSweep if edges else Sweep)(made, axes, tuple(contrasts), "attribution", said_of(contrasts), runs)
+    said = (tuple(contrasts), "attribution", said_of(contrasts), runs)
+    if edges:
+        nodes = tuple(node for _, node in axes.nodes())
+        return EdgeSweep(torch.stack(each), nodes, (*nodes, OUTPUT), *said, axes)
+    return Sweep(torch.stack(each), axes, *said)
 
 
 def _reduced(products: dict[Key, Tensor], watch: Watch, axes: SweepAxes) -> Tensor:

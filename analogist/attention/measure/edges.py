@@ -31,24 +31,19 @@ OUTPUT = "output"  # the receiver that stands for the measure itself, reached th
 class EdgeSweep:
     """The effect of each sender by way of each receiver alone.
 
-    each: [input sender receiver], raw change of the measure; the last receiver is the output, reached directly. Nan where the receiver
-    does not come after the sender. axes: of the senders. contrasts: of each input. kind: "attribution" or "patch".
+    each: [input sender receiver], raw change of the measure. The receiver "output" is the measure, reached directly. Nan where a receiver
+    does not come after the sender. contrasts: of each input. kind: "attribution" or "patch". notes, runs: as in Sweep.
+    axes: of the nodes, where all nodes of a sweep are senders.
     """
 
     each: Tensor
-    axes: SweepAxes
+    senders: tuple[Node, ...]
+    receivers: tuple[Node | str, ...]
     contrasts: tuple[Contrast, ...]
     kind: str
     notes: tuple[str, ...] = ()
     runs: int = 0
-
-    @property
-    def senders(self) -> tuple[Node, ...]:
-        return tuple(node for _, node in self.axes.nodes())
-
-    @property
-    def receivers(self) -> tuple[Node | str, ...]:
-        return (*self.senders, OUTPUT)
+    axes: SweepAxes | None = None
 
     @property
     def effect(self) -> Tensor:

@@ -28,6 +28,11 @@ class SweepAxes:
     def shape(self) -> tuple[int, ...]:
         return (len(self.places), len(self.steps), len(self.heads), *map(len, self.more.values()))
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its nodes are all that there is at their points: every step, branch and region."""
+        return self.steps == (-1,) and not self.more
+
     def nodes(self) -> Iterator[tuple[tuple[int, ...], Node]]:
         """Each place in a tensor of this shape, and the node that it stands for; without heads that a site lacks."""
         for index in torch.cartesian_prod(*[torch.arange(n) for n in self.shape]).tolist():

@@ -1,0 +1,85 @@
+"""A circuit as a picture: sites from left to right in execution order, lower resolutions below, regions as colour, edges by weight."""
+
+from PIL import Image, ImageDraw
+
+from analogist.attention.edit.node import Node
+from analogist.attention.look.drawing import INK, PAPER, margin, put_text, titled
+from analogist.attention.measure.circuit import Circuit
+from analogist.attention.measure.edges import OUTPUT
+
+COLOURS = {"A": (0, 114, 178), "A'": (213, 94, 0), "B": (0, 158, 115), "B'": (204, 121, 167)}  # Okabe and Ito 2008: told apart by all
+ELSEWHERE = (90, 90, 90)  # a node that no region was asked of
+STEP, RADIUS, ROW = 34, 11, 34  # px
+
+
+def draw_circuit(circuit: Circuit) -> Image.Image:
+    """A picture of a circuit: a column for each site of its pool, a circle for each node, an arrow for each edge.
+
+    Circles are filled by the part that a node closes and coloured by its query region; widths of arrows are parts too; dashes are negative.
+    """
+    sites = list(dict.fromkeys(site for site, _, _ in circuit.axes.places))
+    below = {site: _depth(site) for site in sites}
+    rows = max(below.values()) + 1
+    places = _places(circuit, sites, below)
+    deepest = max([y for _, y in places.values()], default=ROW) + ROW
+    height = max(rows * ROW, deepest) + ROW
+    image = Image.new("RGB", (STEP * (len(sites) + 2) + 40, height + 90), PAPER)
+    drawing = ImageDraw.Draw(image)
+    for i, site in enumerate(sites):
+        x, y = STEP * (i + 1), ROW * (below[site] + 1)
+        drawing.line((x - 4, y, x + 4, y), fill=(190, 190, 190), width=2)
+        label = Image.new("RGB", (84, 14), PAPER)
+        put_text(label, (84, 0), site.replace(".attn.", "."), 11, "ra")
+        turned = label.rotate(90, expand=True)
+        image.paste(turned, (x - 7, height + 2))
+    places[OUTPUT] = (STEP * (len(sites) + 1), ROW)
+    for sender, receiver, weight in circuit.edges:
+        _arrow(drawing, places[sender], places[receiver], weight)
+    most = max((abs(part) for part in circuit.nodes.values()), default=1.0)
+    for node, part in circuit.nodes.items():
+        x, y = places[node]
+        colour = COLOURS.get(str(node.query), ELSEWHERE)
+        share = min(1.0, abs(part) / most) if part == part and most > 0 else 1.0
+        fill = tuple(round(255 - (255 - channel) * (0.25 + 0.75 * share)) for channel in colour)
+        drawing.ellipse((x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS), fill=fill, outline=INK)
+        put_text(image, (x, y), "" if node.head is None else str(node.head), 12, "mm", PAPER if share > 0.5 else INK)
+    x, y = places[OUTPUT]
+    drawing.rectangle((x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS), outline=INK, width=2)
+    put_text(image, (x + RADIUS + 4, y), "out", 12, "lm")
+    shown = [region for region in COLOURS if any(str(node.query) == region for node in circuit.nodes)]
+    for i, region in enumerate(shown):
+        put_text(image, (STEP * (len(sites) + 1) - 10, height + 4 + 15 * i), f"query {region}", 12, "la", COLOURS[region])
+    text = f"{len(circuit.nodes)} nodes (number: head), {len(circuit.edges)} edges, each closing {circuit.threshold:g} of the gap or more"
+    return margin(titled(image, text))
+
+
+def _depth(site: str) -> int:
+    """How far below the full resolution a site lies, from its name: levels down count up, levels up count down from the deepest."""
+    part, level = site.split(".")[:2]
+    return int(level) if part == "down" else {"mid": 4}.get(part, 4 - 1 - int(level))
+
+
+def _places(circuit: Circuit, sites: list[str], below: dict[str, int]) -> dict[Node | str, tuple[float, float]]:
+    """The centre of each node; nodes of one site stand below each other."""
+    counts: dict[str, int] = {}
+    out: dict[Node | str, tuple[float, float]] = {}
+    for node in circuit.nodes:
+        number = counts.get(node.site, 0)
+        counts[node.site] = number + 1
+        out[node] = (STEP * (sites.index(node.site) + 1), ROW * (below[node.site] + 1) + number * 2.2 * RADIUS)
+    return out
+
+
+def _arrow(drawing: ImageDraw.ImageDraw, start: tuple[float, float], end: tuple[float, float], weight: float) -> None:
+    width = max(1, round(6 * min(1.0, abs(weight))))
+    (x0, y0), (x1, y1) = start, end
+    length = max(1.0, ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5)
+    ux, uy = (x1 - x0) / length, (y1 - y0) / length
+    x1, y1 = x1 - RADIUS * ux, y1 - RADIUS * uy
+    pieces = 1 if weight >= 0 else max(2, int(length // 10))
+    for i in range(0, pieces, 2 if pieces > 1 else 1):
+        a, b = i / pieces, (i + 1) / pieces
+        drawing.line((x0 + a * (x1 - x0), y0 + a * (y1 - y0), x0 + b * (x1 - x0), y0 + b * (y1 - y0)), fill=(120, 120, 120), width=width)
+    side = 4 + width
+    drawing.polygon([(x1, y1), (x1 - side * ux - side * uy / 2, y1 - side * uy + side * ux / 2),
+                     (x1 - side * ux + side * uy / 2, y1 - side * uy - side * ux / 2)], fill=(80, 80, 80))  # fmt: skip
