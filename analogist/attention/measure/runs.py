@@ -174,7 +174,7 @@ def interval(each: Tensor, level: float = 0.95, seed: int = 0) -> tuple[Tensor, 
 
     each: input ... -> (low, high), both [...]. Source: Efron and Tibshirani 1993, ch. 13.
     """
-    count, flat = len(each), each.flatten(1).double()
+    count, flat = len(each), each.reshape(len(each), -1).double()
     if count < 2:
         nothing = torch.full(each.shape[1:], float("nan"))
         return nothing, nothing.clone()
