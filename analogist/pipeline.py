@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 import analogist.weights as weights
 from analogist.attention.capture.capture import Capture
+from analogist.attention.edit.asks import asks_of
 from analogist.attention.edit.edits import Edits
 from analogist.attention.tap import StudyTap
 from analogist.checkpoints import hub
@@ -143,7 +144,7 @@ class Analogist:
         latents = run.start.z0
         for step in _walk(run, tap, progress):
             latents = step.z_t
-        pixels = decode(self.vae, latents)
+        pixels = decode(self.vae, latents, gradients=asks_of(edit).pixels)
         grids = [grid.as_given(to_image(picture)) for picture in pixels]
         maps = {} if tap is None else tap.maps
         return Result([grid.b_prime(picture) for picture in grids], grids, latents, pixels, maps, record)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Generator, Tensor
 
+from analogist.attention.edit.asks import asks_of
 from analogist.attention.select.run_shape import RunShape
 from analogist.attention.tap import StudyTap
 from analogist.checkpoints.prompt_words import check_text
@@ -16,7 +17,7 @@ from analogist.grid.prompt_grid import PromptGrid
 from analogist.models.control import FORMS
 from analogist.models.numbers import plain
 from analogist.models.text import EncodedText, PooledText
-from analogist.run.memory import images_at_once
+from analogist.run.memory import MOST_COPIES, images_at_once
 from analogist.run.record import tensor_key
 from analogist.run.sampling import Run, encode_grid
 from analogist.run.seeds import Randomness
@@ -88,25 +89,27 @@ def prepare(
         raise ValueError(f"batch {batch!r}: a whole number from 1 up is allowed")
     if batch is not None and batch < images and (capture is not None or edit is not None):
         raise ValueError(f"batch {batch} with capture= or edit=: they see all {images} images together; leave batch out")
-    tap = None
-    if capture is not None or edit is not None:
+    tap, asks = None, asks_of(edit)
+    looks = capture is not None or edit is not None
+    fit = images_at_once(
+        model.unet.config, images=images if edit is None else MOST_COPIES * images, branches=sampling.branches, h=h, w=w,
+        device=model.device, dtype=model.dtype, maps=attention == "explicit" or looks,
+    )  # fmt: skip
+    if looks:
         shape = RunShape(
-            steps=len(times), times=tuple(t for t, _ in times), branches=sampling.branches, images=images, latent=(h, w), rows=grid.rows,
-            tokens=model.text.length if text is None else text.shape[1], dtype=model.dtype, size=grid.size,
-            words=model.text, prompts=prompts,
+            steps=len(times), times=tuple(t for t, _ in times), branches=sampling.branches, images=images * asks.copies, latent=(h, w),
+            rows=grid.rows, tokens=model.text.length if text is None else text.shape[1], dtype=model.dtype, size=grid.size,
+            words=model.text, prompts=prompts, copies=asks.copies, room=max(1, fit // images),
         )  # fmt: skip
         tap = StudyTap(capture, edit, model.unet, shape)
+        images = images * asks.copies
         batch = images  # maps of all images are looked at together
-    fit = images_at_once(
-        model.unet.config, images=images, branches=sampling.branches, h=h, w=w, device=model.device, dtype=model.dtype,
-        maps=attention == "explicit" or tap is not None,
-    )  # fmt: skip
     encoded = encode(model, prompts, text, grid.size)
-    start = encode_grid(model.vae, grid, randomness.draw(model.vae.config.latent_channels, h, w))
+    start = encode_grid(model.vae, grid, randomness.draw(model.vae.config.latent_channels, h, w)).copies(asks.copies)
     run = Run(
         unet=model.unet, schedule=model.schedule, start=start, text=encoded, times=times, config=config,
         randomness=randomness, rows=grid.rows, attention=attention,
-        images_at_once=min(batch or fit, images), tap=tap,
+        images_at_once=min(batch or fit, images), tap=tap, gradients=asks.gradients, copies=asks.copies,
     )  # fmt: skip
     for control in run.controls():  # "fused" where a map is wanted is an error before the first UNet call
         for site in model.unet.sites:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from analogist.attention.capture.capture import Capture
 from analogist.attention.capture.maps import Maps
+from analogist.attention.edit.asks import asks_of
 from analogist.attention.edit.edits import Edits
 from analogist.attention.select.run_shape import RunShape, run_shape
 from analogist.attention.tap import StudyTap
@@ -22,6 +23,7 @@ from analogist.grid.pictures import Picture, read_picture
 from analogist.grid.prompt_grid import PromptGrid, to_image, to_pixels
 from analogist.models.numbers import plain
 from analogist.run.denoise import guided
+from analogist.run.memory import MOST_COPIES, images_at_once
 from analogist.run.result import SamplingError
 from analogist.run.sampling import Run, Start, decode, encode_grid
 from analogist.run.seeds import Randomness
@@ -72,6 +74,14 @@ class UNetCalls:
     noise: Tensor
     mask: Tensor  # 1 1 h w, 1 on B'
 
+    @property
+    def room(self) -> int:
+        """Copies of one image that fit into memory together."""
+        (h, w), config = self.shape.latent, self.run.unet.config
+        return images_at_once(
+            config, images=MOST_COPIES, branches=2, h=h, w=w, device=self.z0.device, dtype=self.run.text.dtype, maps=True
+        )  # fmt: skip
+
     def noised(self, t: int) -> Tensor:
         """The latents at training time t."""
         return self.run.schedule.add_noise(self.z0, self.noise, check_time(t, len(self.run.schedule)))
@@ -99,7 +109,10 @@ class UNetCalls:
         if capture is not None or edit is not None:
             branches = run.branches
             prompts = None if self.shape.prompts is None else self.shape.prompts[-branches:]
-            shape = replace(self.shape, steps=step + 1, times=(t,) * (step + 1), branches=branches, prompts=prompts)
+            shape = replace(
+                self.shape, steps=step + 1, times=(t,) * (step + 1), branches=branches, prompts=prompts, images=z_t.shape[0],
+                copies=asks_of(edit).copies, room=self.room,
+            )  # fmt: skip
             tap = StudyTap(capture, edit, self.run.unet, shape)
         images = z_t.shape[0]
         fixed = run.start.fixed.expand(images, -1, -1, -1)
@@ -174,13 +187,17 @@ class Known:
         return self.x0
 
     @property
+    def error(self) -> Tensor:
+        """The loss as a tensor with one number, which gradients can pass."""
+        error = ((self.out - self.target) ** 2 * self.mask).sum()
+        return error / (self.mask.sum() * self.out.shape[0] * self.out.shape[1])
+
+    @property
     def loss(self) -> float:
         """Mean squared error of the network's output within B': the training loss at this time."""
-        error = ((self.out - self.target) ** 2 * self.mask).sum()
-        return float(error / (self.mask.sum() * self.out.shape[0] * self.out.shape[1]))
+        return float(self.error.detach())
 
 
-@torch.no_grad()
 def at(
     model: "Analogist", grid: PromptGrid, prompt: str = "", *, b_prime: Picture, t: int = 501, capture: Captures = None,
     edit: Edits | None = None, **call: object,
@@ -193,12 +210,14 @@ def at(
     """
     t = check_time(t, len(model.schedule))
     calls = unet_calls(model, grid, prompt, b_prime=b_prime, **call)
-    z_t = calls.noised(t)
-    out, maps = calls.output(z_t, t, capture=capture, edit=edit)
-    schedule = model.schedule
+    asks, schedule = asks_of(edit), model.schedule
+    z_t = calls.noised(t).repeat(asks.copies, 1, 1, 1)
+    with torch.set_grad_enabled(asks.gradients):
+        out, maps = calls.output(z_t, t, capture=capture, edit=edit)
+        eps, x0 = schedule.eps(z_t, out, t), schedule.x0(z_t, out, t)
     return Known(
-        t=t, z_t=z_t, eps=schedule.eps(z_t, out, t), noise=calls.noise, x0=schedule.x0(z_t, out, t), z0=calls.z0, mask=calls.mask,
-        maps=maps, out=out, target=schedule.target(calls.z0, calls.noise, t),
+        t=t, z_t=z_t, eps=eps, noise=calls.noise, x0=x0, z0=calls.z0, mask=calls.mask, maps=maps,
+        out=out, target=schedule.target(calls.z0, calls.noise, t),
     )  # fmt: skip
 
 

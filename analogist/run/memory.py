@@ -9,6 +9,7 @@ from analogist.models.unet import UNetConfig
 # Peak bytes of one guided UNet call above its weights, in units of branches x h x w x first channels x element size:
 # 38 measured at 512 px on Stable Diffusion 1.5's shape in float32, with a margin.
 ACTIVATIONS = 60
+MOST_COPIES = 16  # of every image in one batch, where edits ask for copies; more gain nothing
 
 
 def free_bytes(device: torch.device) -> int:

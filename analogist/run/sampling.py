@@ -31,6 +31,10 @@ class Start:
     noise: Tensor
     fixed: Tensor
 
+    def copies(self, count: int) -> "Start":
+        """The same for several copies of every image: (copy image) 4 h w."""
+        return self if count == 1 else Start(*(part.repeat(count, 1, 1, 1) for part in (self.z0, self.noise, self.fixed)))
+
 
 @dataclass(frozen=True)
 class GridPosteriors:
@@ -98,6 +102,8 @@ class Run:
     attention: str | Mapping
     images_at_once: int
     tap: Tap | None = None
+    gradients: bool = False  # whether an edit asked for the graph
+    copies: int = 1  # of every image, where an edit asked for them; the image axis is (copy image)
 
     @property
     def images(self) -> int:
@@ -139,7 +145,6 @@ class Run:
         prepared = {size: self.unet.prepare_text(self.text_of(images)) for size, images in by_size.items()}
         return [prepared[len(images)] for images in self.batches()]
 
-    @torch.no_grad()
     def guided(self, z_t: Tensor, i: int, texts: list[PreparedText]) -> Tensor:
         """The network's output for all images, with guidance. z_t: image 4 h w, float32. texts: from `prepare_text`."""
         parts = []
@@ -164,14 +169,17 @@ class Run:
             yield step
             if step.z_t.shape != z_t.shape:
                 raise ValueError(f"step {i}: z_t was assigned {tuple(step.z_t.shape)}, but the latents are {tuple(z_t.shape)}")
-            z_t = step.z_t.detach().to(z_t)
+            z_t = (step.z_t if self.gradients else step.z_t.detach()).to(z_t)
 
-    @torch.no_grad()
     def _step(self, z_t: Tensor, i: int, texts: list[PreparedText]) -> Step:
+        with torch.set_grad_enabled(self.gradients):
+            return self._one_step(z_t, i, texts)
+
+    def _one_step(self, z_t: Tensor, i: int, texts: list[PreparedText]) -> Step:
         t, t_prev = self.times[i]
         eta = self.config.sampling.eta
         out = self.guided(z_t, i, texts)
-        noise = self.randomness.step_noise(z_t) if eta > 0 else None
+        noise = self.randomness.step_noise(z_t[: self.images // self.copies]).repeat(self.copies, 1, 1, 1) if eta > 0 else None
         z_prev, x0 = self.schedule.step(z_t, out, t, t_prev, eta=eta, noise=noise)
         if not torch.isfinite(z_prev).all():
             raise SamplingError(not_finite(i, t, self.text.dtype))
@@ -179,13 +187,13 @@ class Run:
         return Step(i, t, z_prev, x0, self.schedule.eps(z_t, out, t), maps)
 
 
-@torch.no_grad()
-def decode(vae: VAE, latents: Tensor, *, at_once: int = 1) -> Tensor:
+def decode(vae: VAE, latents: Tensor, *, at_once: int = 1, gradients: bool = False) -> Tensor:
     """Pixels [image 3 height width] in about [-1, 1], float32. latents: image 4 h w, VAE-scaled. at_once: images in one VAE call.
 
+    gradients: whether they pass; without them no graph is kept.
     Raises SamplingError on NaN.
     """
-    with exact(latents.device):
+    with torch.set_grad_enabled(gradients), exact(latents.device):
         pixels = torch.cat([vae.decode(z.to(vae.dtype)).float() for z in latents.split(at_once)])
     if not torch.isfinite(pixels).all():
         raise SamplingError(f"the VAE decoded NaN in {vae.dtype}; some checkpoints' VAE needs float32 or bfloat16: try that dtype")

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 class Asks:
     """gradients: the run's tensors keep their graph from the first edit whose result requires a gradient on.
 
+    pixels: these go on through the decoder to the result's pixels, which costs the memory of its graph too.
     copies: every image runs this many times in one batch, with the same draws; the image axis is then (copy image).
     """
 
     gradients: bool = False
+    pixels: bool = False
     copies: int = 1
 
 
 def asks_of(edit: object) -> Asks:
-    """What the edits of a call ask for: `gradients = True` or `copies = n` on any of the functions.
+    """What the edits of a call ask for: `gradients = True` (or "pixels") or `copies = n` on any of the functions.
 
     Raises ValueError where two edits ask for different numbers of copies.
     """
@@ -29,4 +31,5 @@ def asks_of(edit: object) -> Asks:
     copies = {getattr(function, "copies", 1) for function in functions}
     if len(copies) > 1:
         raise ValueError(f"edits ask for {sorted(copies)} copies of every image: put those that act together into one number of copies")
-    return Asks(any(getattr(function, "gradients", False) for function in functions), *copies)
+    gradients = [getattr(function, "gradients", False) for function in functions]
+    return Asks(any(gradients), "pixels" in gradients, *(copies or {1}))

@@ -22,13 +22,14 @@ class Watch:
 
     seen: by (site, point, step) the tensor that goes on, whose gradient can be asked for. cut: that tensor is a copy which remembers
     nothing of what made it; made: then what it was made as. at: where it was. value: what goes on in place of the tensor, for a cut
-    (an interpolation, say). steps: at which executed steps; None: all.
+    (an interpolation, say). steps: at which executed steps; None: all. pixels: gradients are wanted of the result's pixels too.
     """
 
-    gradients = True
-
-    def __init__(self, *, cut: bool = False, value: Callable[[Tensor, At], Tensor] | None = None, steps: list[int] | None = None) -> None:
+    def __init__(
+        self, *, cut: bool = False, value: Callable[[Tensor, At], Tensor] | None = None, steps: list[int] | None = None, pixels: bool = False
+    ) -> None:
         self.cut, self.value = cut or value is not None, value
+        self.gradients: bool | str = "pixels" if pixels else True
         if steps is not None:
             self.steps = steps
         self.seen: dict[Key, Tensor] = {}

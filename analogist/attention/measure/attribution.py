@@ -33,7 +33,8 @@ def attribution_patch(
 ) -> Sweep | EdgeSweep:  # fmt: skip
     """The effect of every patch of a sweep, to first order, from one forward and one backward pass for all of them.
 
-    Arguments and result as for `patch_sweep`; a measure must return a tensor that gradients can pass through.
+    Arguments and result as for `patch_sweep`; a measure must return a tensor that gradients can pass through. One that reads the
+    result's pixels says so by an attribute, `pixels = True`, so that the decoder keeps its graph; latents are always ready.
     edges: what each head does by way of each later head (and without another), an EdgeSweep: one backward pass for each receiving head.
     What runs between the points is linearised at the corrupted run. The edges that leave a node sum to its attribution.
     integrated: points between corrupted and clean activations at which gradients are averaged, a run for each of them and each site and
@@ -51,7 +52,8 @@ def attribution_patch(
         result, learnt = learn(good, capture=Capture(*selectors, steps=captured(steps)))
         axes = axes_of(learnt, selectors, steps, heads, branches, query, key, "attribution_patch")
         kept = Stored(result.maps)
-        watch = Watch(cut=edges, steps=captured(steps))
+        pixels = getattr(measure, "pixels", False)
+        watch = Watch(cut=edges, steps=captured(steps), pixels=pixels)
         outcome = call(bad, edit=dict.fromkeys(selectors, watch))
         contrast, measuring = contrast_of("attribution_patch", good, result, outcome, measure)
         contrasts.append(contrast)
@@ -103,7 +105,7 @@ def _integrated(bad: Run, watch: Watch, axes: SweepAxes, kept: Stored, measure: 
                 start = watch.made[at.site.name, at.point, at.step].detach()  # where steps go together a later one starts there too
                 return start + weight * (kept(tensor, at) - start)
 
-            moved = Watch(value=between, steps=steps)
+            moved = Watch(value=between, steps=steps, pixels=getattr(measure, "pixels", False))
             value = asked(measure(call(bad, edit={selector: moved})))
             for place, slope in gradients_of(value, moved.seen).items():
                 total[place] = total.get(place, 0) + slope / count

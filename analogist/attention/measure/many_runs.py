@@ -10,7 +10,6 @@ from analogist.attention.edit.bind import Edit
 from analogist.attention.edit.side_by_side import SideBySide
 from analogist.attention.measure.runs import Learn, Measure, Run, call, number_of
 
-AT_MOST = 16  # edits in one batch; more gain nothing
 Job = Mapping[str, Edit]
 
 
@@ -22,7 +21,7 @@ def measured(
     learnt: of a run of this kind. batch: edits in one batch; None: as many as the run has room for. Raises ValueError for more than that.
     """
     shape, _ = learnt.known()
-    size = min(AT_MOST, shape.room) if batch is None else batch
+    size = shape.room if batch is None else batch
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= max(1, shape.room):
         raise ValueError(f"batch {batch!r}: from 1 to the {shape.room} copies that this run has room for")
     found: list[float] = []
