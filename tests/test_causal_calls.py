@@ -1,4 +1,4 @@
-"""Causal measures through the model's own calls: gradients where they are asked for and nowhere else, copies in one batch, noise of seeds."""
+"""Causal measures through the model's own calls: gradients where they are asked for and nowhere else, copies in one batch."""
 
 import functools
 from dataclasses import replace
@@ -101,7 +101,7 @@ def test_copies_run_side_by_side_as_they_would_alone(pair):
 def test_a_sweep_in_batches_equals_one_patch_a_run(pair):
     clean, corrupted = pair
     for function in (functools.partial(measures.patch_sweep, clean, corrupted), functools.partial(measures.ablate_sweep, clean)):
-        one, many = (function(NAME, heads=True, steps="all", batch=batch, progress=False) for batch in (1, None))
+        one, many = (function([NAME, "mid.0.attn.0.cross:head_out"], steps="all", batch=batch, progress=False) for batch in (1, None))
         torch.testing.assert_close(many.effect, one.effect, rtol=1e-2, atol=1e-5)
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from analogist.attention.edit.patch import axes_at
 from analogist.attention.select.regions import Region, rectangle, region_tokens
 from analogist.attention.select.run_shape import RunShape, resolve_branches
 from analogist.models.control import At
@@ -67,7 +66,7 @@ class Node:
 
         Raises ValueError for a region or head at a point without that axis.
         """
-        axes = axes_at(at)
+        axes = at.site.axes(at.point)
         chosen: dict[str, list[int]] = {}
         if self.branch is not None:
             number = run.branch_labels.index(resolve_branches(self.branch, run)[0])

@@ -63,7 +63,7 @@ class Patch:
     def _put(self, out: Tensor, value: AttentionMap, at: At, branches: Sequence[int], images: Sequence[int]) -> Tensor:
         """out: (branch image) ..., changed in place."""
         target = out.unflatten(0, (at.branches, at.images))
-        names = ["branch", "image", *axes_at(at)]
+        names = ["branch", "image", *at.site.axes(at.point)]
         indices: list[Sequence[int] | Tensor] = [branches, images]
         for axis, length in zip(names[2:], target.shape[2:], strict=True):
             indices.append(_places(value, axis, length, at))
@@ -82,17 +82,6 @@ class Patch:
             values = self.weight * values + (1 - self.weight) * target[index]
         target[index] = values
         return out
-
-
-def axes_at(at: At) -> tuple[str, ...]:
-    """Names of the axes of a tensor at a point, behind (branch image)."""
-    if at.site.kind == "block":
-        return ("channel", "row", "column")
-    if at.point in ("x", "out"):
-        return ("query", "channel")
-    if at.point in ("k", "v"):
-        return ("head", "key", "channel")
-    return ("head", "query", "channel") if at.point in ("q", "head_out") else ("head", "query", "key")
 
 
 def _places(m: AttentionMap, axis: str, length: int, at: At) -> Sequence[int] | Tensor:

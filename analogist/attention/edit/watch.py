@@ -4,7 +4,7 @@ Gradients of a measure at an activation that only passes are of everything that 
 what reaches the measure without another cut.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -22,12 +22,13 @@ class Watch:
 
     seen: by (site, point, step) the tensor that goes on, whose gradient can be asked for. cut: that tensor is a copy which remembers
     nothing of what made it; made: then what it was made as. at: where it was. value: what goes on in place of the tensor, for a cut
-    (an interpolation, say). steps: at which executed steps; None: all. pixels: gradients are wanted of the result's pixels too.
+    (an interpolation, say). steps: executed steps; None: all. pixels: gradients are wanted of the result's pixels too.
     """
 
     def __init__(
-        self, *, cut: bool = False, value: Callable[[Tensor, At], Tensor] | None = None, steps: list[int] | None = None, pixels: bool = False
-    ) -> None:
+        self, *, cut: bool = False, value: Callable[[Tensor, At], Tensor] | None = None, steps: Sequence[int] | None = None,
+        pixels: bool = False,
+    ) -> None:  # fmt: skip
         self.cut, self.value = cut or value is not None, value
         self.gradients: bool | str = "pixels" if pixels else True
         if steps is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from analogist.attention.capture.capture import Capture, parse_captures
 from analogist.attention.edit.bind import Edit, Edits
-from analogist.attention.select.points import layout, select, widths
+from analogist.attention.select.points import layout, select
 from analogist.attention.select.run_shape import RunShape
 from analogist.models.control import At
 from analogist.models.placement import Site
@@ -94,9 +94,8 @@ class Learn:
     def points(self, selectors: str | Sequence[str]) -> list[tuple[Site, str, tuple[str, ...]]]:
         """(site, point, axes behind branch and image) of what the selectors name, in execution order."""
         run, unet = self.known()
-        channels = widths(unet)
         places = select([selectors] if isinstance(selectors, str) else selectors, unet)
-        return [(site, point, layout(site, point, run, channels)[0]) for site, point in places]
+        return [(site, point, layout(site, point, run)[0]) for site, point in places]
 
 
 def learn(run: Run, **arguments: object) -> tuple[object, Learn]:
