@@ -1,5 +1,6 @@
 """SDXL inpainting: two text encoders, size conditioning and its own layer table, beside diffusers' own pipeline on random weights."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from analogist import CAM, SAC, Analogist, AnalogistConfig, Capture, Placement, PromptGrid
+from analogist.attention.measure import measures
 from analogist.checkpoints.text_encoder import load_tokenizer
 from analogist.config import SamplingConfig
 from analogist.models.control import AttentionControl
@@ -391,3 +393,29 @@ def test_conversion_says_that_it_is_not_for_sdxl(folder, tmp_path, capsys):
 
     assert main(["weights", "convert", str(folder), str(tmp_path / "one.safetensors")]) == 2
     assert "only SD 1.x and SD 2.x" in capsys.readouterr().err
+
+
+def test_causal_measures_reach_every_block_of_the_deep_transformers(model, grid):
+    """Contribution against what is captured, attribution against a small patch, ablations in batches; text with sizes and pooled part."""
+    picture = grid.b_prime(grid.image)
+    clean, corrupted = (functools.partial(model.at, grid, prompt, b_prime=picture, config=SHORT) for prompt in ("a red boat", "blue"))
+    found = measures.contribution(clean, vectors=True)
+    deep = [site for site in model.unet.sites if site.kind == "self"]
+    assert found.sites == tuple(site.name for site in deep) and len(deep) > 16 and found.values[..., 0, :, :].isfinite().all()
+    maps = clean(capture="*.self:out").maps
+    for site in deep:
+        module = next(m for m in model.unet.modules() if getattr(m, "site", None) == site)
+        assert relative(found.vectors[site.name].sum(dim=(3, 4)), maps[f"{site}:out"].tensor - module.to_out.bias) < 1e-5
+    name = f"{deep[-1]}:head_out"
+    sweep = measures.attribution_patch(clean, corrupted, "*.self:head_out", heads=True)
+    assert sweep.effect.shape == (len(deep), 1, max(site.heads for site in deep))
+    result = clean(capture=name)
+    value = result.maps[name].tensor[0].flatten(0, 1)
+
+    def moved(weight):
+        out = corrupted(edit={name: lambda tensor, at: tensor + weight * (value - tensor)})
+        return -float(((out.latents.double() - result.latents) ** 2).mean())
+
+    assert float(sweep.effect[-1, 0].nansum()) == pytest.approx((moved(0.1) - moved(-0.1)) / 0.2, rel=0.05, abs=1e-9)
+    one, many = (measures.ablate_sweep(clean, name, heads=True, batch=batch, progress=False).effect for batch in (1, None))
+    torch.testing.assert_close(one, many, rtol=1e-2, atol=1e-6, equal_nan=True)

@@ -25,7 +25,7 @@ Runs = Run | Sequence[Run]
 Measure = Callable[[object], float | Tensor]
 
 OTHER_SEED = 7_919_317  # of the run that shows what chance does; any number that nobody's run has
-LEAST = 0.1  # clean and corrupted runs must differ by more than this multiple of the noise between seeds
+LEAST = 1.0  # clean and corrupted runs shall differ by this multiple of the noise between seeds, or a sweep warns
 RESAMPLES = 2_000
 
 
@@ -164,7 +164,7 @@ class Contrast:
             return ""
         return (
             f"clean and corrupted runs hardly differ: by {abs(self.gap):.4g}, "
-            f"less than {LEAST:g} times what another seed does ({self.noise:.4g})"
+            f"less than {LEAST:g} x the noise between seeds ({self.noise:.4g})"
         )
 
 

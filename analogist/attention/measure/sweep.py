@@ -50,7 +50,7 @@ def patch_sweep(
     each a further axis; None: together. measure: of a result; None: minus the mean squared
     distance of its latents from the clean run's. capture: further arguments of the Capture, such as {"branches": "text"}.
     batch: patches in one batch; None: as many as memory allows.
-    Warns (HardlyDiffer), and says so in its notes, where clean and corrupted runs differ by less than a tenth of what another seed does.
+    Warns (HardlyDiffer), and says so in its notes, where clean and corrupted runs differ by less than another seed moves the measure.
     """
     selectors = [points] if isinstance(points, str) else list(points)
     each, contrasts, runs, axes = [], [], 0, None
