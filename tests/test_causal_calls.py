@@ -1,6 +1,7 @@
 """Causal measures through the model's own calls: gradients where they are asked for and nowhere else, copies in one batch."""
 
 import functools
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,3 +146,13 @@ def test_edits_that_disagree_on_copies_are_refused(model, grid):
     assert asks_of(None) == asks_of({}) and replace(asks_of({}), copies=2).copies == 2
     with pytest.raises(ValueError, match="side by side act inside"):
         SideBySide([None])(torch.zeros(1), None)
+
+
+@pytest.mark.slow
+def test_the_example_of_the_guide_runs_on_the_lab_checkpoint(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    guide = Path(measures.__file__).with_name("README.md")
+    if not guide.is_file():
+        pytest.skip("installed without its documents")
+    exec(re.search(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.S)[1], {})
+    assert (tmp_path / "circuit.json").is_file() and "faithfulness" in capsys.readouterr().out

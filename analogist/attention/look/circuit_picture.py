@@ -18,21 +18,20 @@ def draw_circuit(circuit: Circuit) -> Image.Image:
     Circles are filled by the part that a node closes and coloured by its query region; widths of arrows are parts too; dashes are negative.
     """
     sites = list(dict.fromkeys(site for site, _, _ in circuit.axes.places))
-    below = {site: _depth(site) for site in sites}
+    below = _depths(sites)
     rows = max(below.values()) + 1
     places = _places(circuit, sites, below)
-    deepest = max([y for _, y in places.values()], default=ROW) + ROW
-    height = max(rows * ROW, deepest) + ROW
+    height = round(max([(rows + 1) * ROW, *(y for _, y in places.values())])) + 2 * RADIUS
     image = Image.new("RGB", (STEP * (len(sites) + 2) + 40, height + 90), PAPER)
     drawing = ImageDraw.Draw(image)
     for i, site in enumerate(sites):
-        x, y = STEP * (i + 1), ROW * (below[site] + 1)
+        x, y = STEP * (i + 1), ROW * (below[site] + 2)
         drawing.line((x - 4, y, x + 4, y), fill=(190, 190, 190), width=2)
         label = Image.new("RGB", (84, 14), PAPER)
         put_text(label, (84, 0), site.replace(".attn.", "."), 11, "ra")
         turned = label.rotate(90, expand=True)
         image.paste(turned, (x - 7, height + 2))
-    places[OUTPUT] = (STEP * (len(sites) + 1), ROW)
+    places[OUTPUT] = (STEP * (len(sites) + 1), 2 * ROW)
     for sender, receiver, weight in circuit.edges:
         _arrow(drawing, places[sender], places[receiver], weight)
     most = max((abs(part) for part in circuit.nodes.values()), default=1.0)
@@ -44,7 +43,7 @@ def draw_circuit(circuit: Circuit) -> Image.Image:
         drawing.ellipse((x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS), fill=fill, outline=INK)
         put_text(image, (x, y), "" if node.head is None else str(node.head), 12, "mm", PAPER if share > 0.5 else INK)
     x, y = places[OUTPUT]
-    drawing.rectangle((x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS), outline=INK, width=2)
+    drawing.rectangle((x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS), fill=PAPER, outline=INK, width=2)
     put_text(image, (x + RADIUS + 4, y), "out", 12, "lm")
     shown = [region for region in COLOURS if any(str(node.query) == region for node in circuit.nodes)]
     for i, region in enumerate(shown):
@@ -53,10 +52,13 @@ def draw_circuit(circuit: Circuit) -> Image.Image:
     return margin(titled(image, text))
 
 
-def _depth(site: str) -> int:
-    """How far below the full resolution a site lies, from its name: levels down count up, levels up count down from the deepest."""
-    part, level = site.split(".")[:2]
-    return int(level) if part == "down" else {"mid": 4}.get(part, 4 - 1 - int(level))
+def _depths(sites: list[str]) -> dict[str, int]:
+    """How far below the full resolution each site lies, from the levels in the names: the last level up is the first level down."""
+    levels = [(part, int(level)) for part, level in (site.split(".")[:2] for site in sites)]
+    down, up = ([level for part, level in levels if part == name] for name in ("down", "up"))
+    last = max(up, default=max(down, default=0) + 1)
+    depth = {"down": lambda level: level, "mid": lambda level: last, "up": lambda level: last - level}
+    return {site: depth[part](level) for site, (part, level) in zip(sites, levels, strict=True)}
 
 
 def _places(circuit: Circuit, sites: list[str], below: dict[str, int]) -> dict[Node | str, tuple[float, float]]:
@@ -66,20 +68,26 @@ def _places(circuit: Circuit, sites: list[str], below: dict[str, int]) -> dict[N
     for node in circuit.nodes:
         number = counts.get(node.site, 0)
         counts[node.site] = number + 1
-        out[node] = (STEP * (sites.index(node.site) + 1), ROW * (below[node.site] + 1) + number * 2.2 * RADIUS)
+        out[node] = (STEP * (sites.index(node.site) + 1), ROW * (below[node.site] + 2) + number * 2.2 * RADIUS)
     return out
 
 
 def _arrow(drawing: ImageDraw.ImageDraw, start: tuple[float, float], end: tuple[float, float], weight: float) -> None:
+    """From node to node; bent where it would run through the nodes between them."""
     width = max(1, round(6 * min(1.0, abs(weight))))
     (x0, y0), (x1, y1) = start, end
-    length = max(1.0, ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5)
-    ux, uy = (x1 - x0) / length, (y1 - y0) / length
-    x1, y1 = x1 - RADIUS * ux, y1 - RADIUS * uy
-    pieces = 1 if weight >= 0 else max(2, int(length // 10))
-    for i in range(0, pieces, 2 if pieces > 1 else 1):
-        a, b = i / pieces, (i + 1) / pieces
-        drawing.line((x0 + a * (x1 - x0), y0 + a * (y1 - y0), x0 + b * (x1 - x0), y0 + b * (y1 - y0)), fill=(120, 120, 120), width=width)
-    side = 4 + width
+    bend = 2 * ROW if y0 == y1 and abs(x1 - x0) > 1.5 * STEP else 0
+    xc, yc = (x0 + x1) / 2, (y0 + y1) / 2 - bend * 0.6  # control point of a quadratic curve
+
+    def curve(t: float) -> tuple[float, float]:
+        a, b, c = (1 - t) ** 2, 2 * t * (1 - t), t**2
+        return a * x0 + b * xc + c * x1, a * y0 + b * yc + c * y1
+
+    length = max(1.0, ((x1 - xc) ** 2 + (y1 - yc) ** 2) ** 0.5)
+    ux, uy = (x1 - xc) / length, (y1 - yc) / length
+    pieces = max(8, 2 * int(length // 10))
+    for i in range(0, pieces, 1 if weight >= 0 else 2):
+        drawing.line((*curve(i / pieces), *curve((i + 1) / pieces)), fill=(120, 120, 120), width=width)
+    x1, y1, side = x1 - RADIUS * ux, y1 - RADIUS * uy, 4 + width
     drawing.polygon([(x1, y1), (x1 - side * ux - side * uy / 2, y1 - side * uy + side * ux / 2),
                      (x1 - side * ux + side * uy / 2, y1 - side * uy - side * ux / 2)], fill=(80, 80, 80))  # fmt: skip

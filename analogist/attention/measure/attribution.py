@@ -57,7 +57,7 @@ def attribution_patch(
         outcome = call(bad, edit=dict.fromkeys(selectors, watch))
         contrast, measuring = contrast_of("attribution_patch", good, result, outcome, measure)
         contrasts.append(contrast)
-        runs += 2 + (contrast.noise is not None)
+        runs += 2
         with torch.enable_grad():
             value = asked(measuring(outcome))
             if edges:

@@ -1,4 +1,7 @@
-"""Attention flow between regions: which share of what a region looks at lies in A, A', B and B'; entropy and reach of rows."""
+"""Attention flow between regions: which share of what a region looks at lies in A, A', B and B'; entropy and reach of rows.
+
+A share says where a head looks, not what it takes from there: what it writes is measured by `contribution`, what it matters by ablation.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +13,8 @@ from analogist.attention.capture.maps import AttentionMap
 from analogist.attention.select.regions import region_tokens
 from analogist.models.cells import REGIONS
 from analogist.models.placement import MAP_POINTS
+
+NOT_IMPORTANCE = "shares say where it looks, not what it writes: measures.contribution"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +38,7 @@ class FlowTable:
     def __repr__(self) -> str:
         head = f"{self.title or 'attention flow'}\n{'looks at':>9}" + "".join(f"{name:>8}" for name in REGIONS)
         rows = [f"{name:>9}" + "".join(f"{v:8.3f}" for v in row) for name, row in zip(REGIONS, self.values.tolist(), strict=True)]
-        return "\n".join([head, *rows])
+        return "\n".join([head, *rows, NOT_IMPORTANCE])
 
 
 def flow(m: AttentionMap) -> AttentionMap:

@@ -61,7 +61,7 @@ def path_patch(
                 effect[i, receivers.index(one)] = value - contrast.corrupted
             runs += 1 + len(jobs)
         each.append(effect)
-        runs += 2 + (contrast.noise is not None)
+        runs += 2
     return EdgeSweep(torch.stack(each), tuple(senders), tuple(receivers), tuple(contrasts), "patch", said_of(contrasts), runs)
 
 

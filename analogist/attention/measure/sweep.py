@@ -68,7 +68,7 @@ def patch_sweep(
             effect[index] = value - contrast.corrupted
         each.append(effect)
         contrasts.append(contrast)
-        runs += 2 + len(jobs) + (contrast.noise is not None)
+        runs += 2 + len(jobs)
     return Sweep(torch.stack(each), axes, tuple(contrasts), "patch", said_of(contrasts), runs)
 
 

@@ -51,7 +51,7 @@ class Sweep:
     each: [input site step head ...], raw change of the measure: against the corrupted run for patches, against the unablated one for
     ablations; nan where a site has fewer heads. axes: what the entries stand for. contrasts: of each input. kind: "patch",
     "attribution" or "ablation". notes: what is to be said of it, such as that clean and corrupted runs hardly differ. runs: how many
-    runs it took.
+    runs the effects took; the one with another seed comes on top.
     """
 
     each: Tensor
