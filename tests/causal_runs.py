@@ -35,6 +35,7 @@ class SmallRun:
     sac: SAC | None = None
     cam: CAM | None = None
     map_bytes: int = 2**27
+    attention: str = "auto"
     seeds: float = 0.0  # how far another seed moves the inputs
     calls: list[int] = field(default_factory=list)
 
@@ -47,7 +48,7 @@ class SmallRun:
         for i, t in enumerate(run.times):
             control = AttentionControl(
                 step=i, t=t, branches=run.branches, images=run.images, sac=self.sac, cam=self.cam, tap=tap, rows=run.rows,
-                map_bytes=self.map_bytes,
+                map_bytes=self.map_bytes, attention=self.attention,
             )  # fmt: skip
             with torch.set_grad_enabled(asks.gradients):
                 eps = self.unet(torch.cat([x] * run.branches), t, self.text.to(x.dtype).repeat_interleave(run.images, dim=0), control)

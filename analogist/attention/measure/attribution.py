@@ -17,7 +17,7 @@ from analogist.attention.edit.node import Node
 from analogist.attention.edit.put import Stored
 from analogist.attention.edit.watch import Key, Watch
 from analogist.attention.measure.edges import OUTPUT, EdgeSweep, edge_effects
-from analogist.attention.measure.gradients import asked, gradients_of
+from analogist.attention.measure.gradients import asked, gradients_of, products
 from analogist.attention.measure.runs import Measure, Run, Runs, call, learn, paired
 from analogist.attention.measure.sweep import axes_of, captured, contrast_of, said_of
 from analogist.attention.measure.sweep_result import Sweep, SweepAxes
@@ -69,7 +69,7 @@ def attribution_patch(
             else:
                 slopes = gradients_of(value, watch.seen)
         moves = {place: (kept(tensor, watch.at[place]) - tensor).detach() for place, tensor in watch.seen.items()}
-        each.append(_reduced({place: slope * moves[place] for place, slope in slopes.items()}, watch, axes))
+        each.append(_reduced({place: products(slope, moves[place]) for place, slope in slopes.items()}, watch, axes))
     said = (tuple(contrasts), "attribution", said_of(contrasts), runs)
     if edges:
         nodes = tuple(node for _, node in axes.nodes())
@@ -77,13 +77,13 @@ def attribution_patch(
     return Sweep(torch.stack(each), axes, *said)
 
 
-def _reduced(products: dict[Key, Tensor], watch: Watch, axes: SweepAxes) -> Tensor:
+def _reduced(found: dict[Key, Tensor], watch: Watch, axes: SweepAxes) -> Tensor:
     """Sums of the products over the entries of each node, as the axes of a sweep."""
     effect = torch.full(axes.shape, float("nan"))
     for index, node in axes.nodes():
         effect[index] = sum(
-            float(product[node.index(watch.at[place], watch.run)].sum(dtype=torch.float64))
-            for place, product in products.items()
+            float(product[node.index(watch.at[place], watch.run)].sum())
+            for place, product in found.items()
             if places_match(place, node)
         )
     return effect

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from analogist.attention.edit.node import Node
 from analogist.attention.edit.put import Stored
 from analogist.attention.edit.watch import Key, Watch
-from analogist.attention.measure.gradients import pulled_back
+from analogist.attention.measure.gradients import products, pulled_back
 from analogist.attention.measure.runs import Contrast, interval
 from analogist.attention.measure.sweep_result import SweepAxes
 
@@ -104,10 +104,10 @@ def edge_effects(value: Tensor, watch: Watch, axes: SweepAxes, kept: Stored, pro
 
     def score(receiver: int, slopes: Mapping[Key, Tensor]) -> None:
         for i, sender in enumerate(nodes):
-            parts = [(slopes[key] * moves[key])[where] for key, where in indices[sender].items() if key in slopes]
+            parts = [products(slopes[key][where], moves[key][where]) for key, where in indices[sender].items() if key in slopes]
             if parts:
                 before = float(found[i, receiver].nan_to_num())
-                found[i, receiver] = before + sum(float(part.sum(dtype=torch.float64)) for part in parts)
+                found[i, receiver] = before + sum(float(part.sum()) for part in parts)
 
     direct = torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)
     total = {key: torch.zeros_like(leaf) if slope is None else slope for key, leaf, slope in zip(order, leaves, direct, strict=True)}

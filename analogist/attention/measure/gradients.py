@@ -31,3 +31,9 @@ def pulled_back(made: Tensor, along: Tensor, seen: Sequence[Tensor]) -> tuple[Te
     if not made.requires_grad or not seen:
         return (None,) * len(seen)
     return torch.autograd.grad(made, seen, grad_outputs=along, retain_graph=True, allow_unused=True)
+
+
+def products(slope: Tensor, move: Tensor) -> Tensor:
+    """slope x move, entry by entry, at least in float32: a first-order effect is the sum of them."""
+    wide = torch.promote_types(slope.dtype, torch.float32)
+    return slope.to(wide) * move.to(wide)
