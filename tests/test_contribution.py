@@ -140,7 +140,7 @@ def test_one_run_an_input_and_its_result_stays(tiny_unet):
         return results[-1]
 
     measures.contribution(kept), kept()
-    torch.testing.assert_close(results[0].latents, results[1].latents, rtol=1e-3, atol=1e-4)  # not bit by bit: the map in hand against no map
+    torch.testing.assert_close(results[0].latents, results[1].latents, rtol=1e-3, atol=1e-4)  # the map in hand, and no map
 
 
 def test_a_runs_own_edits_and_captures_stay(tiny_unet):
