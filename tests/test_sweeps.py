@@ -188,6 +188,8 @@ def test_what_cannot_be_swept_is_said(tiny_unet):
     run = small_run(tiny_unet, shape(steps=1))
     with pytest.raises(ValueError, match="allowed are 'zero', 'mean'"):
         measures.ablate_sweep(run, f"{NAME}:out", how="noise", progress=False)
+    with pytest.raises(ValueError, match="steps 'first'"):
+        measures.ablate_sweep(run, f"{NAME}:out", steps="first", progress=False)
     with pytest.raises(ValueError, match="no head axis"):
         measures.ablate_sweep(run, f"{NAME}:out", heads=True, progress=False)
     with pytest.raises(ValueError, match="no key axis"):

@@ -38,7 +38,7 @@ class Node:
         return f"{self.site}:{self.point}" + (f" ({shown})" if shown else "")
 
     @classmethod
-    def of(cls, value: "Node | str | tuple") -> "Node":
+    def of(cls, value: "Node | str | tuple[str, int]") -> "Node":
         """A node from itself, "site", "site:point" or (either, head). Raises ValueError for anything else."""
         if isinstance(value, cls):
             return value
@@ -83,7 +83,10 @@ class Node:
                 raise ValueError(f"{self}: a key region is a part of self-attention, whose keys are places of the picture")
             tokens = region_tokens(region, at.hw, run.rows, run.size)
             if name == "query" and at.site.kind == "block":
-                top, bottom, left, right = rectangle(tokens, at.hw)
+                box = rectangle(tokens, at.hw)
+                if box is None:
+                    raise ValueError(f"{self}: a query region of a block must be one rectangle")
+                top, bottom, left, right = box
                 chosen.update(row=list(range(top, bottom)), column=list(range(left, right)))
             else:
                 chosen[name] = tokens.tolist()

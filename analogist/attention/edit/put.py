@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from analogist.attention.capture.maps import AttentionMap, Maps
+from analogist.attention.capture.maps import AttentionMap
 from analogist.attention.edit.bind import Edit
 from analogist.attention.edit.node import Node
 from analogist.attention.select.run_shape import RunShape
@@ -23,7 +23,7 @@ def zero(tensor: Tensor, at: At) -> Tensor:
 class Stored:
     """What a captured run had, whole: all branches, images, heads, queries and keys of the same point and step."""
 
-    def __init__(self, maps: Maps) -> None:
+    def __init__(self, maps: Mapping[str, AttentionMap]) -> None:
         self.maps = maps
 
     def __call__(self, tensor: Tensor, at: At) -> Tensor:
@@ -39,7 +39,7 @@ class Stored:
 class Mean:
     """The mean over inputs, images and places of the picture, for each step, branch, head and channel (of a map: for each key)."""
 
-    def __init__(self, maps: Iterable[Maps]) -> None:
+    def __init__(self, maps: Iterable[Mapping[str, AttentionMap]]) -> None:
         self.sums: dict[str, Tensor] = {}
         self.steps: dict[str, tuple[int, ...]] = {}
         count = 0
@@ -72,8 +72,9 @@ class Put:
 
     def __init__(self, nodes: Sequence[Node], source: Source, *, but: bool = False) -> None:
         self.nodes, self.source, self.but = list(nodes), source, but
+        steps = {node.step for node in self.nodes if node.step is not None}
         if not but and all(node.step is not None for node in self.nodes):
-            self.steps = sorted({node.step for node in self.nodes})
+            self.steps = sorted(steps)
 
     def __repr__(self) -> str:
         return f"Put({', '.join(map(str, self.nodes))})"

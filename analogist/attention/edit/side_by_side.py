@@ -48,8 +48,9 @@ class SideBySide:
             parts = []
             for copy, one in enumerate(bound):
                 share = shares[:, copy].flatten(0, 1)
-                acts = one is not None and (one[1] is None or at.step in one[1])
-                parts.append((one[0](share, here) if acts else share).unflatten(0, (at.branches, alone.images)))
+                if one is not None and (one[1] is None or at.step in one[1]):
+                    share = one[0](share, here)
+                parts.append(share.unflatten(0, (at.branches, alone.images)))
             return torch.stack(parts, dim=1).flatten(0, 2)
 
         return edit

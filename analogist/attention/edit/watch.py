@@ -36,7 +36,7 @@ class Watch:
         self.seen: dict[Key, Tensor] = {}
         self.made: dict[Key, Tensor] = {}
         self.at: dict[Key, At] = {}
-        self.run: RunShape | None = None
+        self.run: RunShape  # once it is bound
 
     def bind(self, run: RunShape, places: list[tuple[Site, str]]) -> Edit:
         if torch.is_inference_mode_enabled():

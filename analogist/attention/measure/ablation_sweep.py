@@ -3,12 +3,12 @@
 Source of the idea: Michel et al. 2019, "Are Sixteen Heads Really Better than One?"; mean and resample ablation as in Wang et al. 2023.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from analogist.attention.capture.capture import Capture
-from analogist.attention.capture.maps import Maps
+from analogist.attention.capture.maps import AttentionMap
 from analogist.attention.edit.put import Mean, Source, Stored, put_all, zero
 from analogist.attention.measure.many_runs import measured
 from analogist.attention.measure.runs import (
@@ -73,7 +73,7 @@ def ablation(how: How, inputs: Sequence[Run], selectors: Sequence[str], steps: S
     if how == "zero":
         return zero, 0
 
-    def maps(run: Run) -> Maps:
+    def maps(run: Run) -> Mapping[str, AttentionMap]:
         return call(run, capture=Capture(*selectors, steps=steps)).maps
 
     if callable(how):

@@ -19,7 +19,7 @@ from analogist.attention.edit.watch import Key, Watch
 from analogist.attention.measure.edges import OUTPUT, EdgeSweep, edge_effects
 from analogist.attention.measure.gradients import asked, gradients_of, products
 from analogist.attention.measure.runs import Measure, Run, Runs, call, learn, paired
-from analogist.attention.measure.sweep import axes_of, captured, contrast_of, said_of
+from analogist.attention.measure.sweep import alike, axes_of, captured, contrast_of, said_of
 from analogist.attention.measure.sweep_result import Sweep, SweepAxes
 from analogist.attention.select.regions import Region
 from analogist.models.control import At
@@ -47,10 +47,11 @@ def attribution_patch(
         raise ValueError(f"integrated {integrated!r}: a number of points from 1 up, or 0 for the corrupted run's gradient alone")
     if edges and integrated:
         raise ValueError("attribution_patch: edges are linear at the corrupted run; leave integrated out")
-    each, contrasts, runs, axes = [], [], 0, None
+    each, contrasts, runs, all_axes = [], [], 0, []
     for good, bad in paired(clean, corrupted):
         result, learnt = learn(good, capture=Capture(*selectors, steps=captured(steps)))
         axes = axes_of(learnt, selectors, steps, heads, branches, query, key, "attribution_patch")
+        all_axes.append(axes)
         kept = Stored(result.maps)
         pixels = getattr(measure, "pixels", False)
         watch = Watch(cut=edges, steps=captured(steps), pixels=pixels)
@@ -70,7 +71,7 @@ def attribution_patch(
                 slopes = gradients_of(value, watch.seen)
         moves = {place: (kept(tensor, watch.at[place]) - tensor).detach() for place, tensor in watch.seen.items()}
         each.append(_reduced({place: products(slope, moves[place]) for place, slope in slopes.items()}, watch, axes))
-    said = (tuple(contrasts), "attribution", said_of(contrasts), runs)
+    axes, said = alike(all_axes), (tuple(contrasts), "attribution", said_of(contrasts), runs)
     if edges:
         nodes = tuple(node for _, node in axes.nodes())
         return EdgeSweep(torch.stack(each), nodes, (*nodes, OUTPUT), *said, axes)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from analogist.attention.edit.node import Node
 from analogist.attention.measure.attribution import attribution_patch
-from analogist.attention.measure.edges import OUTPUT
+from analogist.attention.measure.edges import OUTPUT, EdgeSweep
 from analogist.attention.measure.path import path_patch
 from analogist.attention.measure.runs import Measure, Runs
 from analogist.attention.measure.sweep import patch_sweep
@@ -69,7 +69,7 @@ class Circuit:
             "axes": {"places": self.axes.places, "steps": self.axes.steps, "heads": self.axes.heads, "more": dict(self.axes.more)},
             "nodes": [{**node.to_json(), "part": part} for node, part in self.nodes.items()],
             "edges": [
-                {"sender": order.index(sender), "receiver": OUTPUT if receiver == OUTPUT else order.index(receiver), "part": part}
+                {"sender": order.index(sender), "receiver": order.index(receiver) if isinstance(receiver, Node) else OUTPUT, "part": part}
                 for sender, receiver, part in self.edges
             ],
             "notes": list(self.notes),
@@ -129,6 +129,7 @@ def find_circuit(
     asked = {"heads": heads, "steps": steps, "branches": branches, "query": query, "measure": measure, "progress": progress}
     if by == "attribution":
         sweep = attribution_patch(clean, corrupted, points, edges=True, **asked)
+        assert isinstance(sweep, EdgeSweep) and sweep.axes is not None  # as edges=True gives
         axes = sweep.axes
         parts = dict(zip(sweep.senders, sweep.nodes().tolist(), strict=True))
     else:

@@ -20,6 +20,7 @@ from analogist.attention.select.points import matches
 from analogist.attention.select.regions import Region, region_tokens
 from analogist.attention.select.run_shape import RunShape, Steps, resolve_branches, resolve_steps
 from analogist.attention.select.word_columns import columns_of
+from analogist.models.attention import Attention
 from analogist.models.cells import REGIONS
 from analogist.models.control import At
 from analogist.models.placement import Site
@@ -149,7 +150,7 @@ class Weigh:
 
     def meet(self, unet: UNet, places: list[tuple[Site, str]]) -> list[tuple[Site, str]]:
         """Chooses the points: values and maps of the chosen sites, and what the residual stream before them follows from."""
-        self.modules = {module.site.name: module for module in unet.modules() if getattr(getattr(module, "site", None), "heads", 0)}
+        self.modules = {module.site.name: module for module in unet.modules() if isinstance(module, Attention)}
         self.sites = [site for site in unet.sites if matches(f"{self.selector}:probs", site, "probs")]
         if not self.sites:
             raise ValueError(f"contribution: {self.selector!r} matches no attention site; it is a shell pattern such as 'up.1.*.self'")
@@ -203,11 +204,13 @@ class Weigh:
                 "choose fewer sites, steps or key regions, or leave vectors= out"
             )
 
-    def _membership(self, regions: Sequence[Region], site: Site) -> Tensor:
+    def _membership(self, regions: Sequence[Region | int], site: Site) -> Tensor:
         """[region token], 1 where the token lies in the region."""
         hw = site.hw(self.run.latent)
         out = torch.zeros(len(regions), hw[0] * hw[1])
         for i, region in enumerate(regions):
+            if isinstance(region, int):
+                raise ValueError(f"key {region!r}: the keys of self-attention are regions of the picture")
             out[i, region_tokens(region, hw, self.run.rows, self.run.size)] = 1
         return out
 
@@ -216,6 +219,8 @@ class Weigh:
         out = torch.zeros(self.run.branches, len(self.key), self.run.tokens)
         for b, branch in enumerate(self.run.branch_labels):
             for i, word in enumerate(self.key):
+                if isinstance(word, tuple):
+                    raise ValueError(f"key {word!r}: the keys of cross-attention are words or token columns")
                 out[b, i, list(range(self.run.tokens) if word == TEXT_KEYS else columns_of(word, branch, self.run))] = 1
         return out.repeat_interleave(self.run.images, dim=0)
 
@@ -286,7 +291,7 @@ class Weigh:
 
     def _along(self, at: At, stream: Tensor) -> Tensor:
         """The direction as b query channel."""
-        given = self.direction(at.site) if callable(self.direction) else self.direction.get(at.site.name)
+        given = self.direction(at.site) if callable(self.direction) else (self.direction or {}).get(at.site.name)
         if given is None:
             raise ValueError(f"contribution: direction= has nothing for {at.site}; give one for every site, or narrow the selector")
         want = (at.branches, at.images, *stream.shape[1:])

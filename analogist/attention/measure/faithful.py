@@ -45,7 +45,8 @@ class Faithfulness:
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
         """95 % intervals over inputs of kept and without; nan for one input."""
-        return {name: tuple(map(float, interval(self._share(i)))) for name, i in (("kept", 2), ("without", 3))}
+        limits = {name: interval(self._share(i)) for name, i in (("kept", 2), ("without", 3))}
+        return {name: (float(low), float(high)) for name, (low, high) in limits.items()}
 
     def __repr__(self) -> str:
         said = {"kept": f"{self.outside} nodes outside ablated", "without": f"{self.inside} nodes inside ablated"}

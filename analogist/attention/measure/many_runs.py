@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from analogist.attention.edit.bind import Edit
 from analogist.attention.edit.side_by_side import SideBySide
-from analogist.attention.measure.runs import Learn, Measure, Run, call, number_of
+from analogist.attention.measure.runs import Learn, Measure, Outcome, Run, call, number_of
 
 Job = Mapping[str, Edit]
 
@@ -39,16 +39,17 @@ def measured(
     return found
 
 
-def shares(result: object, copies: int, images: int) -> list[object]:
+def shares(result: Outcome, copies: int, images: int) -> list[Outcome]:
     """The result of each copy, from that of a run whose images are (copy image). Raises ValueError where it cannot be divided."""
-    if not is_dataclass(result):
+    if not is_dataclass(result) or isinstance(result, type):
         raise ValueError(f"a result of the type {type(result).__name__} cannot be divided among copies; use batch=1")
     total = copies * images
 
     def cut(part: slice) -> Callable[[object], object]:
         def of(value: object) -> object:
-            one_each = isinstance(value, Tensor) and value.ndim > 0 or isinstance(value, list)
-            return value[part] if one_each and len(value) == total else value
+            if isinstance(value, list) or (isinstance(value, Tensor) and value.ndim > 0):
+                return value[part] if len(value) == total else value
+            return value
 
         return of
 

@@ -21,11 +21,11 @@ from analogist.attention.select.run_shape import RunShape
 from analogist.models.control import At
 from analogist.models.placement import Site
 
-NodeLike = Node | str | tuple
+NodeLike = Node | str | tuple[str, int]
 
 
 def path_patch(
-    clean: Runs, corrupted: Runs, sender: NodeLike | Sequence[NodeLike], receiver: NodeLike | Sequence[NodeLike] = OUTPUT,
+    clean: Runs, corrupted: Runs, sender: NodeLike | list[NodeLike], receiver: NodeLike | list[NodeLike] = OUTPUT,
     points: str | Sequence[str] = "*:head_out", *, measure: Measure | None = None, batch: int | None = None, progress: bool = True,
 ) -> EdgeSweep:  # fmt: skip
     """The effect of each sender's clean value on the measure by way of each receiver and of no other node.
@@ -36,9 +36,8 @@ def path_patch(
     sender, receiver: a Node, "site:point", (either, head), or a list of them; a receiver may be one input of a head, "site:q" (k, v).
     clean, corrupted, measure, batch: as for `patch_sweep`. One run for each sender, and one for each pair.
     """
-    senders = _nodes(sender)
-    given = receiver if isinstance(receiver, list) else [receiver]
-    receivers: list[Node | str] = [one if one == OUTPUT else Node.of(one) for one in given]
+    senders = [Node.of(one) for one in _listed(sender)]
+    receivers: list[Node | str] = [OUTPUT if one == OUTPUT else Node.of(one) for one in _listed(receiver)]
     held = [points] if isinstance(points, str) else list(points)
     each, contrasts, runs = [], [], 0
     for good, bad in paired(clean, corrupted):
@@ -47,7 +46,7 @@ def path_patch(
         contrast, measuring = contrast_of("path_patch", good, result, base, measure)
         contrasts.append(contrast)
         effect = torch.full((len(senders), len(receivers)), float("nan"))
-        heard = [node for node in receivers if node != OUTPUT]
+        heard = [node for node in receivers if isinstance(node, Node)]
         for i, node in enumerate(senders):
             frozen = [f"{site}:{point}" for site, point, _ in learnt.points(held)]
             freeze = Freeze(node, Stored(result.maps), Stored(base.maps), frozen)
@@ -65,8 +64,8 @@ def path_patch(
     return EdgeSweep(torch.stack(each), tuple(senders), tuple(receivers), tuple(contrasts), "patch", said_of(contrasts), runs)
 
 
-def _nodes(given: NodeLike | Sequence[NodeLike]) -> list[Node]:
-    return [Node.of(one) for one in (given if isinstance(given, list) else [given])]
+def _listed(given: NodeLike | list[NodeLike]) -> list[NodeLike]:
+    return given if isinstance(given, list) else [given]
 
 
 class Freeze:

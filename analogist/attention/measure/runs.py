@@ -6,13 +6,15 @@ functools.partial(model.at, grid, prompt, b_prime=picture, t=501).
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from analogist.attention.capture.capture import Capture, parse_captures
+from analogist.attention.capture.maps import AttentionMap
 from analogist.attention.edit.bind import Edit, Edits
 from analogist.attention.select.points import layout, select
 from analogist.attention.select.run_shape import RunShape
@@ -20,9 +22,20 @@ from analogist.models.control import At
 from analogist.models.placement import Site
 from analogist.models.unet import UNet
 
-Run = Callable[..., object]  # takes capture= and edit=; gives .maps and (for the default measures) .latents
+
+class Outcome(Protocol):
+    """What a run gives back. latents: image 4 h w, which the default measures read. maps: what was captured."""
+
+    @property
+    def latents(self) -> Tensor: ...
+
+    @property
+    def maps(self) -> Mapping[str, AttentionMap]: ...
+
+
+Run = Callable[..., Outcome]  # takes capture= and edit=
 Runs = Run | Sequence[Run]
-Measure = Callable[[object], float | Tensor]
+Measure = Callable[[Outcome], float | Tensor]
 
 OTHER_SEED = 7_919_317  # of the run that shows what chance does; any number that nobody's run has
 LEAST = 1.0  # clean and corrupted runs shall differ by this multiple of the noise between seeds, or a sweep warns
@@ -50,19 +63,24 @@ def paired(clean: Runs, corrupted: Runs) -> list[tuple[Run, Run]]:
     return list(zip(good, bad, strict=True))
 
 
-def call(run: Run, *, edit: Edits | None = None, capture: Capture | str | Sequence | None = None, **others: object) -> object:
+def call(run: Run, *, edit: Edits | None = None, capture: Capture | str | Sequence | None = None, **others: object) -> Outcome:
     """Calls a run with edits and captures beside those that a functools.partial already holds, not in their place."""
     given = run.keywords if isinstance(run, functools.partial) else {}
     if edit is not None and given.get("edit"):
         both: dict[str, list[Edit]] = {}
         for mapping in (given["edit"], edit):
             for selector, functions in mapping.items():
-                both.setdefault(selector, []).extend(functions if isinstance(functions, list | tuple) else [functions])
+                both.setdefault(selector, []).extend(functions_of(functions))
         edit = both
     if capture is not None and given.get("capture") is not None:
         capture = [*parse_captures(given["capture"]), *parse_captures(capture)]
     asked = {"edit": edit, "capture": capture}
     return run(**{name: value for name, value in asked.items() if value is not None}, **others)
+
+
+def functions_of(given: Edit | Sequence[Edit]) -> list[Edit]:
+    """The functions under one selector of edit=."""
+    return list(cast(Sequence[Edit], given)) if isinstance(given, list | tuple) else [cast(Edit, given)]
 
 
 class Learn:
@@ -98,11 +116,10 @@ class Learn:
         return [(site, point, layout(site, point, run)[0]) for site, point in places]
 
 
-def learn(run: Run, **arguments: object) -> tuple[object, Learn]:
+def learn(run: Run, *, capture: Capture | None = None) -> tuple[Outcome, Learn]:
     """The result of a run, and what was learnt of it."""
     learnt = Learn()
-    edit = {**(arguments.pop("edit", None) or {}), "*:x": learnt}
-    result = call(run, edit=edit, **arguments)
+    result = call(run, edit={"*:x": learnt}, capture=capture)
     learnt.known()
     return result, learnt
 
@@ -111,7 +128,7 @@ def distance_from(target: Tensor) -> Measure:
     """Minus the mean squared distance of a result's latents from these; 0 for the run they are from. Gradients pass."""
     target = target.detach()
 
-    def measure(result: object) -> Tensor:
+    def measure(result: Outcome) -> Tensor:
         if result.latents.shape != target.shape:
             raise ValueError(f"latents {tuple(result.latents.shape)} and {tuple(target.shape)}: use runs of one size and number of images")
         return 0.0 - ((result.latents - target) ** 2).mean()  # not -(...): the clean run measures 0, not -0
@@ -119,10 +136,10 @@ def distance_from(target: Tensor) -> Measure:
     return measure
 
 
-def loss_or_distance(target: object) -> Measure:
+def loss_or_distance(target: Outcome) -> Measure:
     """The loss where a result has one, else the mean squared distance of its latents from the target run's: 0 is unchanged."""
     if hasattr(target, "loss"):
-        return lambda result: result.loss
+        return lambda result: getattr(result, "loss")  # noqa: B009 - not every outcome has one
     away = distance_from(target.latents)
     return lambda result: -away(result)
 

@@ -18,6 +18,7 @@ from analogist.attention.measure.runs import (
     HardlyDiffer,
     Learn,
     Measure,
+    Outcome,
     Run,
     Runs,
     call,
@@ -53,15 +54,16 @@ def patch_sweep(
     Warns (HardlyDiffer), and says so in its notes, where clean and corrupted runs differ by less than another seed moves the measure.
     """
     selectors = [points] if isinstance(points, str) else list(points)
-    each, contrasts, runs, axes = [], [], 0, None
+    each, contrasts, runs, found = [], [], 0, []
     for good, bad in paired(clean, corrupted):
         result, learnt = learn(good, capture=Capture(*selectors, steps=captured(steps), **(capture or {})))
         axes = axes_of(learnt, selectors, steps, heads, branches, query, key, "patch_sweep")
+        found.append(axes)
         kept = result.maps
         contrast, measuring = contrast_of("patch_sweep", good, result, call(bad), measure)
-        jobs = [(index, node, part_of(kept[node.place], node)) for index, node in axes.nodes()]
-        jobs = [job for job in jobs if job[2] is not None]
-        edits = [{node.place: patch(part)} for _, node, part in jobs]
+        parts = [(index, node.place, part_of(kept[node.place], node)) for index, node in axes.nodes()]
+        jobs = [(index, place, part) for index, place, part in parts if part is not None]
+        edits = [{place: patch(part)} for _, place, part in jobs]
         values = measured(bad, edits, measuring, learnt, batch=batch, progress=progress, describe="patching")
         effect = torch.full(axes.shape, float("nan"))
         for (index, _, _), value in zip(jobs, values, strict=True):
@@ -69,7 +71,7 @@ def patch_sweep(
         each.append(effect)
         contrasts.append(contrast)
         runs += 2 + len(jobs)
-    return Sweep(torch.stack(each), axes, tuple(contrasts), "patch", said_of(contrasts), runs)
+    return Sweep(torch.stack(each), alike(found), tuple(contrasts), "patch", said_of(contrasts), runs)
 
 
 def axes_of(
@@ -90,16 +92,27 @@ def axes_of(
             if isinstance(regions, str):
                 raise ValueError(f"{who}: {name}={regions!r}: give a list of regions, each of which is taken on its own")
             more[name] = tuple(regions)
-    chosen = (-1,) if steps == "all" else resolve_steps(steps, run.steps)
+    chosen = (-1,) if steps == "all" else resolve_steps(captured(steps), run.steps)
     return SweepAxes(places, chosen, tuple(range(count)) if heads else (-1,), more)
+
+
+def alike(found: Sequence[SweepAxes]) -> SweepAxes:
+    """The axes that all inputs have. Raises ValueError where they differ."""
+    if any(one != found[0] for one in found):
+        raise ValueError("the inputs differ in steps, sites or heads: sweep those that are alike together")
+    return found[0]
 
 
 def captured(steps: Sequence[int] | str | None) -> Sequence[int] | None:
     """The steps whose values a sweep needs; None: all."""
-    return None if steps is None or steps == "all" else list(steps)
+    if isinstance(steps, str):
+        if steps != "all":
+            raise ValueError(f"steps {steps!r}: give executed steps, 'all' (all together) or None (one by one)")
+        return None
+    return None if steps is None else list(steps)
 
 
-def contrast_of(who: str, clean: Run, good: object, bad: object, measure: Measure | None) -> tuple[Contrast, Measure]:
+def contrast_of(who: str, clean: Run, good: Outcome, bad: Outcome, measure: Measure | None) -> tuple[Contrast, Measure]:
     """Clean and corrupted run measured, with the noise between seeds; and the measure. Raises ValueError where they measure the same."""
     measure = distance_from(good.latents) if measure is None else measure
     with torch.no_grad():
@@ -122,10 +135,7 @@ def said_of(contrasts: Sequence[Contrast]) -> tuple[str, ...]:
 
 def part_of(m: AttentionMap, node: Node) -> AttentionMap | None:
     """What was captured of a node; None where the capture left it out."""
-    for axis, value in (("step", node.step), ("branch", node.branch), ("head", node.head)):
-        if value is None:
-            continue
-        if value not in m.coords.get(axis, ()):
-            return None
-        m = m.sel(**{axis: value})
-    return m if node.query is None and node.key is None else m.sel(query=node.query, key=node.key)
+    chosen = {"step": node.step, "branch": node.branch, "head": node.head}
+    if any(value is not None and value not in m.coords.get(axis, ()) for axis, value in chosen.items()):
+        return None
+    return m.sel(step=node.step, branch=node.branch, head=node.head, query=node.query, key=node.key)
