@@ -56,7 +56,7 @@ def convert(
     variant: str | None = None,
     tokenizer: Mapping[str, bytes] | None = None,
     progress: Callable[[int], object] | None = None,
-    check: Callable[[Checkpoint], None] | None = None,
+    check: Callable[[Checkpoint], object] | None = None,
 ) -> ConvertReport:
     """Writes a checkpoint anew: as one file in LDM's names where out ends in .safetensors, else as a diffusers folder.
 
@@ -264,7 +264,7 @@ def _read(piece: Piece, dtype: torch.dtype) -> Tensor:
     tensor = torch.frombuffer(content, dtype=stored).view(shape) if size else torch.empty(shape, dtype=stored)
     if piece.scale is not None:
         with open(piece.scale.path, "rb", buffering=0) as file:
-            scale = read_scale(file, piece)
+            scale = read_scale(file, piece.scale, piece.part)
         tensor = (tensor.float().view(scale.numel(), -1) * scale.view(-1, 1)).view(shape)
     cast = tensor.to(dtype)
     if cast.is_floating_point() and cast.dtype != tensor.dtype and not _finite(cast) and _finite(tensor):

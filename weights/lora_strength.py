@@ -58,7 +58,7 @@ class Peft:
     where: str
     network: str
     alpha: float | None
-    rank: int | None
+    rank: float | None
     alpha_pattern: Mapping[str, float]
     rank_pattern: Mapping[str, float]
     root: bool
@@ -184,7 +184,7 @@ def _pefts(where: str, said: Mapping[str, object]) -> list[Peft]:
     found = []
     for network, prefixes in PREFIXES.items():
         own = {key.removeprefix(f"{prefix}."): value for prefix in prefixes for key, value in said.items() if key.startswith(f"{prefix}.")}
-        nested = next((said[prefix] for prefix in prefixes if isinstance(said.get(prefix), dict)), {})
+        nested = next((value for value in map(said.get, prefixes) if isinstance(value, dict)), {})
         config = own or nested or said
         if config.get("peft_type") is not None or config.keys() & (WORDS | set(OTHER_FORMS)):
             found.append(_peft(where, network, config))
@@ -228,12 +228,14 @@ def _pattern(where: str, key: str, said: object) -> dict[str, float]:
             re.compile(pattern)
         except (re.error, RecursionError, OverflowError):
             raise WeightsError(f"{where} has {pattern[:80]!r} in {key}, which is no regular expression") from None
-    return {pattern: _number(where, f"{key} of {pattern[:80]!r}", value, needed=True) for pattern, value in said.items()}
+    return {pattern: _needed(where, f"{key} of {pattern[:80]!r}", value) for pattern, value in said.items()}
 
 
-def _number(where: str, key: str, value: object, *, needed: bool = False) -> float | None:
-    if value is None and not needed:
-        return None
+def _number(where: str, key: str, value: object) -> float | None:
+    return None if value is None else _needed(where, key, value)
+
+
+def _needed(where: str, key: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e30:
         raise WeightsError(f"{where} says {key} = {str(value)[:40]!r}; a finite number is expected")
     return float(value)

@@ -210,7 +210,7 @@ def scales_of(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
     for name, info in tensors.items():
         ending = next((ending for ending in SCALES if name.endswith(ending)), None)
         weight = None if ending is None else tensors.get(name.removesuffix(ending) + ".weight")
-        if weight is None or not weight.shape or info.dtype not in ("F64", "F32", "F16", "BF16"):
+        if ending is None or weight is None or not weight.shape or info.dtype not in ("F64", "F32", "F16", "BF16"):
             continue
         if info.count == 1 or (info.count == weight.shape[0] and info.shape[:1] == weight.shape[:1]):
             found[name.removesuffix(ending) + ".weight"] = name

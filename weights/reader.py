@@ -120,16 +120,16 @@ def _start(piece: Piece) -> int:
 
 
 def _reading(files: Mapping[Path, FileIO], piece: Piece, into: Tensor) -> _Read:
-    scale = None if piece.scale is None else read_scale(files[piece.scale.path], piece)
+    scale = None if piece.scale is None else read_scale(files[piece.scale.path], piece.scale, piece.part)
     return _Read(files[piece.info.path], _start(piece), TORCH_TYPES[piece.info.dtype], into.view(-1), scale)
 
 
-def read_scale(file: FileIO, piece: Piece) -> Tensor:
+def read_scale(file: FileIO, info: TensorInfo, part: tuple[int, int] | None) -> Tensor:
     """What a piece's numbers are multiplied by: one number, or one for each of its rows. Raises WeightsError where one is not finite."""
-    scale = read_tensor(file, piece.scale).view(-1)
+    scale = read_tensor(file, info).view(-1)
     if not scale.isfinite().all():
-        raise WeightsError(f"{piece.scale.path}: {piece.scale.name} holds NaN or infinity")
-    return scale.chunk(piece.part[1])[piece.part[0]] if piece.part and scale.numel() > 1 else scale
+        raise WeightsError(f"{info.path}: {info.name} holds NaN or infinity")
+    return scale.chunk(part[1])[part[0]] if part and scale.numel() > 1 else scale
 
 
 def _travel(files: Mapping[Path, FileIO], piece: Piece, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
