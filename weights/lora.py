@@ -220,8 +220,8 @@ def _product(factors: Mapping[str, Tensor]) -> Tensor:
     """up @ down, for linear layers [out in] and convolutions [out in h w] (with LoCon's small middle convolution where there is one)."""
     down, up = factors["down"], factors["up"].flatten(1)
     if "mid" in factors:
-        return einsum(up, factors["mid"], down.flatten(1), "out p, p q h w, q in -> out in h w")
-    return einsum(up, down, "out rank, rank in ... -> out in ...") if down.ndim > 2 else up @ down
+        return einsum(up, factors["mid"], down.flatten(1), "wide p, p q h w, q narrow -> wide narrow h w")
+    return einsum(up, down, "wide rank, rank narrow ... -> wide narrow ...") if down.ndim > 2 else up @ down
 
 
 def _shape(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
