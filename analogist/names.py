@@ -32,9 +32,8 @@ _ROOMS = {
         "experiments.ablation experiments.cluster experiments.dry_run experiments.engine experiments.histories experiments.jobs "
         "experiments.merge experiments.store experiments.table experiments.worker"
     ),
-    "experiments.report": (
-        "experiments.effects:level_effects experiments.outputs experiments.plots experiments.sheet experiments.statistics"
-    ),
+    "experiments.decide": "experiments.effects:level_effects experiments.statistics",
+    "experiments.report": "experiments.outputs experiments.plots experiments.sheet",
     "experiments.evaluate": "experiments.data experiments.evaluation experiments.evaluation_report experiments.fetch experiments.published",
     "weights": "weights.families:model_families",
 }

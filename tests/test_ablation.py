@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageFont
 
 from analogist.cli.main import main
+from analogist.experiments.decide.statistics import Effect
 from analogist.experiments.design.ready_studies import READY
 from analogist.experiments.design.study import CHANGE, Hypothesis
 from analogist.experiments.execute.ablation import Local, ablate, prepare
@@ -22,7 +23,6 @@ from analogist.experiments.execute.worker import Worker
 from analogist.experiments.report.outputs import effect_lines, write_sheet
 from analogist.experiments.report.plots import plot_effects
 from analogist.experiments.report.sheet import broken_lines, contact_sheet
-from analogist.experiments.report.statistics import Effect
 from analogist.experiments.score.metrics import METRICS, Measurer
 from analogist.grid.pictures import read_picture, read_record
 from tests.experiments_small import BASE, CHECKPOINT, PARITY, load_model, one_input, study, without_times

@@ -76,6 +76,55 @@ def test_a_study_killed_ten_times_ends_with_the_table_of_the_uninterrupted_one(t
         assert (out / "pictures" / path.name).read_bytes() == path.read_bytes()
 
 
+OWN_FUNCTIONS = """import numpy as np
+
+WEIGHT = 3.0
+
+
+def mean_of(picture):
+    return float(np.asarray(picture, float).mean())
+
+
+def warmth(b_prime, truth, example):
+    return WEIGHT * mean_of(b_prime) + len(example.name)
+
+
+def looking(b_prime, truth, example, maps):
+    return float(maps["up.1.attn.0.self:probs"].tensor.float().amax())
+
+
+looking.capture = "up.1.attn.0.self:probs"
+
+
+def fade(tensor, at):
+    return tensor / WEIGHT
+"""
+
+
+def own_study_file(folder: Path, **changes) -> Path:
+    """Runs with an own edit and own metrics, whose module lies beside the study file and nowhere else."""
+    (folder / "own_functions_beside.py").write_text(OWN_FUNCTIONS)
+    edit = {"none": None, "faded": {"up.*.self:logits": "own_functions_beside:fade"}}
+    metrics = ["mse_to_b", "own_functions_beside:warmth", "own_functions_beside:looking"]
+    return study_file(folder, factors={"edit": edit, "text": ["on", "off"]}, metrics=metrics, **changes)
+
+
+def test_a_killed_study_with_own_functions_ends_with_the_table_of_the_uninterrupted_one(tmp_path) -> None:
+    study = own_study_file(tmp_path)
+    whole = start(study, tmp_path / "whole")
+    assert whole.wait(300) == 0, whole.stderr.read()
+    out, deadline = tmp_path / "killed", time.monotonic() + 240
+    process = start(study, out)
+    while process.poll() is None and committed(out) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 3 <= committed(out) < 8
+    last = start(study, out)
+    assert last.wait(300) == 0, last.stderr.read()
+    assert without_times(out / "table.csv") == without_times(tmp_path / "whole" / "table.csv")
+
+
 @pytest.fixture(scope="module")
 def model():
     return load_parity()
@@ -165,6 +214,17 @@ def test_two_ray_workers_give_the_table_of_one_process_also_when_one_is_killed(m
 
     ablate(path, tmp_path, model=model, pool=Disturbed(pool(2), kill), progress=False, outputs=False)
     assert killed and without_times(tmp_path / "table.csv") == expected
+
+
+def test_two_ray_workers_run_own_functions_that_they_have_no_file_of(model, cluster, tmp_path) -> None:
+    path = own_study_file(tmp_path)
+    outcome = ablate(path, tmp_path / "one", model=model, progress=False, outputs=False)
+    expected = without_times(tmp_path / "one" / "table.csv")
+    assert len(expected) == 1 + 8 * 4 and all(row["value"] is not None for row in outcome.rows)
+    (tmp_path / "own_functions_beside.py").rename(tmp_path / "gone.txt")
+    study = outcome.plan.study
+    ablate(study, tmp_path / "two", model=model, pool=pool(2), progress=False, outputs=False)
+    assert without_times(tmp_path / "two" / "table.csv") == expected
 
 
 def test_nodes_may_come_and_go(model, one_process, cluster, tmp_path) -> None:

@@ -20,7 +20,7 @@ ROOMS = """
     models weights names study analogist disk config grid checkpoints
     attention.select attention.capture attention.edit attention attention.measure attention.look
     run pipeline explore prompting examples lab
-    experiments experiments.design experiments.score experiments.execute experiments.report experiments.evaluate
+    experiments experiments.design experiments.decide experiments.score experiments.execute experiments.report experiments.evaluate
     cli __main__
 """.split()
 

@@ -1,9 +1,11 @@
 """Effects and verdicts from tables made by hand, where every p value is known: n equal signs give 2 / 2**n."""
 
+import numpy as np
 import pytest
 
+from analogist.experiments.decide.level_effects import effects, interactions, moot_cells
+from analogist.experiments.decide.verdicts import Looks, verdicts
 from analogist.experiments.design.study import Hypothesis
-from analogist.experiments.report.level_effects import effects, verdicts
 
 NAMES = ("f", "g")
 
@@ -57,3 +59,104 @@ def test_a_hypothesis_leaves_all_other_factors_at_the_reference() -> None:
     rows = table("mse", {("base", "base"): 0.5, ("x", "base"): 0.7, ("y", "base"): 0.4, ("x", "z"): 90.0, ("base", "z"): 50.0}, 6)
     claims = [Hypothesis("c", "mse", {"f": "x"}, "higher", against) for against in ({}, {"f": "y"}, {"g": "z"})]
     assert [one.effect.mean for one in verdicts(rows, NAMES, claims)] == [pytest.approx(v) for v in (0.2, 0.3, 0.7 - 50.0)]
+
+
+def crossed(values: dict[tuple[str, str], float], inputs: int, *, noise: float = 0.0) -> list[dict]:
+    """As `table`, of factors scale and sac; where sac is off all scales are one and the same run, as in a real study."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for i in range(inputs):
+        found: dict[str, float] = {}
+        for (scale, sac), mean in values.items():
+            job = f"{i} {scale if sac == 'on' else ''} {sac}"
+            value = found.setdefault(job, mean + i / 10 + noise * rng.normal())
+            reference = (scale, sac) == ("1.3", "on")
+            rows.append({"input": f"i{i}", "seed": "1", "metric": "mse", "scale": scale, "sac": sac, "reference": reference, "value": value,
+                         "job": job})  # fmt: skip
+    return rows
+
+
+FULL = {("1.3", "on"): 0.5, ("1.8", "on"): 0.5035, ("1.3", "off"): 0.7, ("1.8", "off"): 0.7}
+
+
+def test_cells_in_which_a_factor_is_moot_are_left_out_of_its_effect_and_listed() -> None:
+    rows = crossed(FULL, 8)
+    scale = next(one for one in effects(rows, ("scale", "sac"), ["mse"]) if one.factor == "scale")
+    assert scale.mean == pytest.approx(0.0035)  # pooled with the cells where SAC is off it would be half of that
+    assert (scale.pairs, scale.moot) == (8, 8)
+    (moot,) = moot_cells(rows, ("scale", "sac"))
+    assert str(moot) == (
+        "scale 1.8 against 1.3 is moot where sac is off: 8 of 16 pairs are one and the same run and are left out"
+    )  # fmt: skip
+    everywhere = [row | {"scale": "1.30", "reference": False} for row in rows if row["scale"] == "1.3"]
+    same = [row for row in rows if row["scale"] == "1.3"] + everywhere
+    assert not [one for one in effects(same, ("scale", "sac"), ["mse"]) if one.factor == "scale"]
+    assert "is moot everywhere: 16 of 16" in str(moot_cells(same, ("scale", "sac"))[0])
+    assert moot_cells(table("mse", {("base", "base"): 0.5, ("x", "base"): 0.5}, 3), NAMES) == []  # equal values are no equal runs
+
+
+def test_a_hypothesis_about_two_names_of_one_run_is_not_tested() -> None:
+    found = verdicts(crossed(FULL, 8), ("scale", "sac"), [Hypothesis("c", "mse", {"scale": "1.8", "sac": "off"}, "lower", {"sac": "off"})])
+    assert (found[0].verdict, found[0].why) == ("not tested", "both are one and the same run")
+
+
+def test_an_interaction_is_how_an_effect_changes_with_another_factor() -> None:
+    means = {("base", "base"): 0.5, ("x", "base"): 0.7, ("base", "z"): 0.6, ("x", "z"): 0.65, ("y", "base"): 0.5, ("y", "z"): 0.6}
+    found = {one.level: one for one in interactions(table("mse", means, 6), NAMES, ["mse"])}
+    assert list(found) == ["x, z", "y, z"]
+    assert found["x, z"].mean == pytest.approx((0.65 - 0.6) - (0.7 - 0.5)) and found["x, z"].reference_mean == pytest.approx(0.2)
+    assert found["x, z"].p_corrected == 2 / 32 and found["y, z"].mean == pytest.approx(0)
+    # where SAC is off its scale is moot, so there is no telling how the two depend on each other
+    assert interactions(crossed(FULL, 6), ("scale", "sac"), ["mse"]) == []
+
+
+def noisy(mean: float, inputs: int, sd: float = 0.01, seed: int = 0) -> list[dict]:
+    rng = np.random.default_rng(seed)
+    rows = table("mse", {("base", "base"): 1.0}, inputs)
+    return rows + [row | {"f": "x", "reference": False, "value": row["value"] + mean + sd * rng.normal()} for row in rows]
+
+
+CLAIM = Hypothesis("c", "mse", {"f": "x"}, "higher")
+
+
+def test_no_effect_larger_than_the_smallest_that_matters_is_a_verdict() -> None:
+    (none,) = verdicts(noisy(0.0, 30), NAMES, [CLAIM])
+    margin = 0.05 * (1.0 + 0.145)  # 5 % of the reference's mean
+    assert none.verdict == "no effect larger than 0.0572" and none.margin == pytest.approx(margin) and none.p_equivalent < 0.05
+    (sure,) = verdicts(noisy(0.02, 30), NAMES, [CLAIM])
+    assert sure.verdict == "no effect larger than 0.0572" and "the difference is sure" in sure.why
+    assert verdicts(noisy(0.02, 30), NAMES, [CLAIM], smallest={"mse": 0.01})[0].verdict == "supported"
+    assert verdicts(noisy(-0.02, 30), NAMES, [CLAIM], smallest=0.01)[0].verdict == "contradicted"
+    (open_,) = verdicts(noisy(0.0, 30), NAMES, [CLAIM], smallest=0.002)
+    assert open_.verdict == "undecided" and "inputs would tell an effect of 0.002 from none in 80 %" in open_.why
+    assert verdicts(noisy(0.2, 30), NAMES, [CLAIM])[0].verdict == "supported"
+
+
+def test_equivalence_is_corrected_over_all_claims_like_differences() -> None:
+    rows = noisy(0.0, 12, sd=0.1)
+    alone = verdicts(rows, NAMES, [CLAIM])[0]
+    four = verdicts(rows, NAMES, [CLAIM] * 4)[0]
+    assert four.p_equivalent == pytest.approx(4 * alone.p_equivalent)
+    assert alone.verdict.startswith("no effect larger") and four.verdict == "undecided"
+    assert four.detectable > alone.detectable > 0
+
+
+def test_what_would_have_been_seen_is_seen_in_80_percent() -> None:
+    rows = noisy(0.0, 20, sd=0.05, seed=1)
+    shown = verdicts(rows, NAMES, [CLAIM], smallest=1e-4)[0].detectable
+    spread = np.std([a["value"] - b["value"] for a, b in zip(rows[20:], rows[:20], strict=True)], ddof=1)
+    rng = np.random.default_rng(2)
+    x = rng.normal(shown, spread, (20_000, 20))
+    t = x.mean(1) / (x.std(1, ddof=1) / np.sqrt(20))
+    assert (np.abs(t) > 2.093024).mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_looks_correct_the_verdict_and_widen_the_interval() -> None:
+    rows = [row for row in noisy(0.02, 9, sd=0.035, seed=4)]
+    names = [tuple(f"i{i}" for i in range(n)) for n in (9,)]
+    (fixed,) = verdicts(rows, NAMES, [CLAIM], smallest=0.001)
+    (first,) = verdicts(rows, NAMES, [CLAIM], smallest=0.001, looks=Looks(tuple(names), (0.25, 0.5, 0.75, 1.0)))
+    assert first.effect.p_corrected > fixed.effect.p_corrected
+    assert first.effect.low < fixed.effect.low and first.effect.high > fixed.effect.high
+    (only,) = verdicts(rows, NAMES, [CLAIM], smallest=0.001, looks=Looks(tuple(names), (1.0,)))
+    assert only.effect.low == pytest.approx(fixed.effect.low) and only.effect.p_corrected == fixed.effect.p_corrected

@@ -11,11 +11,17 @@ EXAMPLES = """examples:
   analogist ablate sac-layers --checkpoint sd-v1-5-inpainting.safetensors --dry-run --out out/layers
   analogist ablate study.json --out out/mine                         your own study; run it again to resume it
   analogist ablate study.json --out out/mine --on ray --workers 2    runs as Ray tasks on this machine (extra: cluster)
+  analogist ablate paper-claims --dry-run --pilot 8                  how many inputs its claims take, before anything is run
+  analogist ablate paper-claims --out out/claims --until decided     stops when every claim is decided, at most at its end
+  analogist ablate study.json --out out/mine --metrics mse,my_metrics:warmth       def warmth(b_prime, truth, example): ...
   analogist ablate study.json --out out/shard-$i --shard $i/8        one of eight job-array tasks; then: analogist merge
 
 study.json: {"name": "scales", "factors": {"sac.scale": [1.0, 1.3, 1.8], "sac.layers": ["base", "encoder", "decoder"]},
              "inputs": [{"a": "a.png", "a_prime": "ap.png", "b": "b.png", "b_prime": "truth.png", "prompt": "a red boat"}],
              "seeds": [42, 43]}
+Your own functions by name: "metrics": ["mse", "my_metrics:warmth"], and as a factor "edit": {"none": null, "mine": {"up.*.self:probs":
+"my_edits:blur"}}; the modules are looked for beside the study file. "smallest_effect": {"mse": 0.002} (or "5 %" of the reference's mean,
+the default) is the least difference that matters: claims are tested against it.
 Layer ranges include both ends here (3-10). Other words for layers: none, all, each, each-left-out, parts, resolutions, ranges 4,
 encoder, middle, decoder, 1/4, 16x16, without 5, up.*. Written into DIR: table.csv, pictures/, sheet.png, plots/, report.md."""
 
@@ -34,13 +40,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--dry-run", action="store_true", help="do one run, then print how many runs, how much time and how much memory to expect"
     )
+    parser.add_argument("--pilot", type=int, metavar="N", help="with --dry-run: run N inputs to say how many are needed")
+    parser.add_argument(
+        "--until", choices=["decided"], help="look at the claims after each quarter of the inputs, and stop when all are decided"
+    )
     study = parser.add_argument_group("settings that replace the study's own")
     study.add_argument("--seeds", metavar="S", help="such as 42,43 or 42-49 (both ends included)")
     study.add_argument("--size", metavar="N|HxW", help="size of the grid in pixels (default: the checkpoint's own)")
     study.add_argument("--steps", type=int, metavar="N", help="steps of the whole schedule, in the base settings")
     study.add_argument("--batch", type=int, metavar="N", help="images in one UNet call (default 8)")
     study.add_argument("--group", type=int, metavar="N", help="runs computed and written together (default 16)")
-    study.add_argument("--metrics", metavar="NAMES", help="names joined by commas ('list' as STUDY prints them too)")
+    study.add_argument(
+        "--metrics", metavar="NAMES", help="names joined by commas ('list' as STUDY prints them too); module:function for your own"
+    )
     add_model_arguments(parser)
     add_pool_arguments(parser)
     parser.set_defaults(run=run)
@@ -151,6 +163,7 @@ def pool_from(args: argparse.Namespace):
 
 def changes_from(args: argparse.Namespace) -> dict:
     """The study's fields that flags replace."""
+    from analogist.experiments.design.own import own_metric
     from analogist.experiments.score.metrics import check_metrics
 
     changes: dict = {name: getattr(args, name) for name in ("batch", "group") if getattr(args, name) is not None}
@@ -159,8 +172,8 @@ def changes_from(args: argparse.Namespace) -> dict:
     if args.size is not None:
         changes["size"] = size_from(args.size)
     if args.metrics is not None:
-        changes["metrics"] = tuple(name.strip() for name in args.metrics.split(","))
-        check_metrics(changes["metrics"])
+        changes["metrics"] = tuple(own_metric(name.strip()) for name in args.metrics.split(","))
+        check_metrics([name for name in changes["metrics"] if isinstance(name, str)] or ["mse"])
     return changes
 
 
@@ -186,25 +199,33 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.study}: no such study file or ready study; ready studies are {', '.join(ready.READY)}")
     if args.out is None and not args.dry_run:
         raise ValueError("missing --out DIR, the folder of the study")
+    if args.pilot is not None and (not args.dry_run or args.pilot < 2):
+        raise ValueError(f"--pilot {args.pilot}: 2 inputs or more, and with --dry-run")
     shard, changes, pool = shard_from(args.shard), changes_from(args), pool_from(args)
 
     from analogist.disk.foreign import naming
     from analogist.experiments.design.levels import StudyError
-    from analogist.experiments.execute.ablation import ablate, load_study, prepare
+    from analogist.experiments.execute.ablation import ablate, check_until, load_study, prepare
     from analogist.experiments.execute.dry_run import expect
+    from analogist.experiments.execute.worker import Worker
+    from analogist.experiments.score.metrics import Measurer
 
     model = load_model(args)
     networks = load_networks(args)
     study = load_study(args.study, model)
     changes |= with_steps(args, study, model)
     with naming(args.study, StudyError) if args.study not in ready.READY else contextlib.nullcontext():
-        plan = prepare(study, model, changes=changes)
+        plan = prepare(study, model, changes=changes, deal=args.until is not None)
+    check_until(args.until, plan.study, shard)
     if args.dry_run:
-        for line in expect(plan, model, out=args.out, shard=shard):
+        worker = Worker(model, Measurer(plan.study.metrics, **networks))
+        for line in expect(plan, worker, out=args.out, shard=shard, pilot=args.pilot):
             print(line)
         return 0
     assert args.out is not None, "without a folder it is a dry run"
-    outcome = ablate(plan.study, args.out, model=model, pool=pool, shard=shard, progress=not args.quiet, **networks)
+    outcome = ablate(
+        plan.study, args.out, model=model, pool=pool, shard=shard, progress=not args.quiet, until=args.until, **networks
+    )  # fmt: skip
     for note in outcome.notes:
         print(f"analogist ablate: note: {note}", file=sys.stderr)
     for name in ("table.csv", "sheet.png", "report.md"):

@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from analogist.config import AnalogistConfig
 from analogist.experiments.design import levels
 from analogist.experiments.design.levels import StudyError
+from analogist.experiments.design.own import OwnEdit
 from analogist.experiments.design.space import Space
 from analogist.models.control import CAM, SAC
 
@@ -22,10 +24,12 @@ class Setting:
     """What one run of a study does besides its pictures and seed.
 
     text: "on" (the input's prompt), "off" (no prompt), "wrong" (the input's wrong prompt) or "= " and another prompt.
+    edit: of attention, as in a call of the model; None: none.
     """
 
     config: AnalogistConfig
     text: str = "on"
+    edit: OwnEdit | None = None
 
 
 Change = Callable[[Setting, object, Space, str], Setting]
@@ -108,6 +112,36 @@ def _text(setting: Setting, level: object, space: Space, factor: str) -> Setting
     return dataclasses.replace(setting, text=str(level))
 
 
+def _edit(setting: Setting, level: object, space: Space, factor: str) -> Setting:
+    one = one_edit(level)
+    return dataclasses.replace(setting, edit=None if one.edits is None else one)
+
+
+def one_edit(given: object, folder: Path | None = None) -> OwnEdit:
+    """As `edit_levels`, of one run. Raises StudyError where there is more than one."""
+    found = edit_levels(given, folder)
+    if len(found) != 1:
+        labels = ", ".join(one.label for one in found)
+        raise StudyError(f'edit: {labels} in one run; give one, {{"mine": {{"up.1.*.self:probs": function}}}}')
+    return found[0]
+
+
+def edit_levels(given: object, folder: Path | None = None) -> list[OwnEdit]:
+    """The levels of the factor `edit`: {label: None or {selector: function}}; ready-made levels stay. Raises StudyError otherwise.
+
+    folder: where the module of "module:function" is looked for.
+    """
+    if isinstance(given, OwnEdit):
+        return [given]
+    if given is None:
+        return [OwnEdit.of("none", None)]
+    if isinstance(given, list | tuple) and given:
+        return [level for one in given for level in edit_levels(one, folder)]
+    if not isinstance(given, Mapping) or not given:
+        raise StudyError('edit: give levels by name, {"none": None, "mine": {"up.1.*.self:probs": function}}')
+    return [OwnEdit.of(str(name), one, folder) for name, one in given.items()]
+
+
 # In the order in which they act: the number of executed steps first, then what is on, where, and how.
 FACTORS: dict[str, tuple[Change, str]] = {
     "steps": (_sampling, "steps of the whole schedule"),
@@ -132,6 +166,7 @@ FACTORS: dict[str, tuple[Change, str]] = {
     "sac.clone": (_sac_field, "which block is written from which"),
     "cam.silence": (_silence, "regions that hear no text"),
     "text": (_text, "the prompt on, off or wrong"),
+    "edit": (_edit, "attention edits by name, as in edit= of a call"),
 }
 ORDER = list(FACTORS)
 
@@ -145,7 +180,7 @@ def check_factor(name: str) -> None:
 def expand(name: str, given: object, base: Setting, space: Space) -> list[object]:
     """The levels of a factor, words such as "each" expanded. Raises StudyError where there is none or one comes twice."""
     check_factor(name)
-    listed = list(given) if isinstance(given, list | tuple) else [given]
+    listed = edit_levels(given) if name == "edit" else list(given) if isinstance(given, list | tuple) else [given]
     out: list[object] = []
     for level in listed:
         if name.endswith("layers"):
@@ -170,6 +205,8 @@ def label(level: object) -> str:
     """A level as one short text for tables and captions."""
     if isinstance(level, str):
         return level.strip()
+    if isinstance(level, OwnEdit):
+        return level.label
     if isinstance(level, dict) and set(level) == {"prompt"}:
         return f"= {level['prompt']}"
     if level == REVERSED or level == [list(block) for block in REVERSED]:

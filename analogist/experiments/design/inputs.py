@@ -132,6 +132,16 @@ def check_names(inputs: Sequence[Input]) -> None:
         seen.add(one.file_name)
 
 
+def dealt(inputs: Sequence[Input]) -> list[Input]:
+    """The inputs in turns: the first of every group, then the second of every group, and so on."""
+    place: dict[str, int] = {}
+    turns = []
+    for one in inputs:
+        place[one.group] = place.get(one.group, -1) + 1
+        turns.append(place[one.group])
+    return [one for _, one in sorted(zip(turns, inputs, strict=True), key=lambda pair: pair[0])]
+
+
 def _files(entry: dict, position: int) -> Input:
     unknown = sorted(set(entry) - set(FIELDS))
     if unknown:

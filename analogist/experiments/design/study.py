@@ -2,7 +2,8 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from analogist.experiments.design import factors
 from analogist.experiments.design.factors import Setting, label
 from analogist.experiments.design.inputs import Input, check_names
 from analogist.experiments.design.levels import StudyError
+from analogist.experiments.design.own import OwnMetric, metric_name, own_metric
 from analogist.experiments.design.space import Space
 from analogist.models.numbers import plain
 
+SMALLEST = "5 %"  # of the reference's mean: the smallest effect of interest where a study names none
 FORMAT = 1  # raised when the meaning of a field changes
 DESIGNS = ("one-factor", "full", "list")
 MAX_VARIANTS = 100_000
@@ -62,7 +65,10 @@ class Study:
     seeds, images: effective seeds are s .. s + images - 1; they must not overlap. size: of the grid, in pixels.
     batch: images in one UNet call. group: runs that share their beginnings and are written together. share: compute what runs
     have in common once (off: the same bits, for checking). Both decide the bits, so they belong to the study.
-    metrics: names from metrics.METRICS. inputs: Input objects, or what a study file holds (resolved against a checkpoint).
+    metrics: names from metrics.METRICS, own functions metric(b_prime, truth, example) -> number (see own.OwnMetric), or
+    "module:function". inputs: Input objects, or what a study file holds (resolved against a checkpoint).
+    smallest_effect: the least difference that matters, in the unit of the metric or as a share of the reference's mean ("5 %"); one for
+    all metrics, or metric -> one. Hypotheses are tested against it, so it stands in the study before the run.
     """
 
     name: str
@@ -80,12 +86,13 @@ class Study:
     batch: int = 8
     group: int = 16
     share: bool = True
-    metrics: Sequence[str] = ("mse", "psnr", "ssim", "mse_to_b")
+    metrics: Sequence[str | Callable | OwnMetric] = ("mse", "psnr", "ssim", "mse_to_b")
+    smallest_effect: float | str | Mapping[str, float | str] = SMALLEST
     hypotheses: Sequence[Hypothesis] = ()
     question: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("factors", "runs", "seeds", "images", "size", "batch", "group", "share"):
+        for name in ("factors", "runs", "seeds", "images", "size", "batch", "group", "share", "smallest_effect"):
             object.__setattr__(self, name, plain(getattr(self, name)))
         if self.design not in DESIGNS:
             raise StudyError(f"design {self.design!r}: allowed are {', '.join(DESIGNS)}")
@@ -104,9 +111,42 @@ class Study:
             unknown = sorted({*one.variant, *one.against} - varied)
             if unknown:
                 raise StudyError(f"hypothesis {one.claim!r}: factors {unknown} are not among the study's: {', '.join(sorted(varied))}")
-            if one.metric not in (measured := (*self.metrics, CHANGE)):
+            if one.metric not in (measured := (*map(metric_name, self.metrics), CHANGE)):
                 raise StudyError(f"hypothesis {one.claim!r}: metric {one.metric!r} is not among the study's: {', '.join(measured)}")
+        self._check_smallest()
         self.effective_seeds()
+
+    def _check_smallest(self) -> None:
+        given = self.smallest_effect
+        if not isinstance(given, Mapping):
+            check_smallest(given)
+            return
+        unknown = sorted(set(given) - {*map(metric_name, self.metrics), CHANGE})
+        if unknown:
+            raise StudyError(f"smallest_effect: metrics {unknown} are not among the study's: {', '.join(map(metric_name, self.metrics))}")
+        for metric, one in given.items():
+            check_smallest(one, metric)
+
+    def with_own(self, folder: Path | None = None) -> "Study":
+        """The same study with its own metrics and edits found, named and hashed. folder: where "module:function" is looked for.
+
+        Raises StudyError for what cannot be found, called or hashed, and for two metrics of one name.
+        """
+        metrics = tuple(own_metric(one, folder) for one in self.metrics)
+        names = [metric_name(one) for one in metrics]
+        twice = sorted({metric_name(one) for one in metrics if isinstance(one, OwnMetric) and names.count(metric_name(one)) > 1})
+        if twice:
+            raise StudyError(f"metrics {twice} come twice; give each function a name of its own")
+        found = {name: factors.edit_levels(given, folder) if name == "edit" else given for name, given in self.factors.items()}
+        runs = [
+            {name: factors.one_edit(level, folder) if name == "edit" else level for name, level in run.items()} for run in self.runs
+        ]
+        return dataclasses.replace(self, metrics=metrics, factors=found, runs=runs)
+
+    @property
+    def own_metrics(self) -> list[OwnMetric]:
+        """The metrics that are functions of the researcher's own."""
+        return [one for one in self.metrics if isinstance(one, OwnMetric)]
 
     def effective_seeds(self) -> list[int]:
         """The seeds of all images, s + k. Raises StudyError where they overlap."""
@@ -200,8 +240,12 @@ class Study:
 
     def to_json(self) -> dict:
         """Plain values for study.json; inputs by name and content, since pictures stay where they are."""
-        data = dataclasses.asdict(dataclasses.replace(self, inputs=(), base=None, hypotheses=(), factors={}))
-        levels = {name: list(given) if isinstance(given, list | tuple) else given for name, given in self.factors.items()}
+        told = {"base": None, "hypotheses": (), "factors": {}, "metrics": (), "design": "full", "runs": (), "smallest_effect": 1}
+        bare = dataclasses.replace(self, inputs=(), **told)
+        data = dataclasses.asdict(bare) | {"design": self.design, "smallest_effect": self.smallest_effect}
+        levels = {name: _plain(name, list(given) if isinstance(given, list | tuple) else given) for name, given in self.factors.items()}
+        data["runs"] = [{name: _plain(name, level) for name, level in run.items()} for run in self.runs]
+        data["metrics"] = [one if isinstance(one, str) else _described(own_metric(one)) for one in self.metrics]
         inputs = self.inputs
         if not isinstance(inputs, str):
             inputs = [one.name if isinstance(one, Input) else one for one in inputs]
@@ -238,7 +282,28 @@ class Study:
     def load(cls, path: str | Path) -> "Study":
         """From a JSON file. Raises ValueError that names the file."""
         with naming(path, StudyError):
-            return cls.from_json(read_json(path))
+            return cls.from_json(read_json(path)).with_own(Path(path).parent)
+
+
+def check_smallest(given: object, metric: str = "") -> None:
+    """Raises StudyError where a smallest effect is neither a positive number nor a share such as "5 %"."""
+    if isinstance(given, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*%\s*", given) and float(given.strip(" %")) > 0:
+        return
+    if isinstance(given, int | float) and not isinstance(given, bool) and 0 < given < float("inf"):
+        return
+    of = f" of {metric}" if metric else ""
+    raise StudyError(f'smallest effect{of} {given!r}: a positive number in the unit of the metric, or a share such as "5 %"')
+
+
+def _plain(factor: str, level: object) -> object:
+    """A factor's levels as plain values: edits by what they are called and their keys."""
+    if factor != "edit":
+        return level
+    return {one.label: {"sha256": one.key, "edits": one.described()} if one.key else None for one in factors.edit_levels(level)}
+
+
+def _described(metric: OwnMetric) -> dict[str, str]:
+    return {"name": metric.name, "sha256": metric.key, "text": metric.text}
 
 
 class _Base:

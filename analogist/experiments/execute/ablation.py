@@ -10,14 +10,17 @@ from typing import Protocol
 from PIL import Image
 from tqdm import tqdm
 
+from analogist.experiments.decide.looks import look_sizes
+from analogist.experiments.decide.verdicts import Looks, Verdict, verdicts
 from analogist.experiments.design import inputs as input_files
 from analogist.experiments.design import ready_studies as ready
 from analogist.experiments.design.factors import check_factor
 from analogist.experiments.design.inputs import Input
 from analogist.experiments.design.levels import StudyError
+from analogist.experiments.design.own import OwnMetric
 from analogist.experiments.design.space import Space
 from analogist.experiments.design.study import Study
-from analogist.experiments.execute.jobs import Group, Plan, make_plan, sized
+from analogist.experiments.execute.jobs import Group, Job, Plan, job_marks, make_plan, sized
 from analogist.experiments.execute.store import Done, Entry, Store
 from analogist.experiments.execute.table import make_rows, write_table
 from analogist.experiments.execute.worker import Worker, measured
@@ -32,7 +35,7 @@ TABLE_EVERY = 60.0  # seconds between rewrites of the table while a study runs
 class Pool(Protocol):
     """What runs groups: this process, or workers elsewhere. Yields each group with its results and the seconds they took."""
 
-    def measuring(self, metrics: Sequence[str]) -> "Pool":
+    def measuring(self, metrics: Sequence[str | OwnMetric]) -> "Pool":
         """The same pool, whose workers measure these metrics."""
 
     def run(self, groups: Sequence[Group]) -> Iterator[tuple[Group, list[Done], float]]:
@@ -45,7 +48,7 @@ class Local:
     def __init__(self, worker: Worker, *, progress: bool = False) -> None:
         self.worker, self.progress = worker, progress
 
-    def measuring(self, metrics: Sequence[str]) -> "Local":
+    def measuring(self, metrics: Sequence[str | OwnMetric]) -> "Local":
         """Itself: the worker has its measurer."""
         return self
 
@@ -96,25 +99,47 @@ def load_study(study: Study | str | Path, model: Analogist) -> Study:
     return dataclasses.replace(found, inputs=input_files.beside(found.inputs, path.parent))
 
 
-def prepare(study: Study | str | Path, model: Analogist, *, changes: dict | None = None) -> Plan:
+def prepare(study: Study | str | Path, model: Analogist, *, changes: dict | None = None, deal: bool = False) -> Plan:
     """A study resolved against a checkpoint: variants, inputs, runs and groups; nothing is computed.
 
-    study: a Study, the path of a study file, or the name of a ready study. changes: fields put over the study's.
+    study: a Study, the path of a study file, or the name of a ready study. changes: fields put over the study's. deal: put the inputs
+    in turns of one a group, so that any first part of them is like the whole.
     Raises ValueError saying which field, level or input cannot be.
     """
     study = load_study(study, model)
     if changes:
         study = dataclasses.replace(study, **changes)
+    study = study.with_own()
     size = study.size if study.size is not None else model.size
     if not all(isinstance(one, Input) for one in study.inputs) or isinstance(study.inputs, str):
         side = size if isinstance(size, int) else size[0]
         study = study.with_inputs(input_files.from_json(study.inputs, side))
     else:
         study = study.with_inputs(study.inputs)
+    if deal:
+        study = study.with_inputs(input_files.dealt(study.inputs))
     first = sized(study.inputs[0], study, model)
     check_size(*first.size, *model.size_multiples(first.rows))
     space = Space.of(model.unet.sites, model.config, first.size, model.vae.config.factor)
-    return make_plan(study, study.variants(space), model)
+    plan = make_plan(study, study.variants(space), model)
+    check_own_metrics(plan)
+    return plan
+
+
+def check_own_metrics(plan: Plan) -> None:
+    """Calls each own metric once, with B in the place of B', so that what cannot work fails before the first run.
+
+    On the first input that has a true B'. Those that look at maps are checked for their captures alone, when the plan is made.
+    """
+    study, jobs = plan.study, plan.jobs
+    job = next((job for job in jobs if job.truth is not None), jobs[0]) if jobs else None
+    for metric in study.own_metrics:
+        if job is not None and metric.capture is None:
+            tried = Painted(job.grid.cells()["B"], job.grid, job.truth)
+            try:
+                metric.measure(tried.picture(), tried.other("truth"), job.example)
+            except StudyError as error:
+                raise StudyError(f"{error} (tried on the input {job.example.name!r} before the first run, B in the place of B')") from error
 
 
 def shard_of(groups: Sequence[Group], shard: tuple[int, int] | None) -> list[Group]:
@@ -130,57 +155,113 @@ def shard_of(groups: Sequence[Group], shard: tuple[int, int] | None) -> list[Gro
 def ablate(
     study: Study | str | Path, out: str | Path, *, model: Analogist | None = None, clip: FeatureNetwork | None = None,
     dino: FeatureNetwork | None = None, pool: Pool | None = None, shard: tuple[int, int] | None = None,
-    changes: dict | None = None, progress: bool = True, outputs: bool = True,
+    changes: dict | None = None, progress: bool = True, outputs: bool = True, until: str | None = None,
 ) -> Outcome:  # fmt: skip
     """Runs what is not finished of a study and writes table, pictures, contact sheet, plots and report into `out`.
 
     model None: the embedded lab checkpoint. clip, dino: feature networks for the metrics that need one. pool: where the runs are
     computed, None: in this process. shard: (i, n), only every n-th group. outputs False: the table alone.
+    until "decided": look at the hypotheses after each quarter of the inputs, which are dealt evenly over their groups, and stop when all
+    are decided; p values are corrected for the looks.
     Raises StudyError where the study cannot be, or another process holds the folder.
     """
     model = Analogist.from_checkpoint() if model is None else model
-    plan = prepare(study, model, changes=changes)
+    plan = prepare(study, model, changes=changes, deal=until is not None)
+    check_until(until, plan.study, shard)
     measurer = Measurer(plan.study.metrics, clip=clip, dino=dino)
     worker = Worker(model, measurer)
     with Store(out) as store:
-        return carry_out(plan, store, worker, pool=pool, shard=shard, progress=progress, outputs=outputs)
+        return carry_out(plan, store, worker, pool=pool, shard=shard, progress=progress, outputs=outputs, until=until)
+
+
+def check_until(until: str | None, study: Study, shard: tuple[int, int] | None) -> None:
+    """Raises StudyError where a study cannot be run until it is decided."""
+    if until is None:
+        return
+    if until != "decided":
+        raise StudyError(f"until {until!r}: allowed is decided")
+    if not study.hypotheses:
+        raise StudyError("until decided: the study has no hypotheses; write them into it, or leave until out")
+    if shard is not None:
+        raise StudyError("until decided: a shard sees only its own runs; run the study in one process or on Ray")
+    look_sizes(len(study.inputs))
 
 
 def carry_out(
     plan: Plan, store: Store, worker: Worker, *, pool: Pool | None = None, shard: tuple[int, int] | None = None,
-    progress: bool = True, outputs: bool = True,
+    progress: bool = True, outputs: bool = True, until: str | None = None,
 ) -> Outcome:  # fmt: skip
     """Runs, commits and measures what is missing of a plan in a held folder, then writes everything that comes out."""
     from analogist.experiments.report.outputs import write_outputs
 
-    groups = shard_of(plan.groups, shard)
+    study, groups = plan.study, shard_of(plan.groups, shard)
     mine = {job.key for group in groups for job in group.jobs}
     plan = dataclasses.replace(plan, rows=tuple(row for row in plan.rows if row.key in mine))
-    store.write_study(plan.study.to_json() | {"jobs": len(plan.jobs), "shard": None if shard is None else list(shard)})
-    for one in {row.input: plan.study.inputs[row.input] for row in plan.rows}.values():
-        store.write_input(one.file_name, sized(one, plan.study, worker.model))
-    names = {job.key: f"{plan.study.inputs[job.input].file_name}_{job.seed}" for job in plan.jobs}
-    missing = store.missing(groups)
-    finished = len(mine) - sum(len(group.jobs) for group in missing)
-    pool = Local(worker, progress=progress) if pool is None else pool.measuring(worker.measurer.names)
-    factors = factor_names(plan)
-    written = time.monotonic()
-    with tqdm(total=len(mine), initial=finished, desc=plan.study.name, unit="run", disable=not progress) as bar:
-        for group, results, seconds in pool.run(missing):
-            store.commit(group, results, names, seconds)
-            bar.update(len(group.jobs))
-            if time.monotonic() - written > TABLE_EVERY:  # something to look at while a long study runs
-                write_table(make_rows(plan, store, worker.measurer, changes=False), factors, store.folder)
-                written = time.monotonic()
-    measure_later(plan, store, worker.measurer, progress=progress)
+    sizes = look_sizes(len(study.inputs)) if until is not None else None
+    data = study.to_json() | {"jobs": len(plan.jobs), "shard": None if shard is None else list(shard)}
+    remarks = store.write_study(data, fixed={name: data[name] for name in ("smallest_effect", "hypotheses")} | {"looks": sizes})
+    for one in {row.input: study.inputs[row.input] for row in plan.rows}.values():
+        store.write_input(one.file_name, sized(one, study, worker.model))
+    pool = Local(worker, progress=progress) if pool is None else pool.measuring(worker.measurer.given)
+    running = _Running(plan, store, worker.measurer, pool, progress)
+    looks = None
+    if sizes is None:
+        running.finish(plan, groups)
+    else:
+        plan, looks = running.until_decided(groups, sizes)
     rows = make_rows(plan, store, worker.measurer)
     notes = [f"{name} was not measured: {why}" for name, why in worker.measurer.missing().items()]
-    notes += write_table(rows, factors, store.folder)
-    failed = [key for key in sorted(mine) if store.entries[key].failed]
+    notes += write_table(rows, factor_names(plan), store.folder)
+    failed = [key for key in sorted({row.key for row in plan.rows}) if store.entries[key].failed]
     notes += [f"{len(failed)} runs failed; first: {store.entries[failed[0]].failed}"] if failed else []
     if outputs:
-        notes += write_outputs(plan, store, rows, worker.measurer)
+        notes += write_outputs(plan, store, rows, worker.measurer, looks=looks, remarks=remarks)
     return Outcome(store.folder, rows, plan, notes)
+
+
+class _Running:
+    """A plan on its way: runs what is missing, and keeps a table to look at while it does."""
+
+    def __init__(self, plan: Plan, store: Store, measurer: Measurer, pool: Pool, progress: bool) -> None:
+        self.plan, self.store, self.measurer, self.pool, self.progress = plan, store, measurer, pool, progress
+        self.names = {job.key: f"{plan.study.inputs[job.input].file_name}_{job.seed}" for job in plan.jobs}
+        self.written = time.monotonic()
+
+    def finish(self, part: Plan, groups: Sequence[Group]) -> None:
+        """Runs, commits and measures what is missing of some groups. part: the plan with the rows that are wanted of them."""
+        adopt(part, self.store, self.measurer)
+        missing, total = self.store.missing(groups), sum(len(group.jobs) for group in groups)
+        finished = total - sum(len(group.jobs) for group in missing)
+        with tqdm(total=total, initial=finished, desc=part.study.name, unit="run", disable=not self.progress) as bar:
+            for group, results, seconds in self.pool.run(missing):
+                self.store.commit(group, results, self.names, seconds)
+                bar.update(len(group.jobs))
+                if time.monotonic() - self.written > TABLE_EVERY:  # something to look at while a long study runs
+                    write_table(make_rows(part, self.store, self.measurer, changes=False), factor_names(part), self.store.folder)
+                    self.written = time.monotonic()
+        measure_later(part, self.store, self.measurer, progress=self.progress)
+
+    def until_decided(self, groups: Sequence[Group], sizes: Sequence[int]) -> tuple[Plan, Looks]:
+        """Goes on from look to look until every hypothesis is decided. Returns the plan of the inputs seen, and the looks.
+
+        A restart comes to the same looks: each is made again from the runs of its own inputs.
+        """
+        study, part = self.plan.study, self.plan
+        seen: list[tuple[str, ...]] = []
+        times = tuple(size / sizes[-1] for size in sizes)
+        for size in sizes:
+            part = dataclasses.replace(self.plan, rows=tuple(row for row in self.plan.rows if row.input < size))
+            wanted = {row.key for row in part.rows}
+            self.finish(part, [group for group in groups if any(job.key in wanted for job in group.jobs)])
+            seen.append(tuple(one.name for one in study.inputs[:size]))
+            looks, rows = Looks(tuple(seen), times), make_rows(part, self.store, self.measurer)
+            if all(one.decided for one in self._verdicts(rows, looks)):
+                break
+        return part, looks
+
+    def _verdicts(self, rows: Sequence[dict], looks: Looks) -> list[Verdict]:
+        study = self.plan.study
+        return verdicts(rows, factor_names(self.plan), study.hypotheses, smallest=study.smallest_effect, looks=looks)
 
 
 def factor_names(plan: Plan) -> list[str]:
@@ -205,14 +286,36 @@ def measure_later(plan: Plan, store: Store, measurer: Measurer, *, progress: boo
                 lacking.append(entry)
     for entry in tqdm(lacking, desc="measuring", unit="picture", disable=not progress or not lacking):
         job = jobs[entry.key]
-        values, notes = measured(measurer, Painted(store.picture(entry), job.grid, job.truth))
-        store.add_measures([dataclasses.replace(entry, measures=entry.measures | values, notes=notes)])
+        store.add_measures([remeasured(entry, job, store, measurer)])
+
+
+def remeasured(entry: Entry, job: Job, store: Store, measurer: Measurer) -> Entry:
+    """The entry with what can be measured from its picture; what was measured before stays."""
+    values, notes = measured(measurer, Painted(store.picture(entry), job.grid, job.truth, job.example))
+    known = entry.measures | values
+    return dataclasses.replace(entry, measures=known, notes={name: why for name, why in notes.items() if measurer.key(name) not in known})
+
+
+def adopt(plan: Plan, store: Store, measurer: Measurer) -> None:
+    """Takes over pictures that other own metrics measured before: such jobs are measured anew, and not painted again."""
+    pictures = {entry.record.get("painting", key): entry for key, entry in store.entries.items() if not entry.failed}
+    adopted = []
+    wanted = {row.key for row in plan.rows}
+    for job in plan.jobs:
+        old = pictures.get(job.painting)
+        if old is not None and job.key in wanted and job.key not in store.entries:
+            record = {name: value for name, value in old.record.items() if name not in ("painting", "metrics")}
+            entry = dataclasses.replace(old, key=job.key, record=record | job_marks(job))
+            adopted.append(remeasured(entry, job, store, measurer))
+    if adopted:
+        store.adopt(adopted)
 
 
 def _measurable(measurer: Measurer, name: str, entry: Entry, truth: bool) -> bool:
     """Whether a metric is lacking and can be had: not one that was tried and could not be measured."""
     if measurer.key(name) in entry.measures or name in measurer.missing():
         return False
-    from analogist.experiments.score.metrics import METRICS
-
-    return truth or "truth" not in METRICS[name].needs
+    metric = measurer.metrics[name]
+    if metric.fingerprint:  # an own function: part of the job, so it was tried
+        return False
+    return truth or "truth" not in metric.needs

@@ -8,6 +8,7 @@ import dataclasses
 import importlib.util
 import logging
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 import analogist
 from analogist.experiments.design.levels import StudyError
+from analogist.experiments.design.own import OwnMetric
 from analogist.experiments.execute.jobs import Group
 from analogist.experiments.execute.store import Done
 
@@ -37,7 +39,7 @@ class Loading:
     dtype: str | None = None
     clip: str | None = None
     dino: str | None = None
-    metrics: tuple[str, ...] = ("mse",)
+    metrics: tuple[str | OwnMetric, ...] = ("mse",)
 
     def fingerprint(self) -> str:
         """The content key of the checkpoint as it lies here."""
@@ -92,7 +94,7 @@ class RayPool:
         self.loading, self.workers, self.threads = loading, workers, threads
         self.address, self.progress = address, progress
 
-    def measuring(self, metrics: Sequence[str]) -> "RayPool":
+    def measuring(self, metrics: Sequence[str | OwnMetric]) -> "RayPool":
         """The same pool, whose workers measure these metrics."""
         loading = dataclasses.replace(self.loading, metrics=tuple(metrics))
         return RayPool(loading, workers=self.workers, threads=self.threads, address=self.address, progress=self.progress)
@@ -112,6 +114,7 @@ class RayPool:
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise StudyError(f"Ray at {self.address or 'this machine'}: {' '.join(str(error).split())[:200]}") from error
         try:
+            send_by_value(ray, self.loading.metrics, groups)
             yield from _Dispatch(ray, self, groups).results()
         finally:
             if mine:
@@ -121,6 +124,17 @@ class RayPool:
         """One line about the workers, above the progress bar."""
         if self.progress:
             tqdm.write(text)
+
+
+def send_by_value(ray, metrics: Sequence[str | OwnMetric], groups: Sequence[Group]) -> None:
+    """Lets the modules of own metrics and edits travel with their functions: a worker may not have the files."""
+    own = [one.function for one in metrics if isinstance(one, OwnMetric)]
+    edits = {job.edit.key: job.edit.edits for group in groups for job in group.jobs if job.edit is not None}
+    own += [function for given in edits.values() for functions in given.values() for function in functions]
+    for function in own:
+        name = getattr(function, "__module__", None) or type(function).__module__
+        if name in sys.modules and name != "__main__" and name.partition(".")[0] not in ("analogist", "torch", "builtins"):
+            ray.cloudpickle.register_pickle_by_value(sys.modules[name])
 
 
 class _Dispatch:

@@ -7,18 +7,22 @@ from pathlib import Path
 from analogist.experiments.execute.ablation import shard_of
 from analogist.experiments.execute.engine import Engine
 from analogist.experiments.execute.jobs import Group, Plan
+from analogist.experiments.execute.sample_size import pilot_part, run_pilot, sample_size_lines
 from analogist.experiments.execute.store import read_entries
-from analogist.experiments.execute.worker import peak_memory
-from analogist.pipeline import Analogist
+from analogist.experiments.execute.worker import Worker, peak_memory
 from analogist.run.memory import ACTIVATIONS
 from analogist.run.sampling import decode
 
 
-def expect(plan: Plan, model: Analogist, *, out: str | Path | None = None, shard: tuple[int, int] | None = None) -> list[str]:
-    """Lines that say how many runs there are, and the time and memory to expect after one measured run.
+def expect(
+    plan: Plan, worker: Worker, *, out: str | Path | None = None, shard: tuple[int, int] | None = None, pilot: int | None = None
+) -> list[str]:  # fmt: skip
+    """Lines that say how many runs there are, the time and memory to expect after one measured run, and what the study could show.
 
-    Runs that the folder `out` already holds are taken off; nothing is written.
+    Runs that the folder `out` already holds are taken off, and are the pilot from which inputs are counted. pilot: runs this many
+    inputs for that instead. Nothing is written.
     """
+    model = worker.model
     groups = shard_of(plan.groups, shard)
     jobs = [job for group in groups for job in group.jobs]
     there = read_entries(Path(out)) if out is not None and Path(out).is_dir() else {}
@@ -32,8 +36,10 @@ def expect(plan: Plan, model: Analogist, *, out: str | Path | None = None, shard
         + ("" if shard is None else f", {len(jobs)} in shard {shard[0]}/{shard[1]}")
         + (f", {len(jobs) - todo} finished" if len(jobs) > todo else "")
     ]
+    entries = there if pilot is None else run_pilot(pilot_part(plan, pilot), worker)
+    able = sample_size_lines(plan, entries, worker)
     if not todo:
-        return [*lines, "nothing is left to run"]
+        return [*lines, "nothing is left to run", *able]
     engine = Engine(model)
     images = sum(engine.count(group) for group in left)
     plain = sum(len(group.jobs) * group.jobs[0].config.sampling.executed for group in left)
@@ -58,7 +64,7 @@ def expect(plan: Plan, model: Analogist, *, out: str | Path | None = None, shard
         lines.append(
             f"memory: {_size(peak)} at the most for that run, about {_size(peak + extra)} with {study.batch} images a call"
         )
-    return lines
+    return lines + able
 
 
 def _duration(seconds: float) -> str:

@@ -1,16 +1,18 @@
 """Computes groups of jobs: what they share once (text, VAE, noise, common first steps), the rest as batches through the UNet."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from analogist.attention.capture.maps import Maps
 from analogist.config import with_suffix
 from analogist.experiments.execute.histories import Histories
 from analogist.experiments.execute.jobs import Group, Job
+from analogist.experiments.execute.taps import tap_of
 from analogist.models.control import AttentionControl
 from analogist.models.text import PreparedText
 from analogist.pipeline import Analogist
@@ -26,6 +28,7 @@ class Sampled:
     """The outcome of a group. latents: job 4 h w, the last ones. failed: job position -> why, for latents that are not finite.
 
     times: the executed time indices. calls: UNet calls. images: images that went through them in all.
+    maps: of the group's only job, what the captures of own metrics kept, by metric.
     """
 
     latents: Tensor
@@ -33,6 +36,7 @@ class Sampled:
     times: list[int]
     calls: int
     images: int
+    maps: Mapping[str, Maps] = field(default_factory=dict)
 
 
 class Engine:
@@ -69,11 +73,16 @@ class Engine:
         the same shapes, which gives the same bits. seen: called after each step with (step, steps).
         """
         run = _GroupRun(self, group)
-        for i in range(len(run.times)):
-            run.step(i)
-            if seen is not None:
-                seen(i + 1, len(run.times))
-        return Sampled(torch.cat(run.latents), run.failed, [t for t, _ in run.times], run.calls, run.images)
+        maps: Mapping[str, Maps] = {}
+        try:
+            for i in range(len(run.times)):
+                run.step(i)
+                if seen is not None:
+                    seen(i + 1, len(run.times))
+        finally:
+            if run.tap is not None:
+                maps = run.tap.close()
+        return Sampled(torch.cat(run.latents), run.failed, [t for t, _ in run.times], run.calls, run.images, maps)
 
     def count(self, group: Group) -> int:
         """Images that will go through the UNet for a group, shared beginnings counted once; nothing is computed."""
@@ -111,6 +120,7 @@ class _GroupRun:
         begun = [self._begin(start) for start, _ in starts]
         self.latents = [begun[number] for number in self.source]  # replaced, never written into
         self.histories = Histories(jobs, model.unet.sites)
+        self.tap = tap_of(model, jobs[0]) if len(jobs) == 1 else None  # jobs that look or edit are in groups of their own
         self.failed: dict[int, str] = {}
         self.calls = self.images = 0
         self._stacked: tuple[tuple[int, ...], PreparedText] | None = None
@@ -159,6 +169,7 @@ class _GroupRun:
         control = AttentionControl(
             step=i, t=self.times[i][0], branches=self.branches, images=n, sac=[self.jobs[j].config.sac for j in part],
             cam=[self.jobs[j].config.cam for j in part], rows=self.jobs[0].grid.rows, attention=self.jobs[0].content["attention"],
+            tap=self.tap,
         )  # fmt: skip
         self.calls, self.images = self.calls + 1, self.images + n
         return guided(self.model.unet, z_t, fixed, self._stack(part), control, self.guidance[part])

@@ -14,7 +14,9 @@ from analogist.disk.foreign import encoded
 from analogist.experiments.design.factors import Setting
 from analogist.experiments.design.inputs import Input
 from analogist.experiments.design.levels import StudyError
+from analogist.experiments.design.own import OwnEdit
 from analogist.experiments.design.study import Study, Variant
+from analogist.experiments.execute.taps import check_tap
 from analogist.grid.prompt_grid import PromptGrid
 from analogist.pipeline import Analogist
 from analogist.run.record import grid_record
@@ -32,7 +34,8 @@ class Job:
     """One picture to paint. key: of everything that decides it. input: where it stands in the study's inputs.
 
     prompts: prompt, negative_prompt, prompt_suffix as given to the model. seed: the effective seed. truth: the true B', which
-    only metrics see.
+    only metrics see. painting: a key of everything that decides the picture; own metrics are part of `key` alone.
+    edit: of attention. captures: (own metric, what it looks at). example: the study's input, for own metrics.
     """
 
     key: str
@@ -43,12 +46,22 @@ class Job:
     seed: int
     content: dict
     truth: Image.Image | None = None
+    painting: str = ""
+    edit: OwnEdit | None = None
+    captures: tuple[tuple[str, object], ...] = ()
+    example: Input | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether it goes through the UNet by itself: edits and captures see one run, as in a call of the model."""
+        return self.edit is not None or bool(self.captures)
 
     @property
     def mould(self) -> tuple:
         """What must be equal for jobs to go through the UNet as one batch."""
         s = self.config.sampling
-        return (self.grid.size, self.grid.rows, s.steps, s.strength, s.eta, s.guidance == 1)
+        alone = self.key if self.alone else ""
+        return (self.grid.size, self.grid.rows, s.steps, s.strength, s.eta, s.guidance == 1, alone)
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,9 @@ def make_plan(study: Study, variants: Sequence[Variant], model: Analogist) -> Pl
         "format": FORMAT, "checkpoint": model.checkpoint.fingerprint, "dtype": str(model.dtype).removeprefix("torch."),
         "attention": study.attention,
     }  # fmt: skip
+    captures = tuple((one.name, one.capture) for one in study.own_metrics if one.capture is not None)
+    looked = {"maps": {one.name: one.key for one in study.own_metrics if one.capture is not None}} if captures else {}
+    own = {one.name: one.key for one in study.own_metrics if one.capture is None}
     rows: list[Row] = []
     jobs: dict[str, Job] = {}
     checked: set[tuple] = set()
@@ -129,9 +145,20 @@ def make_plan(study: Study, variants: Sequence[Variant], model: Analogist) -> Pl
                 if known not in checked:
                     model.check(grids[i], config=config)
                     checked.add(known)
-                content = common | {"grid": records[i], **prompts, "config": config.to_json(), "seed": seed}
-                key = content_key(content)
-                jobs.setdefault(key, Job(key, i, grids[i], prompts, config, seed, content, one.truth))
+                edit = variant.setting.edit
+                content = common | {"grid": records[i], **prompts, "config": config.to_json(), "seed": seed} | looked
+                content |= {} if edit is None else {"edit": edit.key}
+                painting = content_key(content)
+                content |= {"metrics": own} if own else {}
+                key = content_key(content) if own else painting
+                if key not in jobs:
+                    jobs[key] = Job(
+                        key, i, grids[i], prompts, config, seed, content, one.truth, painting, edit, captures,
+                        one if study.own_metrics else None,
+                    )  # fmt: skip
+                    if jobs[key].alone and (seen := (*known, tuple(prompts.values()), "" if edit is None else edit.key)) not in checked:
+                        check_tap(model, jobs[key])
+                        checked.add(seen)
                 rows.append(Row(variant, i, seed, key))
     return Plan(study, tuple(variants), tuple(rows), tuple(make_groups(jobs.values(), study.group, study.batch, study.share)))
 
@@ -151,7 +178,8 @@ def make_groups(jobs: Iterable[Job], size: int, batch: int, share: bool = True) 
     for members in moulds.values():
         for first in range(0, len(members), size):
             chosen = tuple(members[first : first + size])
-            groups.append(Group(content_key([batch, *(job.key for job in chosen)]), chosen, batch, share))
+            at_once = 1 if chosen[0].alone else batch
+            groups.append(Group(content_key([at_once, *(job.key for job in chosen)]), chosen, at_once, share))
     return groups
 
 
@@ -171,7 +199,14 @@ def job_record(job: Job, model: Analogist, times: Sequence[int], batch: int) -> 
         "dtype": job.content["dtype"],
         "attention": job.content["attention"],
         "images_at_once": batch,
-        "repeatable": True,
-        "not_repeatable_because": [],
-        "job": job.key,
+        "repeatable": job.edit is None,
+        "not_repeatable_because": [] if job.edit is None else ["edit"],
+        **({} if job.edit is None else {"edit": {"sha256": job.edit.key, "edits": job.edit.described()}}),
+        **job_marks(job),
     }
+
+
+def job_marks(job: Job) -> dict:
+    """What a record says of a job's own metrics; apart from them jobs with equal `painting` are one picture."""
+    own = job.content.get("metrics", {}) | job.content.get("maps", {})
+    return {"job": job.key} | ({"painting": job.painting, "metrics": own} if own else {})

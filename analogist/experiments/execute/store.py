@@ -113,9 +113,18 @@ class Store:
                 out.append(Group(content_key([group.batch, *(job.key for job in left)]), left, group.batch, group.share))
         return out
 
-    def write_study(self, data: dict) -> None:
-        """Writes study.json."""
-        atomic_write(self.folder / "study.json", encoded(json.dumps(data, indent=1, ensure_ascii=False) + "\n"))
+    def write_study(self, data: dict, *, fixed: dict) -> list[str]:
+        """Writes study.json. fixed: what has to stand before the first run; returns in words what of it was changed afterwards."""
+        path = self.folder / "study.json"
+        old = read_json(path) if path.exists() else {}
+        changed, before = list(old.get("changed", ())), old.get("fixed")
+        now = json.loads(json.dumps(fixed))
+        if self.entries and before is not None:
+            differs = {name: value for name, value in now.items() if before.get(name) != value}
+            changed += [f"{name} was {_short(before.get(name))}, is {_short(value)}" for name, value in differs.items()]
+        whole = data | {"fixed": now, "changed": changed}
+        atomic_write(path, encoded(json.dumps(whole, indent=1, ensure_ascii=False) + "\n"))
+        return changed
 
     def write_input(self, name: str, grid: PromptGrid) -> None:
         """Writes the composed grid of an input, once."""
@@ -137,6 +146,11 @@ class Store:
         write_group(self.folder, group.key, entries)
         self.entries |= {entry.key: entry for entry in entries}
 
+    def adopt(self, entries: Sequence[Entry]) -> None:
+        """Writes by one rename that jobs are finished whose pictures are there already."""
+        write_group(self.folder, content_key(["adopted", *(entry.key for entry in entries)]), entries)
+        self.entries |= {entry.key: entry for entry in entries}
+
     def picture(self, entry: Entry) -> Image.Image:
         """The painted B' cell of a finished job. Raises StudyError where it is missing or not the one that was written."""
         if entry.picture is None:
@@ -153,6 +167,11 @@ class Store:
             output_folder(self.folder / "measures")
             atomic_write(self.folder / "measures" / f"{entry.key}.json", json.dumps(data, indent=1).encode())
             self.entries[entry.key] = entry
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return f"{len(value)} others" if isinstance(value, list) and len(text) > 60 else text
 
 
 def picture_key(picture: Image.Image) -> str:

@@ -18,7 +18,7 @@ from analogist.experiments.design.levels import StudyError
 from analogist.experiments.design.study import CHANGE
 from analogist.experiments.execute.jobs import Plan, Row
 from analogist.experiments.execute.store import Entry, Store
-from analogist.experiments.score.metrics import METRICS, Measurer
+from analogist.experiments.score.metrics import Measurer
 
 TIMES = ("seconds",)  # columns that differ from run to run
 _FIXED = ("study", "input", "group", "seed", "reference")
@@ -49,7 +49,7 @@ def make_rows(plan: Plan, store: Store, measurer: Measurer, *, changes: bool = T
         for name in measurer.names:
             value = entry.measures.get(measurer.key(name))
             note = "" if value is not None else entry.failed or entry.notes.get(name, "not measured")
-            out.append(common | _measure(name, value, METRICS[name].better, measurer.network(name), note))
+            out.append(common | _measure(name, value, measurer.metrics[name].better, measurer.network(name), note))
         if changes and len(plan.variants) > 1:
             value, note = _change(entry, store.entries.get(reference.get((row.input, row.seed), "")), pixels)
             out.append(common | _measure(CHANGE, value, "", "", note))

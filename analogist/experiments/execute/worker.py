@@ -36,7 +36,7 @@ class Worker:
             if cell is None:
                 out.append(Done(job.key, None, record, failed=failed))
                 continue
-            measures, notes = measured(self.measurer, Painted(cell, job.grid, job.truth))
+            measures, notes = measured(self.measurer, Painted(cell, job.grid, job.truth, job.example, sampled.maps))
             out.append(Done(job.key, cell, record, measures, notes))
         return out
 

@@ -1,1 +1,1 @@
-"""What a table says: statistics, verdicts, plots, contact sheet and report."""
+"""What is shown of a study: report, plots and contact sheet."""

@@ -4,43 +4,53 @@ import csv
 import dataclasses
 import importlib.util
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
 from analogist.disk.foreign import encoded
 from analogist.disk.writing import atomic_write
+from analogist.experiments.decide.level_effects import Moot, effects, interactions, moot_cells
+from analogist.experiments.decide.samples import OVER
+from analogist.experiments.decide.statistics import Effect
+from analogist.experiments.decide.verdicts import ALPHA, NOT_TESTED, UNDECIDED, Looks, Verdict, verdicts
 from analogist.experiments.design.study import CHANGE
 from analogist.experiments.execute.jobs import Plan
 from analogist.experiments.execute.store import Store
-from analogist.experiments.report.level_effects import ALPHA, Verdict, effects, verdicts
 from analogist.experiments.report.sheet import contact_sheet
-from analogist.experiments.report.statistics import Effect
-from analogist.experiments.score.metrics import METRICS, Measurer, Painted
+from analogist.experiments.score.metrics import METRICS, Measurer, Metric, Painted
 from analogist.grid.pictures import save_png
 
 SHOWN = 15  # effects a metric in the report; all are in effects.csv
 
 
-def write_outputs(plan: Plan, store: Store, rows: Sequence[dict], measurer: Measurer) -> list[str]:
-    """Writes sheet.png, effects.csv, plots/ and report.md; returns notes on what was left out."""
+def write_outputs(
+    plan: Plan, store: Store, rows: Sequence[dict], measurer: Measurer, *, looks: Looks | None = None, remarks: Sequence[str] = ()
+) -> list[str]:  # fmt: skip
+    """Writes sheet.png, effects.csv, interactions.csv, plots/ and report.md; returns notes on what was left out.
+
+    looks: of a study that stops when it is decided. remarks: for the report, on what was changed while it ran.
+    """
     notes = [note] if (note := write_sheet(plan, store)) else []
     factors = list(plan.variants[0].levels)
     there = [
         name for name in (*measurer.names, CHANGE) if any(row["metric"] == name and row["value"] is not None for row in rows)
     ]
     found = effects(rows, factors, there) if factors else []
-    write_effects(found, store)
+    write_effects(found, store, "effects.csv")
+    crossed = interactions(rows, factors, there) if plan.study.design == "full" and len(factors) > 1 else []
+    if crossed:
+        write_effects(crossed, store, "interactions.csv")
     if found and importlib.util.find_spec("matplotlib") is None:
         notes.append("plots were not drawn: matplotlib is not installed (pip install 'analogist[plots]')")
     elif found:
         from analogist.experiments.report.plots import plot_effects
 
         levels = {factor: list(dict.fromkeys(variant.levels[factor] for variant in plan.variants)) for factor in factors}
-        plot_effects(found, levels, store.folder / "plots")
-    tested = verdicts(rows, factors, plan.study.hypotheses)
-    text = report(plan, rows, found, tested, notes)
+        plot_effects(found, levels, store.folder / "plots", metrics=measurer.metrics)
+    tested = verdicts(rows, factors, plan.study.hypotheses, smallest=plan.study.smallest_effect, looks=looks)
+    text = report(plan, rows, Findings(found, crossed, tested, moot_cells(rows, factors), looks), notes, measurer.metrics, remarks)
     atomic_write(store.folder / "report.md", encoded(text))
     return notes
 
@@ -80,20 +90,34 @@ def _row_caption(name: str, plan: Plan) -> str:
     return ", ".join(changed) if changed else f"reference: {reference.name}"
 
 
-def write_effects(found: Sequence[Effect], store: Store) -> None:
-    """Writes effects.csv: every comparison."""
+def write_effects(found: Sequence[Effect], store: Store, name: str) -> None:
+    """Writes every comparison as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [one.name for one in dataclasses.fields(Effect)]
     writer.writerow(names)
     for one in found:
         writer.writerow(["" if getattr(one, name) is None else getattr(one, name) for name in names])
-    atomic_write(store.folder / "effects.csv", encoded(text.getvalue()))
+    atomic_write(store.folder / name, encoded(text.getvalue()))
 
 
-def report(plan: Plan, rows: Sequence[dict], found: Sequence[Effect], tested: Sequence[Verdict], notes: Sequence[str]) -> str:
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What a table says. effects: of every level. interactions: of full designs. moot: what was left out of both."""
+
+    effects: Sequence[Effect]
+    interactions: Sequence[Effect]
+    verdicts: Sequence[Verdict]
+    moot: Sequence[Moot]
+    looks: Looks | None = None
+
+
+def report(
+    plan: Plan, rows: Sequence[dict], findings: Findings, notes: Sequence[str], metrics: Mapping[str, Metric],
+    remarks: Sequence[str] = (),
+) -> str:  # fmt: skip
     """The report: what was run, what each level does in order of size, and what becomes of the hypotheses."""
-    study = plan.study
+    study, found, tested = plan.study, findings.effects, findings.verdicts
     inputs, seeds = {row["input"] for row in rows}, {row["seed"] for row in rows}
     record = next((entry for entry in rows if entry["record"]), {"record": "{}"})["record"]
     lines = [f"# {study.name}", ""]
@@ -102,15 +126,15 @@ def report(plan: Plan, rows: Sequence[dict], found: Sequence[Effect], tested: Se
         f"{len(plan.variants)} variants x {len(inputs)} inputs x {len(seeds)} effective seeds = {len(plan.rows)} runs "
         f"({len({row.key for row in plan.rows})} different ones), design {study.design}, {checkpoint_line(record)}.",
         "",
-        "Differences are paired: the same input and effective seed, all other factors equal, level minus reference. Intervals "
-        "are 95 % bootstrap intervals over inputs (over seeds where there is one input), p values come from sign flips and are "
-        "corrected after Holm over all comparisons of a metric.",
-        "",
     ]
-    lines += verdict_lines(tested)
-    lines += reference_lines(rows, plan)
+    lines += how_lines(found, tested)
+    lines += verdict_lines(tested, findings.looks)
+    lines += ["Changed after runs had finished: " + "; ".join(remarks) + ".", ""] if remarks else []
+    lines += reference_lines(rows, plan, metrics)
     for metric in dict.fromkeys(one.metric for one in found):
-        lines += effect_lines(metric, [one for one in found if one.metric == metric])
+        lines += effect_lines(metric, [one for one in found if one.metric == metric], metrics)
+        lines += interaction_lines([one for one in findings.interactions if one.metric == metric])
+    lines += ["## Left out as moot", "", *(f"- {one}" for one in findings.moot), ""] if findings.moot else []
     missing = [f"- {text}" for text in (*not_measured(rows), *notes)]
     lines += ["## Not there", "", *missing, ""] if missing else []
     return "\n".join(lines).rstrip() + "\n"
@@ -137,39 +161,75 @@ def checkpoint_line(record: str) -> str:
     return f"checkpoint {checkpoint['name']} ({checkpoint['family']}, {checkpoint['fingerprint'][:12]}{trained})"
 
 
-def verdict_lines(tested: Sequence[Verdict]) -> list[str]:
-    """The hypotheses as a table."""
+def how_lines(found: Sequence[Effect], tested: Sequence[Verdict]) -> list[str]:
+    """How differences, intervals and p values come about here, and what they speak of."""
+    compared = [*found, *(one.effect for one in tested if one.effect is not None)]
+    if not compared:
+        return []
+    over, methods = (sorted({getattr(one, name) for one in compared}) for name in ("over", "method"))
+    flips = "" if over == ["inputs and seeds"] else "p values come from sign flips of whole " + " or ".join(
+        name for name in over if name != "inputs and seeds"
+    )
+    flips += " (over inputs and seeds from the interval's own test)" if len(over) > 1 and "inputs and seeds" in over else ""
+    tests = flips or "p values come from the interval's own test"
+    return [
+        "Differences are paired: the same input and effective seed, all other factors equal, level minus reference; every input has "
+        f"the same weight. Intervals are 95 % intervals ({', '.join(methods)}) for {' or '.join(OVER[name] for name in over)}; {tests} "
+        "and are corrected after Holm over all comparisons of a metric.",
+        "",
+    ]  # fmt: skip
+
+
+def verdict_lines(tested: Sequence[Verdict], looks: Looks | None = None) -> list[str]:
+    """The hypotheses as a table, and why those that are not decided are not."""
     if not tested:
         return []
     lines = [
         "## Claims",
         "",
-        "| claim | verdict | difference | 95 % interval | p, corrected | pairs |",
-        "|---|---|---|---|---|---|",
+        "A claim is supported or contradicted where a difference is sure (p below 0.05), and there is no effect larger than the smallest "
+        "one that matters where two one-sided tests rule such an effect out (p below 0.05); each kind of p is corrected after Holm over "
+        "all claims. The last column is the difference that this many inputs of this spread show in 80 % of studies, at the strictest "
+        "step of that correction.",
+        "",
+    ]
+    if looks is not None:
+        seen, planned = len(looks.seen), len(looks.times)
+        lines += [
+            f"The study was looked at {seen} of {planned} planned times, after {', '.join(str(len(names)) for names in looks.seen)} "
+            "inputs, and stops when every claim is decided. p values are corrected for the looks (Wang and Tsiatis, shape 0.25); intervals "
+            "of claims are repeated intervals, which hold at whichever look a study stops.",
+            "",
+        ]
+    lines += [
+        "| claim | verdict | difference | 95 % interval | p, corrected | matters from | p of as much | pairs | shows from |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in tested:
         e = one.effect
-        numbers = ["", "", "", "0"] if e is None else [f"{e.metric} {e.mean:+.4g}", _interval(e), _p(e.p_corrected), str(e.pairs)]
-        lines.append(f"| {one.hypothesis.claim} | **{one.verdict}** | {' | '.join(numbers)} |")
-    return [*lines, ""]
+        numbers = ["", "", ""] if e is None else [f"{e.metric} {e.mean:+.4g}", _interval(e), _p(e.p_corrected)]
+        matters = [_number(one.margin), _p(one.p_equivalent), "0" if e is None else str(e.pairs), _number(one.detectable)]
+        lines.append(f"| {one.hypothesis.claim} | **{one.verdict}** | {' | '.join([*numbers, *matters])} |")
+    reasons = [f"- {one.hypothesis.claim}: {one.why}." for one in tested if one.verdict in (UNDECIDED, NOT_TESTED)]
+    return [*lines, "", *(["Not decided:", "", *reasons, ""] if reasons else [])]
 
 
-def reference_lines(rows: Sequence[dict], plan: Plan) -> list[str]:
+def reference_lines(rows: Sequence[dict], plan: Plan, metrics: Mapping[str, Metric]) -> list[str]:
     """The reference's levels, and the mean of each metric over its runs."""
     levels = next((variant.name for variant in plan.variants if variant.reference), "")
     chosen = [row for row in rows if row["reference"] and row["value"] is not None and row["metric"] != CHANGE]
     lines = ["## The reference", "", f"Levels: {levels}.", "", "| metric | mean | runs | what it is |", "|---|---|---|---|"]
     for metric in dict.fromkeys(row["metric"] for row in chosen):
         values = [row["value"] for row in chosen if row["metric"] == metric]
-        lines.append(f"| {metric} | {np.mean(values):.4g} | {len(values)} | {METRICS[metric].text} |")
+        lines.append(f"| {metric} | {np.mean(values):.4g} | {len(values)} | {metrics[metric].text} |")
     return [*lines, ""] if chosen else []
 
 
-def effect_lines(metric: str, found: Sequence[Effect]) -> list[str]:
+def effect_lines(metric: str, found: Sequence[Effect], metrics: Mapping[str, Metric] = METRICS) -> list[str]:
     """The largest effects on one metric as a table."""
-    better = METRICS[metric].better if metric in METRICS else ""
+    better = metrics[metric].better if metric in metrics else ""
     meaning = f"{better} is better" if better else "neither direction is better"
-    text = METRICS[metric].text if metric in METRICS else "mean absolute difference to the reference's picture, levels 0..1"
+    text = metrics[metric].text if metric in metrics else "mean absolute difference to the reference's picture, levels 0..1"
     lines = [f"## {metric}", "", f"{text}; {meaning}.", ""]
     lines += _resolution(found)
     lines += ["| factor | level | against | difference | 95 % interval | p, corrected | pairs |", "|---|---|---|---|---|---|---|"]
@@ -178,6 +238,25 @@ def effect_lines(metric: str, found: Sequence[Effect]) -> list[str]:
         lines.append(f"| {one.factor} | {one.level} | {one.against} | {numbers} |")
     if len(found) > SHOWN:
         lines += ["", f"{len(found) - SHOWN} smaller effects are in effects.csv."]
+    return [*lines, ""]
+
+
+def interaction_lines(found: Sequence[Effect]) -> list[str]:
+    """How the effects of two factors depend on each other, as a table; the largest ones."""
+    if not found:
+        return []
+    lines = [
+        "How the effect of the first factor's level changes from the second's reference to the second's level, largest first:",
+        "",
+        "| factors | levels | against | at the second's reference | at its level | change | 95 % interval | p, corrected |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in found[:SHOWN]:
+        here, there = one.reference_mean, one.reference_mean + one.mean
+        numbers = f"{here:+.4g} | {there:+.4g} | {one.mean:+.4g} | {_interval(one)} | {_p(one.p_corrected)}"
+        lines.append(f"| {one.factor} | {one.level} | {one.against} | {numbers} |")
+    if len(found) > SHOWN:
+        lines += ["", f"{len(found) - SHOWN} smaller ones are in interactions.csv."]
     return [*lines, ""]
 
 
@@ -196,6 +275,10 @@ def _resolution(found: Sequence[Effect]) -> list[str]:
 
 def _interval(one: Effect) -> str:
     return "one unit" if one.low is None else f"{one.low:+.3g} .. {one.high:+.3g}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
 
 
 def _p(p: float | None) -> str:

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analogist.disk.writing import atomic_write, output_folder
-from analogist.experiments.report.statistics import Effect
-from analogist.experiments.score.metrics import METRICS
+from analogist.experiments.decide.statistics import Effect
+from analogist.experiments.score.metrics import METRICS, Metric
 
 
-def plot_effects(effects: Sequence[Effect], levels: Mapping[str, Sequence[str]], folder: Path) -> list[Path]:
+def plot_effects(
+    effects: Sequence[Effect], levels: Mapping[str, Sequence[str]], folder: Path, *, metrics: Mapping[str, Metric] = METRICS
+) -> list[Path]:  # fmt: skip
     """One PNG a metric: every level's mean paired difference to its reference with the 95 % interval.
 
     levels: factor -> its levels, in the order in which they are drawn; numbers go up.
@@ -32,10 +34,10 @@ def plot_effects(effects: Sequence[Effect], levels: Mapping[str, Sequence[str]],
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_yticks(range(len(shown)), [_label(one) for one in shown], fontsize=8)
         axes.invert_yaxis()
-        axes.set_xlabel(f"{metric}: mean paired difference, 95 % bootstrap interval", fontsize=9)
+        axes.set_xlabel(f"{metric}: mean paired difference, 95 % interval", fontsize=9)
         axes.tick_params(axis="x", labelsize=8)
         left_out = f"\n{len(chosen) - len(shown)} more levels are in effects.csv" if len(shown) < len(chosen) else ""
-        axes.set_title(_title(metric) + left_out, fontsize=9)
+        axes.set_title(_title(metric, metrics) + left_out, fontsize=9)
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=120, metadata={"Software": None})
         written.append(atomic_write(output_folder(folder) / f"{metric}.png", drawn.getvalue()))
@@ -55,9 +57,9 @@ def _label(one: Effect) -> str:
     return f"{one.factor} {level} (not {one.against})"
 
 
-def _title(metric: str) -> str:
+def _title(metric: str, metrics: Mapping[str, Metric]) -> str:
     """What a metric is and which direction is better."""
-    if metric not in METRICS:
+    if metric not in metrics:
         return f"{metric}: mean absolute difference to the reference's picture, levels 0..1"
-    better = METRICS[metric].better
-    return METRICS[metric].text + (f"; {better} is better" if better else "")
+    better = metrics[metric].better
+    return metrics[metric].text + (f"; {better} is better" if better else "")

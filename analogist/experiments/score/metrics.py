@@ -6,7 +6,7 @@ CLIP direction is measured as published: on the whole cell of B', A, A' and B cu
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from analogist.experiments.design.levels import StudyError
+from analogist.experiments.design.own import OwnMetric
 from analogist.experiments.score.networks import FeatureNetwork
 from analogist.grid.prompt_grid import PromptGrid
 
@@ -22,11 +23,16 @@ COARSE = 4  # pixels a side: what is left of a picture when only its colours cou
 
 @dataclass(frozen=True, eq=False)
 class Painted:
-    """One painted B' and what it is compared with. cell: the B' cell. grid: what it was painted from. truth: the true B'."""
+    """One painted B' and what it is compared with. cell: the B' cell. grid: what it was painted from. truth: the true B'.
+
+    example, maps: for own metrics, the study's Input and the maps that each metric with a capture gets, by its name.
+    """
 
     cell: Image.Image
     grid: PromptGrid
     truth: Image.Image | None = None
+    example: object = None
+    maps: Mapping[str, object] = field(default_factory=dict)
 
     def cells(self) -> dict[str, Image.Image]:
         """A, A' and B as in the grid, without borders; of several example pairs the first."""
@@ -48,13 +54,18 @@ class Painted:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number a picture. better: "lower", "higher" or "" (neither). needs: torchmetrics, truth, clip, dino, lpips."""
+    """One number a picture. better: "lower", "higher" or "" (neither). needs: torchmetrics, truth, clip, dino, lpips.
+
+    fingerprint: of an own function, "" for those that are here. capture: what it looks at besides the picture.
+    """
 
     name: str
     text: str
     better: str
     needs: tuple[str, ...]
     measure: Callable[["Measurer", Painted], float]
+    fingerprint: str = ""
+    capture: object = None
 
 
 def _tensor(picture: Image.Image) -> Tensor:
@@ -99,12 +110,22 @@ class NotMeasured(ValueError):
 
 
 class Measurer:
-    """Measures named metrics. clip, dino: feature networks, None where not given."""
+    """Measures metrics. clip, dino: feature networks, None where not given. metrics: all of them by name, own ones among them."""
 
-    def __init__(self, names: Sequence[str], *, clip: FeatureNetwork | None = None, dino: FeatureNetwork | None = None) -> None:
-        """Raises StudyError for a name that is no metric."""
-        check_metrics(names)
-        self.names = tuple(dict.fromkeys(names))
+    def __init__(
+        self, given: Sequence[str | OwnMetric], *, clip: FeatureNetwork | None = None, dino: FeatureNetwork | None = None
+    ) -> None:  # fmt: skip
+        """Raises StudyError for a name that is no metric, or an own metric that has the name of another."""
+        own = {one.name: one for one in given if isinstance(one, OwnMetric)}
+        listed = [one for one in given if isinstance(one, str)]
+        if listed or not own:
+            check_metrics(listed)
+        taken = sorted(set(own) & set(METRICS))
+        if taken:
+            raise StudyError(f"metrics {taken} are there already; give your functions other names")
+        self.given = tuple(dict.fromkeys(given))
+        self.names = tuple(dict.fromkeys(one if isinstance(one, str) else one.name for one in given))
+        self.metrics = {name: _of_own(own[name]) if name in own else METRICS[name] for name in self.names}
         self.networks = {"clip": clip, "dino": dino}
         self._features: dict[tuple[str, int, str], Tensor] = {}
         self._held: list[PromptGrid] = []  # keeps the ids in _features from being used again
@@ -112,16 +133,17 @@ class Measurer:
 
     def missing(self) -> dict[str, str]:
         """Metrics that nothing here can measure, with the reason."""
-        return {name: why for name in self.names if (why := self._why_not(METRICS[name], None))}
+        return {name: why for name in self.names if (why := self._why_not(self.metrics[name], None))}
 
     def network(self, name: str) -> str:
         """The feature network behind a metric, "" where it has none."""
-        return next((self.networks[need].name for need in METRICS[name].needs if self.networks.get(need) is not None), "")
+        return next((self.networks[need].name for need in self.metrics[name].needs if self.networks.get(need) is not None), "")
 
     def key(self, name: str) -> str:
-        """Under which a measured value is kept: another network is another value."""
-        network = next((self.networks[need] for need in METRICS[name].needs if self.networks.get(need) is not None), None)
-        return name if network is None else f"{name}@{network.fingerprint[:16]}"
+        """Under which a measured value is kept: another network, or another own function, is another value."""
+        network = next((self.networks[need] for need in self.metrics[name].needs if self.networks.get(need) is not None), None)
+        fingerprint = self.metrics[name].fingerprint if network is None else network.fingerprint
+        return f"{name}@{fingerprint[:16]}" if fingerprint else name
 
     def _why_not(self, metric: Metric, painted: Painted | None) -> str | None:
         for need in metric.needs:
@@ -139,10 +161,10 @@ class Measurer:
         """Every metric's value, or a text that says why it was not measured."""
         out: dict[str, float | str] = {}
         for name in self.names:
-            why = self._why_not(METRICS[name], painted)
+            why = self._why_not(self.metrics[name], painted)
             if why is None:
                 try:
-                    out[name] = METRICS[name].measure(self, painted)
+                    out[name] = self.metrics[name].measure(self, painted)
                     continue
                 except NotMeasured as error:
                     why = str(error)
@@ -202,6 +224,18 @@ def check_metrics(names: Sequence[str]) -> None:
 
 def _to(which: str, distance: Callable[[Image.Image, Image.Image], float]) -> Callable[[Measurer, Painted], float]:
     return lambda _, painted: distance(painted.picture(), painted.other(which))
+
+
+def _of_own(own: OwnMetric) -> Metric:
+    def measure(_: Measurer, painted: Painted) -> float:
+        if own.capture is not None and own.name not in painted.maps:
+            raise NotMeasured("its maps are there only while a run is painted")
+        try:
+            return own.measure(painted.picture(), painted.other("truth"), painted.example, painted.maps.get(own.name))
+        except StudyError as error:
+            raise NotMeasured(str(error)) from error
+
+    return Metric(own.name, own.text, own.better, (), measure, own.key, own.capture)
 
 
 def _colours(a: Image.Image, b: Image.Image) -> float:

@@ -1,0 +1,159 @@
+"""Effects from a table: every level against its factor's reference, interactions of two factors, and what is moot in both.
+
+A pair of runs is moot where both are the same job: the factor acts on nothing there (SAC's scale where SAC is off). Such pairs say
+nothing about the factor and are left out; `moot_cells` lists them.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from analogist.experiments.decide.statistics import Effect, effect, holm
+
+Runs = dict[tuple, tuple[float, str | None]]  # (input, seed, levels of other factors) -> value and job
+
+
+@dataclass(frozen=True)
+class Moot:
+    """Pairs of runs left out of a factor's effect. cells: the levels of other factors there; {} where it is moot everywhere."""
+
+    factor: str
+    level: str
+    against: str
+    cells: tuple[dict[str, str], ...]
+    pairs: int
+    of: int
+
+    def __str__(self) -> str:
+        where = "everywhere" if self.pairs == self.of else "where " + "; or where ".join(_named(cell) for cell in self.cells)
+        return (
+            f"{self.factor} {self.level} against {self.against} is moot {where}: {self.pairs} of {self.of} pairs are one and the "
+            "same run and are left out"
+        )
+
+
+def runs_of(rows: Sequence[dict], metric: str, chosen: Mapping[str, str], others: Sequence[str]) -> Runs:
+    """Values of a metric in the runs with the chosen levels."""
+    return {
+        (row["input"], row["seed"], *(row[name] for name in others)): (row["value"], row.get("job"))
+        for row in rows
+        if row["metric"] == metric and row["value"] is not None and all(row[name] == level for name, level in chosen.items())
+    }
+
+
+def acting(variant: Runs, reference: Runs) -> tuple[dict[tuple, float], dict[tuple, float], list[tuple]]:
+    """Values of both sides where they are two runs, and the keys of the pairs that are moot."""
+    moot = [key for key, (_, job) in variant.items() if job is not None and key in reference and reference[key][1] == job]
+    left_out = set(moot)
+    return *({key: value for key, (value, _) in runs.items() if key not in left_out} for runs in (variant, reference)), moot
+
+
+def reference_levels(rows: Sequence[dict], factors: Sequence[str]) -> dict[str, str] | None:
+    """The levels of the reference; None in a table without its runs."""
+    row = next((row for row in rows if row["reference"]), None)
+    return None if row is None else {name: row[name] for name in factors}
+
+
+def effects(rows: Sequence[dict], factors: Sequence[str], metrics: Sequence[str]) -> list[Effect]:
+    """Every level of every factor against the reference level, with all other factors equal; largest first within a metric.
+
+    The correction is over all comparisons of a metric. Moot pairs are left out; a level that is moot everywhere has no effect here.
+    """
+    at = reference_levels(rows, factors)
+    out: list[Effect] = []
+    for metric in metrics if at is not None else ():
+        found = []
+        for factor, level, others in _comparisons(rows, factors, at):
+            both = (runs_of(rows, metric, {factor: which}, others) for which in (level, at[factor]))
+            variant, reference, moot = acting(*both)
+            one = effect(metric, factor, level, at[factor], variant, reference, moot=len(moot))
+            found += [one] if one is not None else []
+        out += corrected(found)
+    return out
+
+
+def moot_cells(rows: Sequence[dict], factors: Sequence[str]) -> list[Moot]:
+    """What is left out of the effects of a table, a line a level."""
+    at = reference_levels(rows, factors)
+    metric = next((row["metric"] for row in rows if row["value"] is not None), None)
+    out = []
+    for factor, level, others in _comparisons(rows, factors, at) if at is not None else ():
+        variant, reference = (runs_of(rows, metric, {factor: which}, others) for which in (level, at[factor]))
+        moot = acting(variant, reference)[2]
+        if moot:
+            cells = _summary([key[2:] for key in moot], [key[2:] for key in variant if key in reference], others)
+            out.append(Moot(factor, level, at[factor], cells, len(moot), len(variant.keys() & reference.keys())))
+    return out
+
+
+def interactions(rows: Sequence[dict], factors: Sequence[str], metrics: Sequence[str]) -> list[Effect]:
+    """How much the effect of one factor's level changes with another factor's level, all else equal, largest first within a metric.
+
+    For designs with every combination. An Effect's factor is "f x g", its level "level of f, level of g", its mean the effect of f at g's
+    level minus that at g's reference, which is reference_mean. Cells in which f or g is moot are left out.
+    """
+    at = reference_levels(rows, factors)
+    out: list[Effect] = []
+    for metric in metrics if at is not None else ():
+        found = []
+        for f, g in itertools.combinations(factors, 2):
+            others = [name for name in factors if name not in (f, g)]
+            levels = {name: [level for level in _levels(rows, name) if level != at[name]] for name in (f, g)}
+            for lf, lg in itertools.product(levels[f], levels[g]):
+                four = [runs_of(rows, metric, {f: a, g: b}, others) for a, b in ((lf, lg), (at[f], lg), (lf, at[g]), (at[f], at[g]))]
+                changed, base, moot = _simple_effects(*four)
+                one = effect(metric, f"{f} x {g}", f"{lf}, {lg}", f"{at[f]}, {at[g]}", changed, base, moot=moot)
+                found += [one] if one is not None else []
+        out += corrected(found)
+    return out
+
+
+def corrected(found: Sequence[Effect]) -> list[Effect]:
+    """The effects with Holm's correction over all of them, the largest mean difference first."""
+    adjusted = [dataclasses.replace(one, p_corrected=p) for one, p in zip(found, holm([one.p for one in found]), strict=True)]
+    return sorted(adjusted, key=lambda one: -abs(one.mean))
+
+
+def _simple_effects(there: Runs, there_base: Runs, here: Runs, here_base: Runs) -> tuple[dict, dict, int]:
+    """Effects of f at g's level and at g's reference, where all four runs are there and neither factor is moot."""
+    changed, base, moot = {}, {}, 0
+    for key in there.keys() & there_base.keys() & here.keys() & here_base.keys():
+        jobs = [runs[key][1] for runs in (there, there_base, here, here_base)]
+        same = [(0, 1), (2, 3), (0, 2), (1, 3)]
+        if any(jobs[a] is not None and jobs[a] == jobs[b] for a, b in same):
+            moot += 1
+            continue
+        changed[key], base[key] = there[key][0] - there_base[key][0], here[key][0] - here_base[key][0]
+    order = [key for key in there if key in changed]  # of the table, so that equal tables give equal results
+    return {key: changed[key] for key in order}, {key: base[key] for key in order}, moot
+
+
+def _levels(rows: Sequence[dict], factor: str) -> list[str]:
+    return list(dict.fromkeys(row[factor] for row in rows))
+
+
+def _comparisons(rows: Sequence[dict], factors: Sequence[str], at: Mapping[str, str]) -> list[tuple[str, str, list[str]]]:
+    """(factor, level, the other factors) for every level that is not the reference's."""
+    return [
+        (factor, level, [name for name in factors if name != factor])
+        for factor in factors
+        for level in _levels(rows, factor)
+        if level != at[factor]
+    ]
+
+
+def _summary(moot: Sequence[tuple], paired: Sequence[tuple], others: Sequence[str]) -> tuple[dict[str, str], ...]:
+    """The fewest words for where a factor is moot: one level of one other factor where that says it, else all cells."""
+    cells, everywhere = set(moot), set(paired)
+    if cells == everywhere:
+        return ()
+    for place, name in enumerate(others):
+        levels = {cell[place] for cell in cells}
+        if {cell for cell in everywhere if cell[place] in levels} == cells:
+            return tuple({name: level} for level in dict.fromkeys(cell[place] for cell in moot))
+    return tuple(dict(zip(others, cell, strict=True)) for cell in dict.fromkeys(moot))
+
+
+def _named(levels: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} is {level}" for name, level in levels.items())

@@ -1,0 +1,184 @@
+"""What a study says of its hypotheses: supported, contradicted, no effect larger than X, undecided, or not tested.
+
+Two tests a hypothesis: that there is no difference, and (two one-sided tests) that there is one as large as the smallest effect of
+interest. Each of the two kinds is corrected after Holm over all hypotheses, so each is wrong anywhere in at most 5 %.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analogist.experiments.decide.equivalence import margin_of, two_one_sided
+from analogist.experiments.decide.level_effects import acting, reference_levels, runs_of
+from analogist.experiments.decide.looks import level_at, sequential_p
+from analogist.experiments.decide.power import detectable, units_for_equivalence, units_to_see
+from analogist.experiments.decide.samples import Sample
+from analogist.experiments.decide.statistics import Effect, effect, holm, no_difference, sampled
+from analogist.experiments.design.study import SMALLEST, Hypothesis
+
+ALPHA = 0.05
+SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
+Smallest = float | str | Mapping[str, float | str]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """The looks of a study that stops when it is decided. seen: names of the inputs of each look so far, each holding the one before.
+
+    times: the part of all inputs that each planned look sees.
+    """
+
+    seen: tuple[tuple[str, ...], ...]
+    times: tuple[float, ...]
+
+    @property
+    def last(self) -> bool:
+        return len(self.seen) == len(self.times)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a study says of a hypothesis, and why.
+
+    margin: the smallest effect of interest as a number. p_equivalent: corrected, of an effect as large as it. detectable: the
+    difference that a study of this size and spread would have seen in 80 %, at the strictest level of Holm's correction.
+    effect.low, high: in a study with looks the repeated interval of the last look.
+    """
+
+    hypothesis: Hypothesis
+    verdict: str
+    effect: Effect | None
+    why: str
+    margin: float | None = None
+    p_equivalent: float | None = None
+    detectable: float | None = None
+
+    @property
+    def decided(self) -> bool:
+        """Whether more inputs would change nothing that is asked."""
+        return self.verdict != UNDECIDED
+
+
+def smallest_for(smallest: Smallest, metric: str) -> float | str:
+    """The smallest effect of interest for a metric."""
+    return smallest.get(metric, SMALLEST) if isinstance(smallest, Mapping) else smallest
+
+
+def reference_mean(rows: Sequence[dict], metric: str) -> float:
+    """Mean of a metric over the reference's runs; 0 where there is none."""
+    values = [row["value"] for row in rows if row["reference"] and row["metric"] == metric and row["value"] is not None]
+    return float(np.mean(values)) if values else 0.0
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """A hypothesis with its comparison; sample and effect None where there is none. ps: two-sided, and both one-sided ones, by look."""
+
+    hypothesis: Hypothesis
+    margin: float | None
+    sample: Sample | None = None
+    effect: Effect | None = None
+    moot: int = 0
+    ps: tuple[tuple[float | None, tuple[float, float] | None], ...] = ()
+
+
+def verdicts(
+    rows: Sequence[dict], factors: Sequence[str], hypotheses: Sequence[Hypothesis], *, smallest: Smallest = SMALLEST,
+    looks: Looks | None = None,
+) -> list[Verdict]:  # fmt: skip
+    """Tests each hypothesis on paired differences, with all factors that it does not name at the reference.
+
+    smallest: the smallest effect of interest, one for all metrics or by metric. looks: None for a study of a fixed size.
+    """
+    seen = [tuple({row["input"]: None for row in rows})] if looks is None else looks.seen
+    tested = [_test(rows, factors, one, smallest, seen) for one in hypotheses]
+    times = (1.0,) if looks is None else looks.times
+    p = holm([_both_sides(one, times) for one in tested])
+    p_equivalent = holm([_equivalent(one, times) for one in tested])
+    count = sum(one.sample is not None for one in tested)
+    out = []
+    for one, p_one, p_two in zip(tested, p, p_equivalent, strict=True):
+        found = one.effect
+        if found is not None:
+            found = dataclasses.replace(found, p_corrected=p_one)
+            if looks is not None and found.low is not None:
+                low, high = one.sample.interval(1 - level_at(len(looks.seen) - 1, ALPHA, times))
+                found = dataclasses.replace(found, low=low, high=high)
+        out.append(_verdict(one, found, p_two, count))
+    return out
+
+
+def _test(rows: Sequence[dict], factors: Sequence[str], one: Hypothesis, smallest: Smallest, seen: Sequence[Sequence[str]]) -> _Tested:
+    at = reference_levels(rows, factors)
+    margin = margin_of(smallest_for(smallest, one.metric), reference_mean(rows, one.metric))
+    if at is None:
+        return _Tested(one, margin)
+    variant, against = (runs_of(rows, one.metric, at | dict(levels), ()) for levels in (one.variant, one.against))
+    variant, against, moot = acting(variant, against)
+    sample = sampled(variant, against)
+    if sample is None:
+        return _Tested(one, margin, moot=len(moot))
+    ps = []
+    for names in seen:
+        known = set(names)
+        part = sampled({key: value for key, value in variant.items() if key[0] in known}, against)
+        equivalent = None if part is None or margin is None else two_one_sided(part, margin)
+        ps.append((None if part is None else no_difference(part), equivalent))
+    found = effect(one.metric, "", _named(one.variant), _named(one.against), variant, against, moot=len(moot))
+    return _Tested(one, margin, sample, found, len(moot), tuple(ps))
+
+
+def _both_sides(one: _Tested, times: Sequence[float]) -> float | None:
+    """p of no difference over all looks so far; None where the last look has none."""
+    if not one.ps or one.ps[-1][0] is None:
+        return None
+    return _over_looks([1.0 if p is None else p for p, _ in one.ps], times, 2)
+
+
+def _equivalent(one: _Tested, times: Sequence[float]) -> float | None:
+    """The larger p of the two one-sided tests over all looks so far."""
+    if not one.ps or one.ps[-1][1] is None:
+        return None
+    return max(_over_looks([1.0 if both is None else both[side] for _, both in one.ps], times, 1) for side in (0, 1))
+
+
+def _over_looks(ps: Sequence[float], times: Sequence[float], sides: int) -> float:
+    return ps[0] if len(times) == 1 else sequential_p(ps, times, sides=sides)[0]
+
+
+def _verdict(one: _Tested, found: Effect | None, p_equivalent: float | None, count: int) -> Verdict:
+    hypothesis, margin = one.hypothesis, one.margin
+    if found is None:
+        why = "both are one and the same run" if one.moot else f"no pair of runs with {hypothesis.metric} was measured"
+        return Verdict(hypothesis, NOT_TESTED, None, why, margin)
+    if found.p_corrected is None:
+        return Verdict(hypothesis, UNDECIDED, found, "one input and seed say nothing about others", margin)
+    spread = one.sample.spread[0] * math.sqrt(found.units)
+    seen = detectable(spread, found.units, alpha=ALPHA / max(count, 1))
+    said = {"margin": margin, "p_equivalent": p_equivalent, "detectable": seen}
+    p = f"p {found.p_corrected:.2g} after correction"
+    if p_equivalent is not None and p_equivalent < ALPHA:
+        there = f"; the difference is sure ({p}) but smaller than that" if found.p_corrected < ALPHA else ""
+        why = f"p {p_equivalent:.2g} after correction of an effect as large as that{there}"
+        return Verdict(hypothesis, f"no effect larger than {margin:.3g}", found, why, **said)
+    if found.p_corrected < ALPHA:
+        right = hypothesis.expect == "differs" or (found.mean > 0) == (hypothesis.expect == "higher")
+        return Verdict(hypothesis, SUPPORTED if right else CONTRADICTED, found, p, **said)
+    return Verdict(hypothesis, UNDECIDED, found, f"{p}{_wanting(found, margin, spread, count)}", **said)
+
+
+def _wanting(found: Effect, margin: float | None, spread: float, count: int) -> str:
+    """How many units it would take to decide, at this spread."""
+    if margin is None or found.over == "inputs and seeds":
+        return ""
+    needed = [search(margin, spread, alpha=ALPHA / max(count, 1)) for search in (units_to_see, units_for_equivalence)]
+    if None in needed:
+        return f"; more than a million {found.over} would be needed"
+    return f"; about {max(needed)} {found.over} would tell an effect of {margin:.3g} from none in 80 %"
+
+
+def _named(levels: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {level}" for name, level in levels.items()) or "base"

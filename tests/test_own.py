@@ -1,0 +1,217 @@
+"""Studies with a researcher's own metrics and edits: the same as calling the model by hand, wherever and however they run."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from analogist.attention.edit import edits
+from analogist.cli.main import main
+from analogist.experiments import Study, ablate
+from analogist.experiments.design.levels import StudyError
+from analogist.experiments.design.own import OwnMetric
+from analogist.experiments.execute.ablation import prepare
+from analogist.experiments.execute.engine import Engine
+from analogist.experiments.execute.merge import merge
+from analogist.experiments.execute.table import read_table
+from analogist.experiments.score.metrics import Painted
+from analogist.grid.pictures import read_picture
+from tests.experiments_small import BASE, CHECKPOINT, PARITY, load_model, one_input, without_times
+from tests.own_functions import blind, broken, halve, read_from_a_prime, warmth
+from tests.test_ablation import Counting
+
+EDITS = {"none": None, "blind": {"*.self:probs": blind}, "halved": {"up.1.*.self:logits": halve}}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model()
+
+
+def small(**fields) -> Study:
+    inputs = (one_input(), one_input("y", "a cat", shift=60))
+    return Study(**{
+        "name": "own", "base": BASE, "seeds": (1,), "inputs": inputs, "factors": {"edit": EDITS, "sac": ["on", "off"]},
+        "metrics": ["mse", warmth], "group": 3, "batch": 2,
+    } | fields)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(model, tmp_path_factory):
+    """The study run without any interruption."""
+    return ablate(small(), tmp_path_factory.mktemp("whole"), model=model, progress=False)
+
+
+def test_a_run_with_an_edit_is_the_call_of_the_model_with_it_bit_for_bit(model) -> None:
+    plan = prepare(small(), model)
+    seen = set()
+    for group in plan.groups:
+        if group.jobs[0].edit is None:
+            continue
+        (job,) = group.jobs
+        (latents,) = Engine(model).sample(group).latents
+        expected = model(
+            job.grid, job.prompts["prompt"], seed=job.seed, config=job.config, edit=EDITS[job.edit.label], progress=False
+        ).latents  # fmt: skip
+        assert torch.equal(latents[None], expected)
+        seen.add((job.edit.label, latents.sum().item()))
+    assert len(seen) == 4  # two edits on two inputs: the edits do something
+
+
+def test_the_table_holds_what_the_function_says_of_each_picture(whole) -> None:
+    rows = [row for row in whole.rows if row["metric"] == "warmth"]
+    by_name = {one.name: one for one in whole.plan.study.inputs}
+    assert len(rows) == 2 * 4 and {row["better"] for row in rows} == {"higher"}
+    assert {(row["edit"], row["sac"]) for row in rows} == {("none", "on"), ("blind", "on"), ("halved", "on"), ("none", "off")}
+    for row in rows:
+        one = by_name[row["input"]]
+        painted = Painted(read_picture(whole.folder / row["picture"]), one.grid, one.truth)
+        assert row["value"] == warmth(painted.picture(), painted.other("truth"), one)
+    record = json.loads(next(row["record"] for row in rows if row["edit"] == "blind"))
+    assert record["not_repeatable_because"] == ["edit"] and list(record["edit"]["edits"]) == ["*.self:probs"]
+    assert list(record["metrics"]) == ["warmth"]
+    assert "How red B' is, beside the truth; higher is better." in whole.report
+    written = json.loads((whole.folder / "study.json").read_text())
+    assert written["metrics"][1]["name"] == "warmth" and written["factors"]["edit"]["none"] is None
+
+
+def test_a_metric_with_a_capture_gets_the_maps_of_its_run(model, tmp_path) -> None:
+    given = small(metrics=["mse_to_b", read_from_a_prime], factors={"edit": {"none": None, "blind": EDITS["blind"]}})
+    outcome = ablate(given, tmp_path, model=model, progress=False, outputs=False)
+    values = {(row["input"], row["edit"]): row["value"] for row in outcome.rows if row["metric"] == "read_from_a_prime"}
+    for job in outcome.plan.jobs:
+        label = "none" if job.edit is None else "blind"
+        result = model(
+            job.grid, job.prompts["prompt"], seed=job.seed, config=job.config, edit=EDITS[label], capture=read_from_a_prime.capture,
+            progress=False,
+        )  # fmt: skip
+        one = given.inputs[job.input]
+        assert values[one.name, label] == read_from_a_prime(None, None, one, result.maps)
+    assert values["x", "blind"] == 0 < values["x", "none"]
+
+
+def test_interrupted_and_sharded_studies_end_with_the_same_table(model, whole, tmp_path) -> None:
+    out = tmp_path / "stopped"
+    for stop_after in (1, 3):
+        pool = Counting(model, whole.plan.study, stop_after=stop_after)
+        with pytest.raises(KeyboardInterrupt):
+            ablate(small(), out, model=model, pool=pool, progress=False)
+    ablate(small(), out, model=model, progress=False)
+    assert without_times(out / "table.csv") == without_times(whole.folder / "table.csv")
+    folders = [tmp_path / f"shard{i}" for i in range(2)]
+    for i, folder in enumerate(folders):
+        ablate(small(), folder, model=model, shard=(i, 2), progress=False)
+    merge(folders, tmp_path / "merged", model=model, study=small())
+    assert without_times(tmp_path / "merged" / "table.csv") == without_times(whole.folder / "table.csv")
+
+
+def changed_warmth(b_prime, truth, example) -> float:
+    """As warmth, with another body."""
+    return 2 * warmth(b_prime, truth, example)
+
+
+changed_warmth.__name__ = "warmth"
+
+
+def test_a_changed_function_is_another_job_and_a_metric_needs_no_new_picture(model, whole, tmp_path) -> None:
+    shutil.copytree(whole.folder, tmp_path / "copy")
+    keys = {job.key for job in whole.plan.jobs}
+    changed = prepare(small(metrics=["mse", changed_warmth]), model)
+    assert not keys & {job.key for job in changed.jobs}
+    assert {job.painting for job in changed.jobs} == {job.painting for job in whole.plan.jobs}
+    pool = Counting(model, changed.study)
+    outcome = ablate(small(metrics=["mse", changed_warmth]), tmp_path / "copy", model=model, pool=pool, progress=False)
+    assert pool.ran == []  # measured from the pictures
+    before, after = ({(r["input"], r["edit"], r["sac"], r["metric"]): r["value"] for r in rows} for rows in (whole.rows, outcome.rows))
+    assert after.keys() == before.keys()
+    assert all(value == (2 * before[key] if key[-1] == "warmth" else before[key]) for key, value in after.items())
+
+    other = EDITS | {"blind": {"*.self:probs": edits.zero_block("B'", "A")}}
+    pool = Counting(model, whole.plan.study)
+    outcome = ablate(small(factors={"edit": other, "sac": ["on", "off"]}), tmp_path / "copy", model=model, pool=pool, progress=False)
+    edited = {row.key for row in outcome.plan.rows if row.variant.levels["edit"] == "blind"}
+    assert set(pool.ran) == edited and len(edited) == 2  # the edit of two inputs alone
+
+
+def test_a_metric_that_looks_at_maps_is_another_picture_job_when_it_changes(model) -> None:
+    def reading(b_prime, truth, example, maps) -> float:
+        return 0.0
+
+    plans = []
+    for capture in ("up.1.attn.0.self:probs", "up.1.attn.1.self:probs"):
+        reading.capture = capture
+        plans.append(prepare(small(metrics=[reading]), model))
+    assert not {job.painting for job in plans[0].jobs} & {job.painting for job in plans[1].jobs}
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"metrics": [broken]}, r"metric broken failed: AttributeError: .*tried on the input 'x' before the first run"),
+        ({"metrics": [lambda b, t, e: 1.0]}, "give a function with a name"),
+        ({"metrics": [warmth, warmth]}, r"metrics \['warmth'\] come twice"),
+        ({"factors": {"edit": {"none": None, "mine": {"up.9.*.self:probs": halve}}}}, "edit 'mine'.*up.9"),
+        ({"factors": {"edit": {"none": None, "mine": {"up.1.*.self:k": blind}}}}, "edit 'mine'.*works at"),
+        ({"factors": {"edit": {"mine": {"*.self:probs": halve}}}, "attention": "fused"}, "edit 'mine': .*fused"),
+        ({"factors": {"edit": "blind"}}, "give levels by name"),
+        ({"metrics": ["mse", "tests.own_functions:nothing"]}, "has no nothing"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_an_error_before_the_first_run(model, fields, says, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Engine, "sample", lambda *_, **__: pytest.fail("something was sampled"))
+    with pytest.raises(StudyError, match=says):
+        ablate(small(**fields), tmp_path, model=model, progress=False)
+
+
+def test_a_metric_of_the_name_of_another_is_refused(model, tmp_path) -> None:
+    def mse(b_prime, truth, example) -> float:
+        return 0.0
+
+    with pytest.raises(StudyError, match=r"\['mse'\] (come twice|are there already)"):
+        ablate(small(metrics=["mse", mse]), tmp_path, model=model, progress=False)
+    with pytest.raises(StudyError, match=r"\['mse'\] are there already"):
+        ablate(small(metrics=[mse]), tmp_path, model=model, progress=False)
+
+
+def test_a_metric_that_fails_on_some_pictures_says_so_in_the_table_and_the_rest_goes_on(model, tmp_path) -> None:
+    def needs_truth(b_prime, truth, example) -> float:
+        return float(truth.width)
+
+    inputs = (one_input(), one_input("y", shift=60, truth=False))
+    given = small(metrics=["mse_to_b", needs_truth], inputs=inputs, factors={"sac": ["on", "off"]})
+    outcome = ablate(given, tmp_path, model=model, progress=False)
+    found = {(row["input"], row["metric"]): (row["value"], row["note"]) for row in outcome.rows if row["sac"] == "on"}
+    assert found["x", "needs_truth"] == (30.0, "") and found["y", "mse_to_b"][0] > 0
+    assert found["y", "needs_truth"][0] is None and "needs_truth failed: AttributeError" in found["y", "needs_truth"][1]
+    assert "needs_truth was not measured in 2 runs" in outcome.report
+
+
+@pytest.mark.parametrize(("value", "says"), [(None, "returned NoneType"), (float("nan"), "returned nan"), ("a", "returned str")])
+def test_a_metric_must_return_a_finite_number(value, says) -> None:
+    def score(b_prime, truth, example):
+        return value
+
+    with pytest.raises(StudyError, match=says):
+        OwnMetric.of(score).measure(None, None, None)
+
+
+def test_the_command_line_takes_functions_by_name_from_beside_the_study_file(tmp_path, capsys) -> None:
+    (tmp_path / "cli_functions.py").write_text(
+        "def size(b_prime, truth, example):\n    return b_prime.width\n\n\ndef keep(tensor, at):\n    return tensor * 0.5\n"
+    )
+    data = {
+        "name": "file", "factors": {"edit": {"none": None, "half": {"up.1.*.self:logits": "cli_functions:keep"}}}, "seeds": [3],
+        "base": BASE.replace(steps=2, strength=0.5).to_json(), "size": 128, "metrics": ["mse_to_b", "cli_functions:size"],
+        "inputs": [{"grid": str(PARITY / "grid.png"), "name": "grid", "prompt": "a boat"}],
+        "hypotheses": [{"claim": "halving changes nothing", "metric": "size", "variant": {"edit": "half"}, "expect": "differs"}],
+    }  # fmt: skip
+    path, out = tmp_path / "study.json", tmp_path / "out"
+    path.write_text(json.dumps(data))
+    common = ["ablate", str(path), "--checkpoint", str(CHECKPOINT), "--device", "cpu", "--out", str(out), "--quiet"]
+    assert main(common) == 0
+    rows = {(row["edit"], row["metric"]): row["value"] for row in read_table(out)}
+    assert rows["half", "size"] == rows["none", "size"] > 50 and rows["half", "mse_to_b"] != rows["none", "mse_to_b"]
+    capsys.readouterr()
+    assert main([*common, "--metrics", "mse_to_b,tests.own_functions:nothing"]) == 2
+    assert "tests.own_functions has no nothing" in capsys.readouterr().err
