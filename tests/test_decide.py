@@ -16,9 +16,9 @@ from analogist.experiments.decide.power import (
     units_for_equivalence,
     units_to_see,
 )
-from analogist.experiments.decide.samples import BOOTSTRAP, STUDENT, Sample, sample_of
 from analogist.experiments.decide.statistics import no_difference, sign_flip
 from analogist.experiments.decide.student import t_quantile, t_tail
+from analogist.experiments.decide.units import BOOTSTRAP, STUDENT, Sample, sample_of
 from analogist.experiments.design.levels import StudyError
 from analogist.experiments.design.study import check_smallest
 

@@ -1,6 +1,6 @@
 """Whether a difference is too small to matter: two one-sided tests against a smallest effect of interest."""
 
-from analogist.experiments.decide.samples import Sample
+from analogist.experiments.decide.units import Sample
 
 
 def margin_of(given: float | str, reference_mean: float) -> float | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analogist.experiments.decide.samples import Sample, sample_of
+from analogist.experiments.decide.units import Sample, sample_of
 
 FLIPS = 20_000
 EXACT = 14  # units up to which all sign flips are counted

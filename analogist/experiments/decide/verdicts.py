@@ -15,8 +15,8 @@ from analogist.experiments.decide.equivalence import margin_of, two_one_sided
 from analogist.experiments.decide.level_effects import acting, reference_levels, runs_of
 from analogist.experiments.decide.looks import level_at, sequential_p
 from analogist.experiments.decide.power import detectable, units_for_equivalence, units_to_see
-from analogist.experiments.decide.samples import Sample
 from analogist.experiments.decide.statistics import Effect, effect, holm, no_difference, sampled
+from analogist.experiments.decide.units import Sample
 from analogist.experiments.design.study import SMALLEST, Hypothesis
 
 ALPHA = 0.05

@@ -12,8 +12,8 @@ from PIL import Image
 from analogist.disk.foreign import encoded
 from analogist.disk.writing import atomic_write
 from analogist.experiments.decide.level_effects import Moot, effects, interactions, moot_cells
-from analogist.experiments.decide.samples import OVER
 from analogist.experiments.decide.statistics import Effect
+from analogist.experiments.decide.units import OVER
 from analogist.experiments.decide.verdicts import ALPHA, NOT_TESTED, UNDECIDED, Looks, Verdict, verdicts
 from analogist.experiments.design.study import CHANGE
 from analogist.experiments.execute.jobs import Plan
