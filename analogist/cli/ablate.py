@@ -218,7 +218,7 @@ def run(args: argparse.Namespace) -> int:
         plan = prepare(study, model, changes=changes, deal=args.until is not None)
     check_until(args.until, plan.study, shard)
     if args.dry_run:
-        worker = Worker(model, Measurer(plan.study.metrics, **networks))
+        worker = Worker(model, Measurer(plan.study.all_metrics, **networks))
         for line in expect(plan, worker, out=args.out, shard=shard, pilot=args.pilot):
             print(line)
         return 0

@@ -46,7 +46,8 @@ def acting(variant: Runs, reference: Runs) -> tuple[dict[tuple, float], dict[tup
     """Values of both sides where they are two runs, and the keys of the pairs that are moot."""
     moot = [key for key, (_, job) in variant.items() if job is not None and key in reference and reference[key][1] == job]
     left_out = set(moot)
-    return *({key: value for key, (value, _) in runs.items() if key not in left_out} for runs in (variant, reference)), moot
+    kept, kept_reference = ({key: value for key, (value, _) in runs.items() if key not in left_out} for runs in (variant, reference))
+    return kept, kept_reference, moot
 
 
 def reference_levels(rows: Sequence[dict], factors: Sequence[str]) -> dict[str, str] | None:
@@ -62,7 +63,9 @@ def effects(rows: Sequence[dict], factors: Sequence[str], metrics: Sequence[str]
     """
     at = reference_levels(rows, factors)
     out: list[Effect] = []
-    for metric in metrics if at is not None else ():
+    if at is None:
+        return out
+    for metric in metrics:
         found = []
         for factor, level, others in _comparisons(rows, factors, at):
             both = (runs_of(rows, metric, {factor: which}, others) for which in (level, at[factor]))
@@ -77,8 +80,10 @@ def moot_cells(rows: Sequence[dict], factors: Sequence[str]) -> list[Moot]:
     """What is left out of the effects of a table, a line a level."""
     at = reference_levels(rows, factors)
     metric = next((row["metric"] for row in rows if row["value"] is not None), None)
-    out = []
-    for factor, level, others in _comparisons(rows, factors, at) if at is not None else ():
+    out: list[Moot] = []
+    if at is None or metric is None:
+        return out
+    for factor, level, others in _comparisons(rows, factors, at):
         variant, reference = (runs_of(rows, metric, {factor: which}, others) for which in (level, at[factor]))
         moot = acting(variant, reference)[2]
         if moot:
@@ -95,7 +100,9 @@ def interactions(rows: Sequence[dict], factors: Sequence[str], metrics: Sequence
     """
     at = reference_levels(rows, factors)
     out: list[Effect] = []
-    for metric in metrics if at is not None else ():
+    if at is None:
+        return out
+    for metric in metrics:
         found = []
         for f, g in itertools.combinations(factors, 2):
             others = [name for name in factors if name not in (f, g)]

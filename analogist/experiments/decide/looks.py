@@ -38,17 +38,17 @@ def crossing(bound: float, times: Sequence[float], *, sides: int, shape: float =
     if bound <= 0 and sides == 2:
         return 1.0
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
-    stay, before, at_before, w_before = 1.0, 0.0, None, None
-    density = None
+    stay, before = 1.0, 0.0
+    reached_before: tuple[np.ndarray, np.ndarray] | None = None  # where the motion was, and how likely
     for t in times:
         high = bound * t**shape  # of sqrt(t) Z
         low = -high if sides == 2 else min(-8.5 * math.sqrt(t), high - 1.0)
         x, w = (high - low) / 2 * nodes + (high + low) / 2, (high - low) / 2 * weights
-        if density is None:
+        if reached_before is None:
             density = _normal(x, math.sqrt(t))
         else:
-            density = _normal(x[:, None] - at_before[None], math.sqrt(t - before)) @ (w_before * density)
-        stay, before, at_before, w_before = float(w @ density), t, x, w
+            density = _normal(x[:, None] - reached_before[0][None], math.sqrt(t - before)) @ reached_before[1]
+        stay, before, reached_before = float(w @ density), t, (x, w * density)
     return min(1.0, max(0.0, 1 - stay))
 
 

@@ -47,7 +47,7 @@ def differences(variant: Mapping[tuple, float], reference: Mapping[tuple, float]
     return {key: float(np.mean(values)) for key, values in found.items()}
 
 
-def sign_flip(units: Sequence[float], *, seed: int = 0) -> float | None:
+def sign_flip(units: Sequence[float] | np.ndarray, *, seed: int = 0) -> float | None:
     """Two-sided p of no difference, by flipping the signs of whole units: all flips up to 14 units, else 20000 random ones.
 
     None where there is one unit only. Source: Fisher 1935; Phipson and Smyth 2010 for the random flips.
@@ -72,7 +72,8 @@ def no_difference(sample: Sample) -> float | None:
     """
     if sample.table is None:
         return sign_flip(sample.units)
-    return min(1.0, 2 * min(sample.p_above(0.0), sample.p_below(0.0)))
+    above, below = sample.p_above(0.0), sample.p_below(0.0)
+    return None if above is None or below is None else min(1.0, 2 * min(above, below))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

@@ -126,7 +126,7 @@ class Sample:
 
 def sample_of(found: Mapping[tuple[str, object], float], *, resamples: int = RESAMPLES) -> Sample:
     """Units of differences by (input, seed). Seeds are resampled too where there are 8, the same ones for every input."""
-    inputs, seeds = (list(dict.fromkeys(key[place] for key in found)) for place in (0, 1))
+    inputs, seeds = list(dict.fromkeys(name for name, _ in found)), list(dict.fromkeys(seed for _, seed in found))
     if len(inputs) == 1:
         return Sample(np.array(list(found.values()), float), None, "seeds", resamples)
     means = np.array([np.mean([value for key, value in found.items() if key[0] == name]) for name in inputs])

@@ -104,9 +104,10 @@ def verdicts(
         found = one.effect
         if found is not None:
             found = dataclasses.replace(found, p_corrected=p_one)
-            if looks is not None and found.low is not None:
-                low, high = one.sample.interval(1 - level_at(len(looks.seen) - 1, ALPHA, times))
-                found = dataclasses.replace(found, low=low, high=high)
+            level = 1 - level_at(len(looks.seen) - 1, ALPHA, times) if looks is not None else 0.95
+            repeated = one.sample.interval(level) if looks is not None and one.sample is not None else None
+            if repeated is not None:
+                found = dataclasses.replace(found, low=repeated[0], high=repeated[1])
         out.append(_verdict(one, found, p_two, count))
     return out
 
@@ -151,7 +152,7 @@ def _over_looks(ps: Sequence[float], times: Sequence[float], sides: int) -> floa
 
 def _verdict(one: _Tested, found: Effect | None, p_equivalent: float | None, count: int) -> Verdict:
     hypothesis, margin = one.hypothesis, one.margin
-    if found is None:
+    if found is None or one.sample is None:
         why = "both are one and the same run" if one.moot else f"no pair of runs with {hypothesis.metric} was measured"
         return Verdict(hypothesis, NOT_TESTED, None, why, margin)
     if found.p_corrected is None:
@@ -174,10 +175,10 @@ def _wanting(found: Effect, margin: float | None, spread: float, count: int) -> 
     """How many units it would take to decide, at this spread."""
     if margin is None or found.over == "inputs and seeds":
         return ""
-    needed = [search(margin, spread, alpha=ALPHA / max(count, 1)) for search in (units_to_see, units_for_equivalence)]
-    if None in needed:
+    to_see, to_rule_out = (search(margin, spread, alpha=ALPHA / max(count, 1)) for search in (units_to_see, units_for_equivalence))
+    if to_see is None or to_rule_out is None:
         return f"; more than a million {found.over} would be needed"
-    return f"; about {max(needed)} {found.over} would tell an effect of {margin:.3g} from none in 80 %"
+    return f"; about {max(to_see, to_rule_out)} {found.over} would tell an effect of {margin:.3g} from none in 80 %"
 
 
 def _named(levels: Mapping[str, str]) -> str:

@@ -13,10 +13,11 @@ import inspect
 import sys
 import textwrap
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from pathlib import PurePath
 from re import Pattern
+from typing import cast
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ class _Walk:
         if isinstance(value, types.ModuleType):
             return _join("module", value.__name__)
         if isinstance(value, type):
-            return self._class(value, path) if value.__module__ == home else _join("class", value.__module__, value.__qualname__)
+            return self._class(value, path) if value.__module__ == home else _join("class", str(value.__module__), value.__qualname__)
         if isinstance(value, types.FunctionType):
             elsewhere = value.__module__ != home and "<locals>" not in value.__qualname__ and value.__name__ != "<lambda>"
             if elsewhere and not root:
@@ -207,7 +208,7 @@ def _join(*parts: str | bytes) -> str:
 
 
 def _names(slots: object) -> tuple[str, ...]:
-    return (slots,) if isinstance(slots, str) else tuple(slots)
+    return (slots,) if isinstance(slots, str) else tuple(cast(Iterable[str], slots))
 
 
 def _python_class(cls: type) -> bool:
@@ -233,8 +234,13 @@ def _is_of(node: ast.AST, code: types.CodeType) -> bool:
         if code.co_name != "<lambda>" or node.lineno != code.co_firstlineno:
             return False
         # Instructions that stand for no text, such as the return at the end, are placed at no width.
-        places = [p for p in (one.positions for one in dis.get_instructions(code)) if p.lineno is not None and p.end_col_offset]
         begin, end = (node.body.lineno, node.body.col_offset), (node.body.end_lineno, node.body.end_col_offset)
-        return all(begin <= (p.lineno, p.col_offset) and (p.end_lineno, p.end_col_offset) <= end for p in places)
+        return all(
+            begin <= (first_line, first) and (last_line, last) <= end
+            for first_line, last_line, first, last in code.co_positions()
+            if first_line is not None and last
+        )
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return False
     first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
     return node.name == code.co_name and first == code.co_firstlineno

@@ -4,14 +4,18 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from PIL import Image
 
 from analogist.experiments.design.function_keys import fingerprint
 from analogist.experiments.design.levels import StudyError
+
+if TYPE_CHECKING:
+    from analogist.attention.capture.capture import Capture
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +32,7 @@ class OwnMetric:
     function: Callable = field(repr=False)
     text: str = ""
     better: str = ""
-    capture: object = None
+    capture: "Capture | str | Sequence[Capture | str] | None" = None
 
     @classmethod
     def of(cls, function: Callable) -> "OwnMetric":
@@ -141,7 +145,7 @@ def own_metric(given: object, folder: Path | None = None) -> "str | OwnMetric":
     """A metric as a study lists it: a name stays, a function or "module:function" becomes an OwnMetric."""
     if isinstance(given, OwnMetric) or isinstance(given, str) and ":" not in given:
         return given
-    return OwnMetric.of(found_at(given, folder) if isinstance(given, str) else given)
+    return OwnMetric.of(cast(Callable, found_at(given, folder) if isinstance(given, str) else given))
 
 
 def metric_name(given: object) -> str:

@@ -144,6 +144,11 @@ class Study:
         return dataclasses.replace(self, metrics=metrics, factors=found, runs=runs)
 
     @property
+    def all_metrics(self) -> tuple[str | OwnMetric, ...]:
+        """`metrics` with every function named and hashed."""
+        return tuple(own_metric(one) for one in self.metrics)
+
+    @property
     def own_metrics(self) -> list[OwnMetric]:
         """The metrics that are functions of the researcher's own."""
         return [one for one in self.metrics if isinstance(one, OwnMetric)]
@@ -245,7 +250,7 @@ class Study:
         data = dataclasses.asdict(bare) | {"design": self.design, "smallest_effect": self.smallest_effect}
         levels = {name: _plain(name, list(given) if isinstance(given, list | tuple) else given) for name, given in self.factors.items()}
         data["runs"] = [{name: _plain(name, level) for name, level in run.items()} for run in self.runs]
-        data["metrics"] = [one if isinstance(one, str) else _described(own_metric(one)) for one in self.metrics]
+        data["metrics"] = [one if isinstance(one, str) else _described(one) for one in self.metrics]
         inputs = self.inputs
         if not isinstance(inputs, str):
             inputs = [one.name if isinstance(one, Input) else one for one in inputs]
@@ -302,7 +307,8 @@ def _plain(factor: str, level: object) -> object:
     return {one.label: {"sha256": one.key, "edits": one.described()} if one.key else None for one in factors.edit_levels(level)}
 
 
-def _described(metric: OwnMetric) -> dict[str, str]:
+def _described(given: Callable | OwnMetric) -> dict[str, str]:
+    metric = given if isinstance(given, OwnMetric) else OwnMetric.of(given)
     return {"name": metric.name, "sha256": metric.key, "text": metric.text}
 
 

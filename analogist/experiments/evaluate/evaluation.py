@@ -96,7 +96,7 @@ def evaluate(
         group=batch, size=size if size is not None else model.size,
     )  # fmt: skip
     plan = prepare(study, model)
-    worker = Worker(model, Measurer(plan.study.metrics, clip=clip, dino=dino))
+    worker = Worker(model, Measurer(plan.study.all_metrics, clip=clip, dino=dino))
     with Store(out) as store:
         take(taken, store)
         if written:

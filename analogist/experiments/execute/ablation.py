@@ -117,7 +117,7 @@ def prepare(study: Study | str | Path, model: Analogist, *, changes: dict | None
     else:
         study = study.with_inputs(study.inputs)
     if deal:
-        study = study.with_inputs(input_files.dealt(study.inputs))
+        study = study.with_inputs(input_files.dealt(study.resolved))
     first = sized(study.inputs[0], study, model)
     check_size(*first.size, *model.size_multiples(first.rows))
     space = Space.of(model.unet.sites, model.config, first.size, model.vae.config.factor)
@@ -168,7 +168,7 @@ def ablate(
     model = Analogist.from_checkpoint() if model is None else model
     plan = prepare(study, model, changes=changes, deal=until is not None)
     check_until(until, plan.study, shard)
-    measurer = Measurer(plan.study.metrics, clip=clip, dino=dino)
+    measurer = Measurer(plan.study.all_metrics, clip=clip, dino=dino)
     worker = Worker(model, measurer)
     with Store(out) as store:
         return carry_out(plan, store, worker, pool=pool, shard=shard, progress=progress, outputs=outputs, until=until)
@@ -253,7 +253,7 @@ class _Running:
             part = dataclasses.replace(self.plan, rows=tuple(row for row in self.plan.rows if row.input < size))
             wanted = {row.key for row in part.rows}
             self.finish(part, [group for group in groups if any(job.key in wanted for job in group.jobs)])
-            seen.append(tuple(one.name for one in study.inputs[:size]))
+            seen.append(tuple(one.name for one in study.resolved[:size]))
             looks, rows = Looks(tuple(seen), times), make_rows(part, self.store, self.measurer)
             if all(one.decided for one in self._verdicts(rows, looks)):
                 break

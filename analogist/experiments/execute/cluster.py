@@ -129,7 +129,7 @@ class RayPool:
 def send_by_value(ray, metrics: Sequence[str | OwnMetric], groups: Sequence[Group]) -> None:
     """Lets the modules of own metrics and edits travel with their functions: a worker may not have the files."""
     own = [one.function for one in metrics if isinstance(one, OwnMetric)]
-    edits = {job.edit.key: job.edit.edits for group in groups for job in group.jobs if job.edit is not None}
+    edits = {job.edit.key: job.edit.edits for group in groups for job in group.jobs if job.edit is not None and job.edit.edits is not None}
     own += [function for given in edits.values() for functions in given.values() for function in functions]
     for function in own:
         name = getattr(function, "__module__", None) or type(function).__module__

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -20,6 +21,9 @@ from analogist.experiments.execute.taps import check_tap
 from analogist.grid.prompt_grid import PromptGrid
 from analogist.pipeline import Analogist
 from analogist.run.record import grid_record
+
+if TYPE_CHECKING:
+    from analogist.attention.capture.capture import Capture
 
 FORMAT = 1  # part of every content key: raised when the same settings come to mean other pictures
 
@@ -48,7 +52,7 @@ class Job:
     truth: Image.Image | None = None
     painting: str = ""
     edit: OwnEdit | None = None
-    captures: tuple[tuple[str, object], ...] = ()
+    captures: tuple[tuple[str, "Capture | str | Sequence[Capture | str]"], ...] = ()
     example: Input | None = None
 
     @property

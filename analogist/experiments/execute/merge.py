@@ -27,7 +27,7 @@ def merge(
     """
     model = Analogist.from_checkpoint() if model is None else model
     plan = prepare(study, model, changes=changes)
-    measurer = Measurer(plan.study.metrics, clip=clip, dino=dino)
+    measurer = Measurer(plan.study.all_metrics, clip=clip, dino=dino)
     return merge_plan(folders, out, plan, Worker(model, measurer))
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
+from typing import cast
 
 from analogist.experiments.decide.equivalence import margin_of
 from analogist.experiments.decide.level_effects import acting, reference_levels, runs_of
@@ -11,7 +12,7 @@ from analogist.experiments.decide.statistics import differences
 from analogist.experiments.decide.verdicts import ALPHA, reference_mean, smallest_for
 from analogist.experiments.design.inputs import dealt
 from analogist.experiments.execute.jobs import Plan, make_groups
-from analogist.experiments.execute.store import Entry
+from analogist.experiments.execute.store import Entry, Store
 from analogist.experiments.execute.table import make_rows
 from analogist.experiments.execute.worker import Worker
 
@@ -21,8 +22,8 @@ PILOT_SEEDS = 2  # of each input of a pilot: the least that tells inputs from se
 def pilot_part(plan: Plan, inputs: int) -> Plan:
     """The runs of a pilot: this many inputs, dealt evenly over their groups, two seeds at most, only what hypotheses compare."""
     study = plan.study
-    place = {one.name: i for i, one in enumerate(study.inputs)}
-    chosen = {place[one.name] for one in dealt(study.inputs)[:inputs]}
+    place = {one.name: i for i, one in enumerate(study.resolved)}
+    chosen = {place[one.name] for one in dealt(study.resolved)[:inputs]}
     seeds = set(study.effective_seeds()[:PILOT_SEEDS])
     at = plan.variants[0].levels
     wanted = [at | dict(levels) for one in study.hypotheses for levels in ({}, one.variant, one.against)]
@@ -55,7 +56,7 @@ def sample_size_lines(plan: Plan, entries: Mapping[str, Entry], worker: Worker) 
     ]
     if not study.hypotheses:
         return [*lines, "  the study has no hypotheses to count inputs for"]
-    rows = make_rows(plan, SimpleNamespace(entries=entries), worker.measurer, changes=False)
+    rows = make_rows(plan, cast(Store, SimpleNamespace(entries=entries)), worker.measurer, changes=False)
     names = {row["input"] for row in rows if row["status"] == "done"}
     if len(names) < 2:
         return [*lines, "  a pilot says more: add --pilot 8 (runs 8 inputs now and keeps nothing), or run some inputs into --out first"]

@@ -77,8 +77,9 @@ def _shape(model: Analogist, job: "Job") -> RunShape:
     """The shape of a call of the model with this job's arguments and one image."""
     sampling = job.config.sampling
     times = model.schedule.times(sampling.steps, sampling.strength)
-    h, w = (side // model.vae.config.factor for side in job.grid.size)
+    size = job.grid.known_size
+    h, w = (side // model.vae.config.factor for side in size)
     return RunShape(
         steps=len(times), times=tuple(t for t, _ in times), branches=sampling.branches, images=1, latent=(h, w),
-        rows=job.grid.rows, tokens=model.text.length, dtype=model.dtype, size=job.grid.size, words=model.text, prompts=job.prompts,
+        rows=job.grid.rows, tokens=model.text.length, dtype=model.dtype, size=size, words=model.text, prompts=job.prompts,
     )  # fmt: skip
