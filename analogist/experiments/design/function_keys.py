@@ -72,7 +72,7 @@ class _Walk:
         if value is None or isinstance(value, bool | int | float | complex | str | bytes) and not isinstance(value, Enum):
             return _join(type(value).__name__, repr(value))
         if isinstance(value, Enum | torch.dtype | torch.device | PurePath | range | slice | type(...) | np.ufunc):
-            return _join(type(value).__name__, repr(value))
+            return _join(str(type(value).__name__), repr(value))
         if isinstance(value, types.ModuleType):
             return _join("module", value.__name__)
         if isinstance(value, type):
