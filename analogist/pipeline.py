@@ -1,13 +1,15 @@
 """Analogist: A : A' :: B : B'. Loads a checkpoint and runs the method, as a generator of steps or as one call."""
 
+import difflib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 from PIL import Image
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 import analogist.weights as weights
@@ -26,12 +28,14 @@ from analogist.grid.prompt_grid import PromptGrid, check_size, to_image
 from analogist.models.control import CAM, SAC
 from analogist.models.ddim import Schedule
 from analogist.models.numbers import plain
-from analogist.models.placement import Placement
+from analogist.models.placement import Placement, Site
 from analogist.models.text import EncodedText, PooledText
 from analogist.models.unet import UNet, UNetConfig
 from analogist.models.vae import VAE, VAEConfig
-from analogist.run.arguments import DEFAULT, Default, check_form, prepare, resolve_prompts
+from analogist.run.arguments import check_form, prepare, resolve
 from analogist.run.record import make_record
+from analogist.run.request import DEFAULT as DEFAULT
+from analogist.run.request import Call, Request
 from analogist.run.result import Result, Step
 from analogist.run.sampling import Run, decode
 from analogist.run.seeds import check_seeds
@@ -56,17 +60,17 @@ class Analogist:
 
     unet, vae, text: the networks. schedule: of the noise, and what the UNet predicts. config: the checkpoint's own settings, else
     the published ones; used where config=None.
-    size: default picture size in pixels. device, dtype: where and in what the networks compute.
+    size: default picture size in pixels. device, dtype: where and in what the networks compute. progress: whether calls show a bar.
     """
 
     def __init__(
         self, checkpoint: Checkpoint, unet: UNet, vae: VAE, text: TextEncoder | TwoTextEncoders, *,
-        device: torch.device, dtype: torch.dtype, attention: str = "auto",
+        device: torch.device, dtype: torch.dtype, attention: str = "auto", progress: bool = True,
     ) -> None:  # fmt: skip
         defaults = checkpoint.defaults or {}
         self.checkpoint, self.unet, self.vae, self.text = checkpoint, unet, vae, text
         self.device, self.dtype = device, dtype
-        self.attention = check_form(attention)
+        self.attention, self.progress = check_form(attention), progress
         self.config = AnalogistConfig.from_json(defaults["config"]) if "config" in defaults else published_for(unet)
         self.size: int = defaults.get("size", checkpoint.default_size)
         self.negative_prompt: str = defaults.get("negative_prompt", NEGATIVE_PROMPT)
@@ -80,7 +84,7 @@ class Analogist:
     def from_checkpoint(
         cls, path: str | Path | None = None, *, config: str | Path | dict | None = None, vae: str | Path | None = None,
         device: str | torch.device | None = None, dtype: str | torch.dtype | None = None, attention: str = "auto", ema: bool = False,
-        lora: Lora | Sequence[Lora] | None = None,
+        lora: Lora | Sequence[Lora] | None = None, progress: bool = True,
     ) -> "Analogist":  # fmt: skip
         """Loads a checkpoint.
 
@@ -90,6 +94,7 @@ class Analogist:
         device None: cuda, else mps, else cpu. dtype None: float16 on cuda, else float32. attention: "auto", "explicit" or
         "fused", the default of every call. ema: take the EMA weights where a file holds both.
         lora: LoRA files (or folders as PEFT saves them) merged into UNet and text encoder, each a path or (path, scale).
+        progress: whether calls show a progress bar; a call's own progress= goes before it, and `model.progress` may be set later.
         Raises ValueError (WeightsError) that says what the file is and what to do.
         """
         device = pick_device(device)
@@ -110,7 +115,7 @@ class Analogist:
         checkpoint.notes += [f"LoRA {report.path.name}: {note}" for report in merged for note in report.notes]
         for network in (unet, autoencoder, *text.models):
             network.eval().requires_grad_(False)
-        model = cls(checkpoint, unet, autoencoder, text, device=device, dtype=dtype, attention=attention)
+        model = cls(checkpoint, unet, autoencoder, text, device=device, dtype=dtype, attention=attention, progress=progress)
         checkpoint.fingerprint  # noqa: B018 - read now: the file may be replaced later
         model.loras = tuple(merged)
         model.source = None if path is None or hub.is_local(path) else str(path)
@@ -119,47 +124,59 @@ class Analogist:
         return model
 
     def __call__(
-        self, grid: PromptGrid, prompt: str = "", *, negative_prompt: str | Default = DEFAULT,
-        prompt_suffix: str | Default = DEFAULT, text: EncodedText | None = None, images: int = 1, seed: int = 42,
-        generator: Generator | None = None, config: AnalogistConfig | None = None,
-        capture: Capture | str | list | None = None, edit: Edits | None = None, attention: str | Mapping | None = None,
-        progress: bool = True, batch: int | None = None,
+        self, grid: PromptGrid | Sequence[PromptGrid], prompt: str | Sequence[str] = "", *,
+        negative_prompt: str | Sequence[str] | None = None, prompt_suffix: str | None = None, text: EncodedText | None = None,
+        images: int = 1, seed: int = 42, generator: Generator | None = None, config: AnalogistConfig | None = None,
+        capture: Capture | str | Sequence[Capture | str] | None = None, edit: Edits | None = None,
+        attention: str | Mapping | None = None, progress: bool | None = None, batch: int | None = None, latents: Tensor | None = None,
     ) -> Result:  # fmt: skip
-        """Paints B' and returns the Result.
+        """Paints B' and returns the Result. An argument that is None is the checkpoint's own, else the published one.
 
+        grid, prompt, negative_prompt: one, or lists of one length of any of them (grids of one size and number of example pairs); the
+        result then has the images of the first, of the second, ...
         prompt: what B' shows; the suffix is appended to it. text: Tensor [branch token channel] (branch 0 negative, 1 prompt; for
-        SDXL a PooledText of two rows) instead of the prompts. images: how many, with seeds seed, seed + 1, ...
-        generator: one torch.Generator, consumed in the published order, instead of seeds. config None: the model's own.
-        capture, edit: see `analogist.attention`. batch: images in one UNet call; None: as many as memory allows (the record says
-        how many).
+        SDXL a PooledText of two rows) instead of the prompts. images: how many of each grid, with seeds seed, seed + 1, ...: a grid
+        of a list gets what a call with this grid alone gives.
+        generator: one torch.Generator, consumed in the published order, instead of seeds.
+        capture, edit: see `analogist.attention`. attention: "auto", "explicit" or "fused". progress: whether a bar is shown.
+        batch: images in one UNet call; None: as many as memory allows (the record says how many).
+        latents: image 4 h w, in place of those that `start` returns with the same arguments; every other draw stays as it is.
         Raises ValueError on bad arguments, before any network runs; SamplingError on NaN, naming the step.
         """
-        prompts = resolve_prompts(self, prompt, negative_prompt, prompt_suffix, text)
-        run, tap, grid = prepare(self, grid, prompts, text, images, seed, generator, config, capture, edit, attention, batch)
-        missing = [name for name, value in (("edit", edit), ("text", text), ("generator", generator)) if value is not None]
-        record = make_record(
-            run, checkpoint=self.describe(), grid=grid, prompts=prompts, device=self.device, dtype=self.dtype,
-            attention=run.attention if isinstance(run.attention, str) else "auto", not_repeatable=missing,
+        request = Request(
+            grid=grid, prompt=prompt, negative_prompt=negative_prompt, prompt_suffix=prompt_suffix, text=text, images=images, seed=seed,
+            generator=generator, config=config, capture=capture, edit=edit, attention=attention, progress=progress, batch=batch,
+            latents=latents,
         )  # fmt: skip
-        latents = run.start.z0
-        for step in _walk(run, tap, progress):
-            latents = step.z_t
-        pixels = decode(self.vae, latents, gradients=asks_of(edit).pixels)
-        grids = [grid.as_given(to_image(picture)) for picture in pixels]
-        maps = {} if tap is None else tap.maps
-        return Result([grid.b_prime(picture) for picture in grids], grids, latents, pixels, maps, record)
+        resolved = resolve(self, request)
+        run, tap = prepare(self, resolved)
+        record = make_record(run, resolved, checkpoint=self.describe(), device=self.device, dtype=self.dtype)
+        last = run.start.z0
+        for step in _walk(run, tap, self.progress if progress is None else progress):
+            last = step.z_t
+        pixels = decode(self.vae, last, gradients=asks_of(edit).pixels)
+        each = [grid for grid in resolved.grids for _ in range(request.images)] * run.copies
+        grids = [grid.as_given(to_image(picture)) for grid, picture in zip(each, pixels, strict=True)]
+        b_primes = [grid.b_prime(picture) for grid, picture in zip(each, grids, strict=True)]
+        return Result(b_primes, grids, last, pixels, {} if tap is None else tap.maps, record, resolved.grids)
 
-    def steps(
-        self, grid: PromptGrid, prompt: str = "", *, negative_prompt: str | Default = DEFAULT,
-        prompt_suffix: str | Default = DEFAULT, text: EncodedText | None = None, images: int = 1, seed: int = 42,
-        generator: Generator | None = None, config: AnalogistConfig | None = None,
-        capture: Capture | str | list | None = None, edit: Edits | None = None, attention: str | Mapping | None = None,
-        progress: bool = False, batch: int | None = None,
-    ) -> Iterator[Step]:  # fmt: skip
-        """The same run as a generator: yields a Step after each executed step; stop whenever you like. Arguments as in the call."""
-        prompts = resolve_prompts(self, prompt, negative_prompt, prompt_suffix, text)
-        run, tap, _ = prepare(self, grid, prompts, text, images, seed, generator, config, capture, edit, attention, batch)
-        return _walk(run, tap, progress)
+    def steps(self, grid: PromptGrid | Sequence[PromptGrid], prompt: str | Sequence[str] = "", **call: Unpack[Call]) -> Iterator[Step]:
+        """The same run as a generator: yields a Step after each executed step; stop whenever you like.
+
+        Arguments as in the call; progress None is off.
+        """
+        request = Request(grid=grid, prompt=prompt, **call)
+        run, tap = prepare(self, resolve(self, request))
+        return _walk(run, tap, bool(request.progress))
+
+    def start(self, grid: PromptGrid | Sequence[PromptGrid], prompt: str | Sequence[str] = "", **call: Unpack[Call]) -> Tensor:
+        """The latents [image 4 h w] of a run at its first executed time, float32, before any UNet call. Arguments as in the call.
+
+        Changed, they go in again as latents=; a `generator` is used up by this as by the call.
+        """
+        request = replace(Request(grid=grid, prompt=prompt, **call), capture=None, edit=None)
+        run, _ = prepare(self, resolve(self, request))
+        return run.start_latents()
 
     @property
     def alpha_bars(self) -> Tensor:
@@ -170,7 +187,7 @@ class Analogist:
         """The first image of some latents, decoded: the whole grid. latents: image 4 h w, VAE-scaled (step.z_t, step.x0)."""
         return to_image(decode(self.vae, latents[:1])[0])
 
-    def at(self, grid: PromptGrid, prompt: str = "", *, b_prime: Picture, t: int = 501, **arguments: object) -> "Known":
+    def at(self, grid: PromptGrid, prompt: str = "", *, b_prime: Picture, t: int = 501, **call: Unpack[Call]) -> "Known":
         """Noises the grid with its true B' to time t and makes one guided UNet call, without sampling.
 
         b_prime: the true picture of B'. t: 0..999. Further arguments (capture, edit, config, ...) and what comes back:
@@ -178,13 +195,31 @@ class Analogist:
         """
         from analogist.run import known_pictures
 
-        return known_pictures.at(self, grid, prompt, b_prime=b_prime, t=t, **arguments)
+        return known_pictures.at(self, grid, prompt, b_prime=b_prime, t=t, **call)
 
-    def invert(self, grid: PromptGrid, prompt: str = "", *, b_prime: Picture, **arguments: object) -> "Inversion":
+    def invert(
+        self, grid: PromptGrid, prompt: str = "", *, b_prime: Picture, guidance: float = 1.0, refine: int = 3, **call: Unpack[Call]
+    ) -> "Inversion":
         """DDIM inversion of the grid with its true B', and its reconstruction error. See `analogist.run.known_pictures.invert`."""
         from analogist.run import known_pictures
 
-        return known_pictures.invert(self, grid, prompt, b_prime=b_prime, **arguments)
+        return known_pictures.invert(self, grid, prompt, b_prime=b_prime, guidance=guidance, refine=refine, **call)
+
+    def module(self, at: str | Site) -> nn.Module:
+        """The module of a site or block of the UNet, or of the one that a point belongs to.
+
+        at: "up.1.attn.2.self", "9.self" (by layer), "up.1.res.0.block", a point "up.1.attn.2.self:probs", or a Site.
+        Raises ValueError naming the nearest sites.
+        """
+        name, _, point = str(at).partition(":")
+        named = {module.site: module for module in self.unet.modules() if isinstance(getattr(module, "site", None), Site)}
+        for site, module in named.items():
+            if name in (site.name, f"{site.layer}.{site.kind}" if site.layer >= 0 else site.name):
+                if point and point not in site.points:
+                    raise ValueError(f"point {str(at)!r}: {site.name} has {', '.join(site.points)}")
+                return module
+        near = difflib.get_close_matches(name, [site.name for site in named], 3, 0.5) or [site.name for site in self.unet.sites[:1]]
+        raise ValueError(f"site {name!r}: this UNet has none of this name; the nearest are {', '.join(near)}")
 
     def encode_text(self, prompt: str, negative_prompt: str = "", *, size: int | tuple[int, int] | None = None) -> EncodedText:
         """Encoded text [branch token channel]: branch 0 negative, 1 prompt. No suffix is appended.

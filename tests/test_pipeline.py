@@ -17,7 +17,8 @@ from analogist.models.control import CAM, SAC
 from analogist.models.ddim import add_noise
 from analogist.models.placement import Placement
 from analogist.pipeline import Analogist
-from analogist.run.arguments import prepare, resolve_prompts
+from analogist.run.arguments import prepare, resolve
+from analogist.run.request import Request
 from analogist.run.result import SamplingError, Step
 from analogist.run.seeds import Randomness
 
@@ -71,14 +72,14 @@ def test_image_k_of_a_batch_is_image_0_of_seed_s_plus_k(model, grid, result):
 
 
 def test_start_latents_of_a_batch_are_those_of_each_image_alone_bit_for_bit(model, grid):
-    batch, _, _ = prepare(model, grid, resolve_prompts(model, "", "", "", None), None, 3, 5, None, SHORT, None, None, None, None)
-    alone, _, _ = prepare(model, grid, resolve_prompts(model, "", "", "", None), None, 1, 7, None, SHORT, None, None, None, None)
+    batch, _ = prepare(model, resolve(model, Request(grid=grid, images=3, seed=5, config=SHORT)))
+    alone, _ = prepare(model, resolve(model, Request(grid=grid, images=1, seed=7, config=SHORT)))
     assert torch.equal(batch.start_latents()[2:], alone.start_latents())
     assert torch.equal(batch.start.fixed[2:], alone.start.fixed)
 
 
 def test_start_latents_follow_the_published_order_of_draws(model, grid):
-    run, _, _ = prepare(model, grid, resolve_prompts(model, "", "", "", None), None, 1, 9, None, SHORT, None, None, None, None)
+    run, _ = prepare(model, resolve(model, Request(grid=grid, seed=9, config=SHORT)))
     generator = torch.Generator().manual_seed(9)
     noise, eps_image, eps_masked = (torch.randn((1, 4, 16, 16), generator=generator) for _ in range(3))
     with torch.no_grad():

@@ -15,7 +15,8 @@ from analogist.config import SamplingConfig
 from analogist.models.control import AttentionControl
 from analogist.models.text import PooledText
 from analogist.models.unet import UNet, UNetConfig
-from analogist.run.arguments import prepare, resolve_prompts
+from analogist.run.arguments import prepare, resolve
+from analogist.run.request import Request
 from analogist.weights import WeightsError
 from analogist.weights.load import open_checkpoint
 from tests.small import relative
@@ -261,8 +262,8 @@ def test_a_whole_run_equals_diffusers_unet_and_ddim(model, theirs, grid):
     from diffusers import DDIMScheduler
 
     plain = SHORT.replace(sac=None, cam=None)
-    prompts = resolve_prompts(model, "a red boat", "blue", "", None)
-    run, _, _ = prepare(model, grid, prompts, None, 1, 5, None, plain, None, None, None, None)
+    request = Request(grid=grid, prompt="a red boat", negative_prompt="blue", prompt_suffix="", seed=5, config=plain)
+    run, _ = prepare(model, resolve(model, request))
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1,
     )  # fmt: skip

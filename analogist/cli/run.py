@@ -1,15 +1,23 @@
 """`analogist run`: three pictures and a checkpoint in, B' out."""
 
 import argparse
+import dataclasses
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analogist.cli.explore import page_bytes
 from analogist.cli.grid import add_grid_arguments, grid_from_arguments
-from analogist.cli.prompting import add_prompter_arguments, prompts_from_arguments
+from analogist.cli.prompting import add_prompter_arguments, prompter_from_arguments, prompts_from_arguments
 from analogist.run.layers import HELP as LAYERS
 from analogist.run.layers import parse_layers
+
+if TYPE_CHECKING:  # --help imports neither Pillow nor torch
+    from analogist.grid.prompt_grid import PromptGrid
+    from analogist.pipeline import Analogist
+    from analogist.run.output import Repeat
 
 EXAMPLES = """examples:
   analogist run --example recolour --out out
@@ -17,12 +25,15 @@ EXAMPLES = """examples:
   analogist run --grid grid.png --prompt-file prompts.txt --images 4 --sac-layers 4-8 --cam-layers none --out out
   analogist run --a a.png --a-prime ap.png --b b.png --prompter openai --base-url http://localhost:8000/v1 --out out
   analogist run --task deblur --a a.png --a-prime ap.png --b b.png --fit crop --checkpoint sd-v1-5-inpainting.safetensors --out out
+  analogist run --list triples.csv --steps 30 --out out  (a folder for each line; run it again to go on where it stopped)
   analogist run --config out/run.json --out again        (repeats a run: the same picture bytes on the same machine)
 
 Without --prompt, --prompt-file or --prompter the pictures alone say what to paint.
 
 Layer ranges include both ends here: 3-10 is Placement.layers(3, 11) in Python.
-DIR gets input.png, b_prime_<seed>.png, grid_<seed>.png (with several prompts b_prime_<prompt>_<seed>.png) and run.json."""
+DIR gets input.png, b_prime_<seed>.png, grid_<seed>.png (with several prompts b_prime_<prompt>_<seed>.png) and run.json.
+With --list each line gets this as DIR/<name>; columns are a, a_prime, b, and optionally b_prime, prompt, name, group, with paths
+beside the file. Lines whose run.json is there are not run again."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -36,6 +47,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add_grid_arguments(parser)
     parser.add_argument("--example", metavar="NAME", help="a bundled example instead of pictures, with its prompt ('list' names them)")
+    parser.add_argument("--list", metavar="FILE.csv", help="many triples of pictures instead, one run each (columns: see below)")
     text = add_prompter_arguments(parser)
     text.add_argument("--negative-prompt", metavar="TEXT", help="default: the checkpoint's own, else the published list of words")
     text.add_argument("--prompt-suffix", metavar="TEXT", help="appended to every prompt (default: ', best quality, extremely detailed')")
@@ -90,8 +102,6 @@ def scale_argument(text: str) -> float | tuple[float, ...]:
 
 def settings_from_arguments(args: argparse.Namespace, config):
     """The configuration with the flags given put over it."""
-    import dataclasses
-
     from analogist.models.control import CAM, SAC
 
     sampling = {key: getattr(args, key) for key in ("steps", "strength", "guidance", "eta") if getattr(args, key) is not None}
@@ -122,27 +132,30 @@ def run(args: argparse.Namespace) -> int:
         return 0
 
     from analogist.checkpoints.loras import check_repeat, from_flag
+    from analogist.cli.run_list import check_list_arguments, run_list
     from analogist.config import AnalogistConfig
-    from analogist.disk.writing import shown
-    from analogist.explore import PAGE, explore, for_explorer, save_maps
-    from analogist.pipeline import DEFAULT, Analogist
-    from analogist.run.output import INPUT, Repeat, prompt_names, remove_stale, save_result, write_input, write_record
+    from analogist.pipeline import Analogist
+    from analogist.run.output import Repeat
     from analogist.run.tasks import task
 
     page = None if args.explore is None else page_bytes(args.explore, "--explore")
     pictures = any(value is not None for value in (args.a, args.a_prime, args.b, args.grid))
+    if args.list is not None:
+        check_list_arguments(args)
     if args.example is not None and pictures:
         raise ValueError("--example brings its own pictures; leave out --a, --a-prime, --b and --grid")
     if args.rows is not None and args.grid is None:
         raise ValueError("--rows belongs to --grid; give a ready grid with it")
-    if (args.fit is not None or args.borderless) and not pictures:
-        raise ValueError("--fit and --borderless are for the pictures of --a, --a-prime and --b, or of --grid; give them as well")
+    if (args.fit is not None or args.borderless) and not pictures and args.list is None:
+        raise ValueError("--fit and --borderless are for the pictures of --a, --a-prime and --b, of --grid or of --list; give them as well")
     if args.task is not None:
         if args.config is not None:
             raise ValueError("--task and --config do not go together; give one, and flags for what differs")
         preset = task(args.task)
         args.size, args.aligned = args.size or preset.size, args.aligned or preset.aligned
     repeat = Repeat(args.config) if args.config is not None and Repeat.is_record(args.config) else None
+    if repeat is not None and args.list is not None:
+        raise ValueError(f"{args.config} is the record of a run, which --list does not repeat; give a configuration")
     kept = {} if repeat is None else repeat.record
     if args.out is None and repeat is None:
         raise ValueError("missing --out DIR, the folder to write into")
@@ -151,27 +164,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         assert repeat is not None, "checked above"
         out = beside(repeat.path.resolve().parent)
-
-    if args.example is not None:
-        from analogist import examples
-
-        example = examples.load(args.example)
-        grid = example.grid(args.size)
-    elif pictures or repeat is None:
-        grid = grid_from_arguments(args)
-    else:
-        grid = repeat.grid() if args.size is None else repeat.grid().with_size(args.size)
-    if args.aligned not in (None, "none") and args.aligned != grid.aligned:
-        grid = grid.with_aligned(args.aligned)
-    found = prompts_from_arguments(args, grid)
-    if found is not None:
-        prompts, author = list(found.candidates), found.author
-    elif args.example is not None:
-        prompts, author = [example.prompt], {"prompter": "example"}
-    elif repeat is not None:
-        prompts, author = repeat.prompts(), kept.get("prompt_author")
-    else:
-        prompts, author = [""], {"prompter": "none"}
+    one = None if args.list is not None else analogy_from(args, repeat)
+    rows = [] if args.list is None else read_rows(args)
 
     def given(flag, key: str, otherwise):
         return flag if flag is not None else kept.get(key, otherwise)
@@ -186,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
     }
     model = Analogist.from_checkpoint(
         checkpoint, **loading, device=given(args.device, "device", None), dtype=given(args.dtype, "dtype", None),
-        attention=given(args.attention, "attention", "auto"),
+        attention=given(args.attention, "attention", "auto"), progress=not args.quiet,
     )  # fmt: skip
     if repeat is not None and args.checkpoint is None and model.checkpoint.fingerprint != kept["checkpoint"]["fingerprint"]:
         raise ValueError(
@@ -202,27 +196,101 @@ def run(args: argparse.Namespace) -> int:
     else:
         base = repeat.config if repeat is not None else AnalogistConfig.load(args.config, model.config)
     seeds = kept.get("seeds", [42])
-    grid = grid.at_size(model.size)
     # The forms that ran, site by site: a run that kept maps held some, and its repeat computes the same bits without keeping them.
     keep_forms = kept.get("attention") == "auto" and args.attention is None and args.explore is None
     call = {
         "attention": kept["attention_forms"] if keep_forms else None,
-        "negative_prompt": given(args.negative_prompt, "negative_prompt", DEFAULT),
-        "prompt_suffix": given(args.prompt_suffix, "prompt_suffix", DEFAULT),
+        "negative_prompt": given(args.negative_prompt, "negative_prompt", None),
+        "prompt_suffix": given(args.prompt_suffix, "prompt_suffix", None),
         "images": args.images if args.images is not None else len(seeds),
         "seed": args.seed if args.seed is not None else seeds[0],
         "config": settings_from_arguments(args, base),
         "batch": given(args.batch, "images_at_once", None),
-        "progress": not args.quiet,
     }
     for note in model.checkpoint.notes:
         warnings.warn(note, stacklevel=1)
+    loaded = {"checkpoint_config": _absolute(loading["config"]), "vae": _absolute(loading["vae"]), "ema": loading["ema"]}
+    loaded |= {"lora": [[_absolute(path), scale] for path, scale in loading["lora"]]} if loading["lora"] else {}
+    where = model.source or _absolute(checkpoint)
+    if one is None:
+        return run_list(model, rows, out, call=call, page=page, inputs=loaded, where=where)
+    paint(model, one, out, call=call, page=page, inputs=loaded, where=where)
+    return 0
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A grid to paint, with its prompts, who wrote them, and what a record says of where the pictures lie."""
+
+    grid: "PromptGrid"
+    prompts: list[str]
+    author: dict | None
+    inputs: dict
+    name: str = ""
+
+
+def analogy_from(args: argparse.Namespace, repeat: "Repeat | None") -> Asked:
+    """The one grid that the arguments describe, or that of the run to repeat."""
+    inputs = {key: _absolute(getattr(args, key)) for key in ("a", "a_prime", "b", "grid") if getattr(args, key) is not None}
+    if args.example is not None:
+        from analogist import examples
+
+        example = examples.load(args.example)
+        grid, inputs = example.grid(args.size), inputs | {"example": args.example}
+    elif inputs or repeat is None:
+        grid = grid_from_arguments(args)
+    else:
+        grid = repeat.grid() if args.size is None else repeat.grid().with_size(args.size)
+    if args.aligned not in (None, "none") and args.aligned != grid.aligned:
+        grid = grid.with_aligned(args.aligned)
+    found = prompts_from_arguments(args, grid)
+    if found is not None:
+        prompts, author = list(found.candidates), found.author
+    elif args.example is not None:
+        prompts, author = [example.prompt], {"prompter": "example"}
+    elif repeat is not None:
+        prompts, author = repeat.prompts(), repeat.record.get("prompt_author")
+    else:
+        prompts, author = [""], {"prompter": "none"}
+    return Asked(grid, prompts, author, inputs)
+
+
+def read_rows(args: argparse.Namespace) -> list[Asked]:
+    """The grids of --list with their prompts: the column's, or those of a prompter for all."""
+    from analogist.experiments.evaluate.data import read_csv
+    from analogist.prompting import ask_all
+
+    rows = read_csv(args.list, fit=args.fit, aligned="a-b" if args.aligned == "a-b" else "a-a_prime", border=not args.borderless)
+    if args.size is not None:
+        rows = [dataclasses.replace(row, grid=row.grid.with_size(args.size)) for row in rows]
+    prompter = prompter_from_arguments(args)
+    written = {} if prompter is None else ask_all({row.name: row.grid for row in rows}, prompter, progress=not args.quiet)
+    asked = []
+    for row in rows:
+        if row.name in written:
+            prompts, author = list(written[row.name].candidates), written[row.name].author
+        else:
+            prompts, author = [row.prompt], {"prompter": "list" if row.prompt else "none"}
+        asked.append(Asked(row.grid, prompts, author, {"list": _absolute(args.list), "row": row.name}, row.file_name))
+    return asked
+
+
+def paint(model: "Analogist", one: Asked, out: Path, *, call: dict, page: int | None, inputs: dict, where: str | None) -> None:
+    """Runs one grid with each of its prompts and writes the folder, the record last; prints what it wrote.
+
+    call: arguments of the model's call. page: bytes of the explorer's page, None: none. inputs, where: for the record.
+    """
+    from analogist.disk.writing import shown
+    from analogist.explore import PAGE, explore, for_explorer, save_maps
+    from analogist.run.output import INPUT, prompt_names, remove_stale, save_result, write_input, write_record
+
+    grid = one.grid.at_size(model.size)
     model.check(grid, **{key: call[key] for key in ("images", "seed", "config")})
     grid_path = write_input(grid, out)
-    names = prompt_names(prompts) if len(prompts) > 1 else [None]
+    names = prompt_names(one.prompts) if len(one.prompts) > 1 else [None]
     results, records, written, started = [], [], [grid_path], time.perf_counter()
-    for prompt, name in zip(prompts, names, strict=True):
-        look = None if page is None else for_explorer(model, grid, prompt, max_bytes=page // len(prompts), **call)
+    for prompt, name in zip(one.prompts, names, strict=True):
+        look = None if page is None else for_explorer(model, grid, prompt, max_bytes=page // len(one.prompts), **call)
         result = model(grid, prompt, **call, capture=look)
         written += save_result(result, out, name) + ([] if page is None else [save_maps(result, out, name)])
         records.append(result.record)
@@ -230,21 +298,15 @@ def run(args: argparse.Namespace) -> int:
             results.append(result)  # their maps go onto the page; pixels and latents of the others are not kept
     if page is not None:
         written.append(explore(results, max_bytes=page).save(out / PAGE))
-    inputs = {key: _absolute(getattr(args, key)) for key in ("a", "a_prime", "b", "grid") if getattr(args, key) is not None}
-    inputs |= {"example": args.example} if args.example is not None else {}
-    inputs |= {"checkpoint_config": _absolute(loading["config"]), "vae": _absolute(loading["vae"]), "ema": loading["ema"]}
-    inputs |= {"lora": [[_absolute(path), scale] for path, scale in loading["lora"]]} if loading["lora"] else {}
-    where = model.source or _absolute(checkpoint)
     stale = remove_stale(out, written)
     if stale:
         listed = ", ".join(stale[:6]) + (f" and {len(stale) - 6} more" if len(stale) > 6 else "")
         warnings.warn(f"{shown(out)} held another run; removed what this run did not write anew: {listed}", stacklevel=1)
-    seconds = time.perf_counter() - started
-    record = write_record(records, out, checkpoint=where, inputs=inputs, seconds=seconds, author=author, files=written)
+    seconds, inputs = time.perf_counter() - started, one.inputs | inputs
+    record = write_record(records, out, checkpoint=where, inputs=inputs, seconds=seconds, author=one.author, files=written)
     # Printed last: nothing that happens to the output (a closed pipe, a full disk) may cost the record.
     for path in [path for path in written if not path.name.startswith((INPUT, "grid_"))] + [record]:
         print(path)
-    return 0
 
 
 def beside(folder: Path) -> Path:

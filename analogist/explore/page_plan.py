@@ -1,13 +1,15 @@
 """Plans what a run captures for a page, within the memory and the page size allowed, before anything runs."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 
 from analogist.attention.capture.capture import Capture
-from analogist.attention.select.run_shape import RunShape, run_shape
+from analogist.attention.select.run_shape import RunShape
 from analogist.models.control import CAM, SAC
 from analogist.models.placement import BRANCHES, Site
+from analogist.run.arguments import resolve
+from analogist.run.request import Request
 
 from .coarse import Pool, Softmax
 from .detail import LADDER, Detail, first_fitting
@@ -15,6 +17,7 @@ from .detail import LADDER, Detail, first_fitting
 if TYPE_CHECKING:
     from analogist.grid.prompt_grid import PromptGrid
     from analogist.pipeline import Analogist
+    from analogist.run.request import Call
 
 MAX_BYTES = 20_000_000  # of a page
 MAX_MEMORY = 2**30  # bytes of captured maps in memory
@@ -25,7 +28,7 @@ DTYPE = torch.float16  # finer than the page's 8 bits
 
 def for_explorer(
     model: "Analogist", grid: "PromptGrid", prompt: str = "", *, max_bytes: int = MAX_BYTES, max_memory: int = MAX_MEMORY,
-    **call: object,
+    **call: "Unpack[Call]",
 ) -> list[Capture]:  # fmt: skip
     """The captures that `result.explore()` needs: `model(grid, prompt, capture=for_explorer(model, grid, prompt))`.
 
@@ -33,11 +36,8 @@ def for_explorer(
     Captured are probabilities at all sites, scores and logits where SAC acts, and cross-attention before CAM where CAM acts.
     Raises ValueError as the call would, and if not even the coarsest maps fit.
     """
-    from analogist.pipeline import DEFAULT
-
-    call = {name: value for name, value in call.items() if value is not DEFAULT}
-    run = run_shape(model, grid, prompt, **call)
-    config = call.get("config") or model.config
+    asked = resolve(model, Request(grid=grid, prompt=prompt, **call))
+    run, config = asked.shape, asked.config
     points = wanted(model.unet.sites, run, config.sac, config.cam)
 
     def cost(detail: Detail) -> float:
@@ -95,7 +95,7 @@ def words(run: RunShape) -> int:
     tokens = getattr(run.words, "tokens", None)
     if run.prompts is None or tokens is None:
         return run.tokens
-    return min(run.tokens, 1 + max(len(tokens(prompt)) for prompt in run.prompts))
+    return min(run.tokens, max(run.tokens if prompt is None else 1 + len(tokens(prompt)) for prompt in run.prompts))
 
 
 def captures(points: Points, detail: Detail, run: RunShape) -> list[Capture]:

@@ -14,6 +14,7 @@ from analogist.disk.foreign import naming
 from analogist.grid.pictures import read_picture
 from analogist.models.control import CAM, SAC
 from analogist.models.placement import BRANCHES, Placement
+from analogist.run.record import image_record
 from analogist.run.result import Result
 
 from .held import Held, NotShown, hold
@@ -134,17 +135,16 @@ def make_sources(
             reasons.append(str(reason))
     if not held:
         raise ValueError(f"{where}: none of the {len(maps)} captured maps can be shown; {reasons[0]}")
-    seeds = record["seeds"]
-    prompt = record.get("prompt")
-    prompt = None if prompt is None else with_suffix(prompt, record.get("prompt_suffix") or "")
     sources = []
     for image in sorted({i for one in held for i in one.images}):
-        mine = [one for one in held if image in one.images]
-        name = label if label is not None and len(pictures) == 1 else f"{label or _label(record)}, seed {seeds[image]}"
+        mine, own = [one for one in held if image in one.images], image_record(record, image)
+        seed, prompt = own["seeds"][0], own.get("prompt")
+        analogy = f", grid {own['analogy'] + 1}" if "analogy" in own else ""
+        name = label if label is not None and len(pictures) == 1 else f"{label or _label(record)}{analogy}, seed {seed}"
         sources.append(
             Source(
-                label=name, picture=pictures[image], size=tuple(record["grid"]["size"]), rows=record["grid"]["rows"], image=image,
-                seed=seeds[image], prompt=prompt, negative=record.get("negative_prompt"),
+                label=name, picture=pictures[image], size=tuple(own["grid"]["size"]), rows=own["grid"]["rows"], image=image, seed=seed,
+                prompt=None if prompt is None else with_suffix(prompt, own.get("prompt_suffix") or ""), negative=own.get("negative_prompt"),
                 config=AnalogistConfig.from_json(record["config"]), times=tuple(record["executed_times"]),
                 sites=tuple(record["attention_forms"]), checkpoint=record["checkpoint"]["name"],
                 trained=record["checkpoint"].get("trained", True), held=mine, not_shown=reasons,

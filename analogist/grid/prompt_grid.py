@@ -209,13 +209,14 @@ class PromptGrid:
         """The B' cell of a decoded grid: its whole quadrant, as published, or only the picture in it. Raises as `cells`."""
         return self.cells(picture, without_border=without_border)["B'"]
 
-    def b_prime(self, picture: Image.Image) -> Image.Image:
+    def b_prime(self, picture: Image.Image, *, without_border: bool = False) -> Image.Image:
         """B' of a decoded grid in B's own shape.
 
         fit "stretch": the whole cell, stretched back so that no pixel of it is lost. "pad": the part of the cell that B took up, as it
-        is. "crop", None (published), or a grid that does not say B's shape: the whole cell. Raises as `cells`.
+        is. "crop", None (published), or a grid that does not say B's shape: the whole cell. without_border: of the picture in the cell
+        instead of the whole cell. Raises as `cells`.
         """
-        cell = self.crop(picture)
+        cell = self.crop(picture, without_border=without_border)
         if self.b_size is None or self.fit in (None, "crop"):
             return cell
         b = self.b_size[1], self.b_size[0]

@@ -5,7 +5,7 @@ Place in the flow: beside the sampler; the same networks, prompts, SAC and CAM, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 from PIL import Image
@@ -16,20 +16,22 @@ from analogist.attention.capture.capture import Capture
 from analogist.attention.capture.maps import Maps
 from analogist.attention.edit.asks import asks_of
 from analogist.attention.edit.edits import Edits
-from analogist.attention.select.run_shape import RunShape, run_shape
+from analogist.attention.select.run_shape import RunShape
 from analogist.attention.tap import StudyTap
-from analogist.config import AnalogistConfig
 from analogist.grid.pictures import Picture, read_picture
 from analogist.grid.prompt_grid import PromptGrid, to_image, to_pixels
 from analogist.models.numbers import plain
+from analogist.run.arguments import encode, resolve
 from analogist.run.denoise import guided
 from analogist.run.memory import MOST_COPIES, images_at_once
+from analogist.run.request import Request
 from analogist.run.result import SamplingError
 from analogist.run.sampling import Run, Start, decode, encode_grid
 from analogist.run.seeds import Randomness
 
 if TYPE_CHECKING:
     from analogist.pipeline import Analogist
+    from analogist.run.request import Call
 
 Captures = Capture | str | Sequence[Capture | str] | None
 
@@ -121,30 +123,29 @@ class UNetCalls:
 
 
 def unet_calls(
-    model: "Analogist", grid: PromptGrid, prompt: str = "", *, b_prime: Picture | None = None, negative_prompt: str | None = None,
-    prompt_suffix: str | None = None, text: Tensor | None = None, seed: int = 42, config: AnalogistConfig | None = None,
-    attention: str | None = None,
-) -> UNetCalls:  # fmt: skip
+    model: "Analogist", grid: PromptGrid, prompt: str = "", *, b_prime: Picture | None = None, **call: "Unpack[Call]"
+) -> UNetCalls:
     """Prepares single UNet calls: encodes the grid (with a true B' in it, else with B pasted over B') and the prompts once.
 
-    Arguments as for the model's call; None: the model's own default. Raises ValueError as the call would.
+    call: negative_prompt, prompt_suffix, text, seed, config and attention, as for the model's call. Raises ValueError as that would.
     """
-    shape = run_shape(
-        model, grid, prompt, negative_prompt=negative_prompt, prompt_suffix=prompt_suffix, text=text, seed=seed, config=config
-    )
-    grid, config, times, seeds = model.check(grid, seed=seed, config=config)
-    if text is None:
-        prompts = shape.prompts if shape.branches == 2 else ("", shape.prompts[0])
-        text = model.encode_text(prompts[1], prompts[0], size=grid.size)
-    h, w = shape.latent
-    randomness = Randomness(seeds)
+    request = Request(grid=grid, prompt=prompt, **call)
+    request.refuse("unet_calls()", "capture", "edit")
+    return _prepared(model, request, b_prime, "unet_calls()")
+
+
+def _prepared(model: "Analogist", request: Request, b_prime: Picture | None, what: str) -> UNetCalls:
+    """The UNet calls that a request asks for; its capture and edit are the single call's. what: names the call in messages."""
+    request.one(what)
+    request.refuse(what, "images", "generator", "progress", "batch", "latents")
+    resolved = resolve(model, request)
+    (grid,), shape = resolved.grids, resolved.shape
     source = grid if b_prime is None else Filled(grid, fill(grid, b_prime))
-    draws = randomness.draw(model.vae.config.latent_channels, h, w)
-    start: Start = encode_grid(model.vae, source, draws)
+    randomness = Randomness(resolved.seeds)
+    start: Start = encode_grid(model.vae, source, randomness.draw(model.vae.config.latent_channels, *shape.latent))
     run = Run(
-        unet=model.unet, schedule=model.schedule, start=start, text=text.to(model.device, model.dtype), times=times,
-        config=config, randomness=randomness, rows=grid.rows,
-        attention=model.attention if attention is None else attention, images_at_once=1, tap=None,
+        unet=model.unet, schedule=model.schedule, start=start, text=encode(model, resolved), times=resolved.times,
+        config=resolved.config, randomness=randomness, rows=grid.rows, attention=resolved.attention, images_at_once=1, tap=None,
     )  # fmt: skip
     return UNetCalls(run, shape, grid, start.z0, start.noise, start.fixed[:1, :1])
 
@@ -198,22 +199,21 @@ class Known:
         return float(self.error.detach())
 
 
-def at(
-    model: "Analogist", grid: PromptGrid, prompt: str = "", *, b_prime: Picture, t: int = 501, capture: Captures = None,
-    edit: Edits | None = None, **call: object,
-) -> Known:  # fmt: skip
+def at(model: "Analogist", grid: PromptGrid, prompt: str = "", *, b_prime: Picture, t: int = 501, **call: "Unpack[Call]") -> Known:
     """Noises a grid with its true B' to time t and makes one guided UNet call, without sampling.
 
-    b_prime: the true picture of B' (without border), stretched to its cell. t: training time 0..999. capture, edit: as for
-    the model's call; this one call counts as step 0 (placements with a window of steps act as they do there).
-    call: negative_prompt, prompt_suffix, text, seed, config, attention. Raises ValueError as the model's call would.
+    b_prime: the true picture of B' (without border), stretched to its cell. t: training time 0..999.
+    call: negative_prompt, prompt_suffix, text, seed, config, attention, capture and edit, as for the model's call; this one call
+    counts as step 0 (placements with a window of steps act as they do there). Raises ValueError as the model's call would.
     """
     t = check_time(t, len(model.schedule))
-    calls = unet_calls(model, grid, prompt, b_prime=b_prime, **call)
-    asks, schedule = asks_of(edit), model.schedule
+    request = Request(grid=grid, prompt=prompt, **call)
+    # what the capture and the edit say of steps is checked against this one call, not against a run
+    calls = _prepared(model, replace(request, capture=None, edit=None), b_prime, "at()")
+    asks, schedule = asks_of(request.edit), model.schedule
     z_t = calls.noised(t).repeat(asks.copies, 1, 1, 1)
     with torch.set_grad_enabled(asks.gradients):
-        out, maps = calls.output(z_t, t, capture=capture, edit=edit)
+        out, maps = calls.output(z_t, t, capture=request.capture, edit=request.edit)
         eps, x0 = schedule.eps(z_t, out, t), schedule.x0(z_t, out, t)
     return Known(
         t=t, z_t=z_t, eps=eps, noise=calls.noise, x0=x0, z0=calls.z0, mask=calls.mask, maps=maps,
@@ -249,20 +249,22 @@ class Inversion:
 @torch.no_grad()
 def invert(
     model: "Analogist", grid: PromptGrid, prompt: str = "", *, b_prime: Picture, guidance: float = 1.0, refine: int = 3,
-    progress: bool = False, **call: object,
+    **call: "Unpack[Call]",
 ) -> Inversion:  # fmt: skip
     """DDIM inversion of a grid with its true B', then sampling forward again.
 
     guidance: of both directions; 1 inverts best. refine: fixed-point iterations per step for the latents whose DDIM step gives
     the known ones (0: the usual approximation, which takes the network's output for the latents of the step before).
-    call: negative_prompt, prompt_suffix, text, seed, config (its steps and strength; eta has no effect), attention.
-    Raises ValueError as the call would; SamplingError where a step cannot be inverted.
+    call: negative_prompt, prompt_suffix, text, seed, config (its steps and strength; eta has no effect), attention and progress, as
+    for the model's call; progress None is off. Raises ValueError as the call would; SamplingError where a step cannot be inverted.
     Source: Song et al. 2021 (DDIM), Sec. 4.3; refinement as in Pan et al. 2023 (AIDI).
     """
     refine, guidance = plain(refine), plain(guidance)
     if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:
         raise ValueError(f"refine {refine!r}: a whole number from 0 up")
-    calls = unet_calls(model, grid, prompt, b_prime=b_prime, **call)
+    request = Request(grid=grid, prompt=prompt, **call)
+    request.refuse("invert()", "capture", "edit")
+    calls = _prepared(model, replace(request, progress=None), b_prime, "invert()")
     times = calls.run.times
     schedule = model.schedule
 
@@ -271,7 +273,7 @@ def invert(
 
     order = list(reversed(range(len(times))))
     latents = [calls.z0]
-    for i in tqdm(order, desc="inverting", unit="step", disable=not progress):
+    for i in tqdm(order, desc="inverting", unit="step", disable=not request.progress):
         known, z = latents[-1], latents[-1]
         for _ in range(1 + refine):
             z = schedule.step_back(known, output(z, i), *times[i])
@@ -279,7 +281,7 @@ def invert(
             raise SamplingError(f"step {i} (t = {times[i][0]}) cannot be inverted: NaN or infinite latents; try more steps, or refine=0")
         latents.append(z)
     z = latents[-1]
-    for i in tqdm(range(len(times)), desc="sampling", unit="step", disable=not progress):
+    for i in tqdm(range(len(times)), desc="sampling", unit="step", disable=not request.progress):
         z, _ = schedule.step(z, output(z, i), *times[i])
     error = float((z - calls.z0).norm() / calls.z0.norm())
     picture = to_image(decode(model.vae, z[:1]))

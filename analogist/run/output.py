@@ -3,15 +3,15 @@
 import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analogist.config import AnalogistConfig, read_json
 from analogist.disk.foreign import encoded, naming
-from analogist.disk.writing import atomic_write, output_folder
+from analogist.disk.writing import atomic_write, output_folder, shown
 from analogist.grid.pictures import PictureError, read_record, save_png
 from analogist.grid.prompt_grid import PromptGrid
-from analogist.run.record import FORMAT, grid_record
+from analogist.run.record import FORMAT, grid_record, image_record
 from analogist.run.result import Result
 
 RECORD = "run.json"
@@ -31,14 +31,14 @@ def prompt_names(prompts: Sequence[str]) -> list[str]:
 
 
 def save_result(result: Result, folder: Path, name: str | None = None) -> list[Path]:
-    """Writes b_prime and grid pictures of one prompt, each with its record in the metadata; returns their paths.
+    """Writes the pictures of B' and of the grid, each with its record in the metadata; returns their paths.
 
-    name: part of the file names where several prompts share the folder.
+    name: part of the file names where several prompts share the folder. Those of several analogies are numbered from 1.
     """
     written = []
-    middle = "" if name is None else f"{name}_"
     for k, seed in enumerate(result.record["seeds"]):
-        record = {**result.record, "seeds": [seed], "image": k}
+        record = image_record(result.record, k)
+        middle = ("" if name is None else f"{name}_") + (f"{record['analogy'] + 1}_" if "analogy" in record else "")
         written.append(save_png(result.grids[k], folder / f"grid_{middle}{seed}.png", record))
         written.append(save_png(result.b_primes[k], folder / f"b_prime_{middle}{seed}.png", record))
     return written
@@ -83,6 +83,25 @@ def remove_stale(folder: Path, written: Sequence[Path]) -> list[str]:
     return removed
 
 
+def finished(folder: Path, expected: Mapping[str, object]) -> bool:
+    """Whether a folder holds the whole run that `expected` describes: its record, which is written last, and its files.
+
+    expected: keys of a record. Raises ValueError where the folder holds the record of another run.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return False
+    record, known = read_json(path), json.loads(json.dumps(expected))
+    if isinstance(record.get("checkpoint"), dict):  # where it lay is no part of what it is
+        record["checkpoint"] = {key: record["checkpoint"].get(key) for key in known.get("checkpoint", {})}
+    differing = [key for key, value in known.items() if record.get(key) != value]
+    if differing:
+        raise ValueError(
+            f"{path}: the record of another run (other {', '.join(differing)}); choose another --out, or remove {shown(folder)}"
+        )
+    return isinstance(record.get("files"), list) and all((folder / str(name)).is_file() for name in record["files"])
+
+
 class Repeat:
     """A run.json read back: what `analogist run --config DIR/run.json` starts from."""
 
@@ -124,6 +143,8 @@ def _check_record(record: dict, path: str | Path) -> None:
     if record.get("format") != FORMAT:
         raise ValueError(f"{path}: a record of format {record.get('format')!r}; this version repeats format {FORMAT}")
     grid, seeds, prompt = record.get("grid"), record.get("seeds"), record.get("prompt")
+    if isinstance(grid, list):
+        raise ValueError(f"{path}: the record of one call with {len(grid)} grids; `analogist run --list` runs such and records each")
     prompts = prompt if isinstance(prompt, list) else [prompt]
     in_a_row = False
     if isinstance(seeds, list) and seeds and all(isinstance(seed, int) for seed in seeds):

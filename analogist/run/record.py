@@ -1,6 +1,8 @@
 """A run's record: JSON-ready, everything needed to run it again, and which attention form ran where."""
 
 import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -8,6 +10,9 @@ from torch import Tensor
 import analogist
 from analogist.grid.prompt_grid import PromptGrid
 from analogist.run.sampling import Run
+
+if TYPE_CHECKING:
+    from analogist.run.arguments import Resolved
 
 FORMAT = 1  # raised when the meaning of a key changes
 
@@ -38,33 +43,43 @@ def tensor_key(*tensors: Tensor) -> str:
     return hashlib.sha256(b"".join(t.detach().cpu().float().contiguous().numpy().tobytes() for t in tensors)).hexdigest()
 
 
-def make_record(
-    run: Run,
-    *,
-    checkpoint: dict,
-    grid: PromptGrid,
-    prompts: dict,
-    device: torch.device,
-    dtype: torch.dtype,
-    attention: str,
-    not_repeatable: list[str],
-) -> dict:
-    """The record of a run. not_repeatable: the arguments that a file cannot hold; empty: it can be repeated."""
+def asked_record(resolved: "Resolved") -> dict:
+    """What a record says of what was asked for. Of several grids or prompts, grid, prompt and negative_prompt are lists, one entry each."""
+    grids, texts = [grid_record(grid) for grid in resolved.grids], list(resolved.prompts)
+    asked = {"grid": grids[0], **texts[0]}
+    if resolved.request.lists:
+        asked |= {"grid": grids, **{key: [one[key] for one in texts] for key in ("prompt", "negative_prompt")}}
+    times = [t for t, _ in resolved.times]
+    return {**asked, "seeds": list(resolved.seeds), "config": resolved.config.to_json(), "executed_times": times}
+
+
+def make_record(run: Run, resolved: "Resolved", *, checkpoint: dict, device: torch.device, dtype: torch.dtype) -> dict:
+    """The record of a run."""
+    held = {name: getattr(resolved.request, name) for name in ("edit", "text", "generator")}
+    why = [f"{name}= was given, which a file cannot hold" for name, value in held.items() if value is not None]
+    if run.changed:
+        why.append("latents= was given, other than those that the seeds give, which a file cannot hold")
     return {
         "format": FORMAT,
         "analogist": analogist.__version__,
         "torch": torch.__version__,
         "checkpoint": checkpoint,
-        "grid": grid_record(grid),
-        **prompts,
-        "seeds": list(run.randomness.seeds),
-        "config": run.config.to_json(),
-        "executed_times": [t for t, _ in run.times],
+        **asked_record(resolved),
         "device": str(device),
         "dtype": str(dtype).removeprefix("torch."),
-        "attention": attention,
+        "attention": run.attention if isinstance(run.attention, str) else "auto",
         "attention_forms": attention_forms(run),
         "images_at_once": run.images_at_once,
-        "repeatable": not not_repeatable,
-        "not_repeatable_because": [f"{name}= was given, which a file cannot hold" for name in not_repeatable],
+        "repeatable": not why,
+        "not_repeatable_because": why,
     }
+
+
+def image_record(record: Mapping, image: int) -> dict:
+    """What a run's record says of one of its images: its own grid, prompts and seed, and of several analogies which it is."""
+    one = {**record, "seeds": [record["seeds"][image]], "image": image}
+    if isinstance(record["grid"], list):
+        analogy = image // (len(record["seeds"]) // len(record["grid"]))
+        own = {key: record[key][analogy] for key in ("grid", "prompt", "negative_prompt")}
+        one |= {**own, "analogy": analogy}
+    return one

@@ -88,7 +88,8 @@ class Run:
     """Everything one run needs, ready to step. Nothing of it is kept on the model.
 
     text: (branch image) token channel, branch 0 negative and 1 prompt; or [branch token channel], one text for all images.
-    times: (t, t_prev) of the executed steps. images_at_once: images in one UNet call.
+    times: (t, t_prev) of the executed steps. images_at_once: images in one UNet call. latents: image 4 h w, which stand in place
+    of the start's at the first executed time, for every copy; None: the start's.
     """
 
     unet: UNet
@@ -104,6 +105,7 @@ class Run:
     tap: Tap | None = None
     gradients: bool = False  # whether an edit asked for the graph
     copies: int = 1  # of every image, where an edit asked for them; the image axis is (copy image)
+    latents: Tensor | None = None
 
     @property
     def images(self) -> int:
@@ -154,11 +156,23 @@ class Run:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @torch.no_grad()
-    def start_latents(self) -> Tensor:
-        """Latents at the first executed time; at strength exactly 1 they are the pure noise, as in the authors' code."""
+    def own_latents(self) -> Tensor:
+        """The start's latents at the first executed time; at strength exactly 1 they are the pure noise, as in the authors' code."""
         if self.config.sampling.strength == 1:
             return self.start.noise
         return self.schedule.add_noise(self.start.z0, self.start.noise, self.times[0][0])
+
+    def start_latents(self) -> Tensor:
+        """Latents at the first executed time: those that were given, else the start's. Float32 on the model's device."""
+        own = self.own_latents()
+        if self.latents is None:
+            return own
+        return (self.latents if self.gradients else self.latents.detach()).to(own).repeat(self.copies, 1, 1, 1)
+
+    @property
+    def changed(self) -> bool:
+        """Whether latents were given that are not the start's own, bit for bit."""
+        return self.latents is not None and not torch.equal(self.start_latents(), self.own_latents())
 
     def steps(self) -> Iterator[Step]:
         """Runs the steps, yielding after each; `step.z_t` may be assigned. Raises SamplingError on NaN, naming the step."""
@@ -184,7 +198,7 @@ class Run:
         if not torch.isfinite(z_prev).all():
             raise SamplingError(not_finite(i, t, self.text.dtype))
         maps = {} if self.tap is None else self.tap.step_maps(i)
-        return Step(i, t, z_prev, x0, self.schedule.eps(z_t, out, t), maps)
+        return Step(i, t, t_prev, z_prev, x0, self.schedule.eps(z_t, out, t), maps)
 
 
 def decode(vae: VAE, latents: Tensor, *, at_once: int = 1, gradients: bool = False) -> Tensor:

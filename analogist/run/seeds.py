@@ -23,6 +23,10 @@ class Draws:
     image: Tensor
     masked: Tensor
 
+    def of(self, images: slice) -> "Draws":
+        """Those of some images."""
+        return Draws(self.noise[images], self.image[images], self.masked[images])
+
 
 class Randomness:
     """Draws for the start of a run and, where eta > 0, for its steps.

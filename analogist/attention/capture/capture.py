@@ -7,7 +7,7 @@ used for any number of runs.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from analogist.grid.prompt_grid import PromptGrid
     from analogist.models.unet import UNet
     from analogist.pipeline import Analogist
+    from analogist.run.request import Call
 
 __all__ = ["Capture", "CaptureTooLarge", "Plan", "every", "make_plan", "parse_captures"]
 
@@ -118,7 +119,7 @@ class Capture:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-    def plan(self, model: "Analogist", grid: "PromptGrid", prompt: str = "", **call: object) -> Plan:
+    def plan(self, model: "Analogist", grid: "PromptGrid", prompt: str = "", **call: "Unpack[Call]") -> Plan:
         """What a run with these arguments would keep, and its bytes; nothing runs. call: as for the model."""
         return make_plan(self, model.unet, run_shape(model, grid, prompt, **call), check_size=False)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Unpack
 
 import torch
 
@@ -13,9 +13,9 @@ from analogist.models.numbers import plain
 from analogist.models.placement import BRANCHES, TEXT
 
 if TYPE_CHECKING:
-    from analogist.config import AnalogistConfig
     from analogist.grid.prompt_grid import PromptGrid
     from analogist.pipeline import Analogist
+    from analogist.run.request import Call
 
 
 class WordSource(Protocol):
@@ -37,8 +37,8 @@ class RunShape:
     steps: executed steps. times: their training times, noisiest first. branches: 2 (negative, text) or 1 (text alone).
     latent: h, w of the latents. size: height, width of the picture in pixels. rows: rows of cells (example pairs + 1).
     tokens: text tokens. words: a text encoder (or a function of prompt and word) for token columns.
-    prompts: as encoded, one for each branch; None where the text was given as a tensor. A mapping with prompt,
-    negative_prompt and prompt_suffix is turned into that.
+    prompts: as encoded, one for each branch, None where it differs from image to image; None altogether where the text was given as
+    a tensor. A mapping with prompt, negative_prompt and prompt_suffix is turned into that.
     """
 
     steps: int
@@ -51,7 +51,7 @@ class RunShape:
     tokens: int = 77
     dtype: torch.dtype = torch.float32
     words: WordSource | Callable[[str, str], Sequence[int]] | None = None
-    prompts: tuple[str, ...] | Mapping[str, str | None] | None = None
+    prompts: tuple[str | None, ...] | Mapping[str, str | None] | None = None
     copies: int = 1  # of every image, where an edit asked for them; images counts all, the axis is (copy image)
     room: int = 1  # copies of its images that fit into memory together; 1 also where this kind of run makes none
 
@@ -74,14 +74,14 @@ class RunShape:
         places = getattr(self.words, "places", None)
         if self.prompts is None or not callable(places):
             return self
-        return replace(self, words=PromptWords({prompt: places(prompt) for prompt in dict.fromkeys(self.prompts)}))
+        return replace(self, words=PromptWords({prompt: places(prompt) for prompt in dict.fromkeys(self.prompts) if prompt is not None}))
 
     @cached_property
     def texts(self) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-        """Prompts, and their tokens from start to end, by branch; empty where they are not known."""
+        """Prompts, and their tokens from start to end, by branch; without those that are not known or differ from image to image."""
         if self.prompts is None:
             return {}, {}
-        prompts = dict(zip(self.branch_labels, self.prompts, strict=True))
+        prompts = {branch: prompt for branch, prompt in zip(self.branch_labels, self.prompts, strict=True) if prompt is not None}
         tokens = getattr(self.lasting.words, "tokens", None)
         return prompts, {} if tokens is None else {branch: tuple(tokens(prompt)) for branch, prompt in prompts.items()}
 
@@ -95,27 +95,13 @@ def _as_encoded(prompts: Mapping[str, str | None], branches: int) -> tuple[str, 
 
 
 def run_shape(
-    model: "Analogist", grid: "PromptGrid", prompt: str = "", *, negative_prompt: str | None = None,
-    prompt_suffix: str | None = None, text: torch.Tensor | None = None, images: int = 1, seed: int = 42,
-    config: "AnalogistConfig | None" = None, **others: object,
-) -> RunShape:  # fmt: skip
-    """The shape that a call of the model with these arguments has; nothing runs. None: the model's own default.
+    model: "Analogist", grid: "PromptGrid | Sequence[PromptGrid]", prompt: str | Sequence[str] = "", **call: "Unpack[Call]"
+) -> RunShape:
+    """The shape that a call of the model with these arguments has; nothing runs. Raises ValueError as the call would."""
+    from analogist.run.arguments import resolve
+    from analogist.run.request import Request
 
-    others: arguments of the call that do not change it. Raises ValueError as the call would.
-    """
-    images, seed = plain(images), plain(seed)
-    grid, config, times, _ = model.check(grid, images=images, seed=seed, config=config)
-    h, w = (side // model.vae.config.factor for side in grid.size)
-    prompts = {
-        "prompt": prompt,
-        "negative_prompt": model.negative_prompt if negative_prompt is None else negative_prompt,
-        "prompt_suffix": model.prompt_suffix if prompt_suffix is None else prompt_suffix,
-    }
-    return RunShape(
-        steps=len(times), times=tuple(t for t, _ in times), branches=config.sampling.branches, images=images,
-        latent=(h, w), size=grid.size, rows=grid.rows, tokens=model.text.length if text is None else text.shape[1],
-        dtype=model.dtype, words=model.text, prompts=prompts if text is None else None,
-    )  # fmt: skip
+    return resolve(model, Request(grid=grid, prompt=prompt, **call)).shape
 
 
 class Every:

@@ -13,7 +13,7 @@ def columns_of(word: str | int, branch: str, run: RunShape) -> tuple[int, ...]:
     """Token columns of a word in the prompt of a branch: every token of a split word, every place of a repeated one.
 
     word: of the prompt; "<start>", "<end>" or "<padding>"; or a column number.
-    Raises ValueError where the prompt does not hold it, where the run has no prompts, or where the column is outside.
+    Raises ValueError where the prompt does not hold it, where the run has no prompts or several, or where the column is outside.
     """
     word = plain(word)
     if isinstance(word, int) and not isinstance(word, bool):
@@ -25,6 +25,11 @@ def columns_of(word: str | int, branch: str, run: RunShape) -> tuple[int, ...]:
     if run.prompts is None or run.words is None:
         raise ValueError(f"word {word!r}: the text of this run was given as a tensor, so that only column numbers can be used")
     prompt = run.prompts[run.branch_labels.index(branch)]
+    if prompt is None:
+        raise ValueError(
+            f"word {word!r}: the {branch} prompts of this run differ from image to image, so that only column numbers can be used; "
+            "or call the model once for each prompt"
+        )
     if word in (END, PADDING):
         end = end_column(prompt, run)
         columns = (end,) if word == END else tuple(range(end + 1, run.tokens))

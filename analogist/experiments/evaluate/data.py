@@ -165,11 +165,12 @@ def task_inputs(task: Task, *, limit: int | None = None) -> list[Input]:
 COLUMNS = ("a", "a_prime", "b", "b_prime", "prompt", "name", "group")
 
 
-def read_csv(path: str | Path) -> list[Input]:
+def read_csv(path: str | Path, *, fit: str | None = None, aligned: str = "a-a_prime", border: bool = True) -> list[Input]:
     """A list of analogies: columns a, a_prime, b, optional b_prime (the truth), prompt, name, group. Paths are beside the file.
 
-    The fields may be separated by commas, semicolons or tabs, as spreadsheets write them; a first line "sep=;" and empty rows are
-    passed over. Raises DataError naming the line and what is wrong with it.
+    fit, aligned, border: how the grids are drawn, as PromptGrid takes them. The fields may be separated by commas, semicolons or tabs,
+    as spreadsheets write them; a first line "sep=;" and empty rows are passed over. Raises DataError naming the line and what is wrong
+    with it.
     """
     path = Path(path)
     try:
@@ -195,7 +196,7 @@ def read_csv(path: str | Path) -> list[Input]:
             raise DataError(f"{shown(path)}, line {number}: a, a_prime and b are needed, and no more fields than columns")
         try:
             a, a_prime, b = (existing(path.parent / row[name]) for name in COLUMNS[:3])
-            grid = PromptGrid(a, a_prime, b)
+            grid = PromptGrid(a, a_prime, b, fit=fit, aligned=aligned, border=border)
             truth = read_picture(existing(path.parent / row["b_prime"]), "B'") if row.get("b_prime") else None
             name = row.get("name") or f"{position:04d}-{input_name(Path(row['b']).stem)}"
             out.append(Input(name, grid, row.get("prompt") or "", None, truth, row.get("group") or ""))

@@ -1,0 +1,53 @@
+"""A result against the true B': what `Result.score` measures, with the studies' metrics.
+
+Place in the flow: behind a run; the studies measure their pictures with the same `Measurer`.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+from PIL import Image
+
+from analogist.experiments.score.metrics import METRICS, Measurer, Painted, mse, psnr
+from analogist.experiments.score.networks import FeatureNetwork
+from analogist.grid.fit import fitted
+from analogist.grid.pictures import Picture, read_picture
+from analogist.grid.prompt_grid import PromptGrid
+
+ALWAYS = {"mse": mse, "psnr": psnr}  # without any extra
+
+
+def score(
+    grids: Sequence[PromptGrid], painted: Sequence[Sequence[Image.Image]], truth: Picture | Sequence[Picture], *,
+    clip: FeatureNetwork | None = None, dino: FeatureNetwork | None = None,
+) -> list[dict[str, float]]:  # fmt: skip
+    """Metrics of painted grids against the true B' by grid, each the mean over the images of the grid.
+
+    grids: with their sizes. painted: the decoded grids of each. truth: one for all, or a list, one per grid.
+    Raises ValueError for lists that differ in length, PictureError for a truth that is no picture.
+    """
+    truths: list[Picture] = list(truth) if isinstance(truth, list | tuple) else [cast(Picture, truth)] * len(grids)
+    if len(truths) != len(grids):
+        raise ValueError(f"{len(truths)} truths for {len(grids)} grid{'s' * (len(grids) > 1)}: give one for each, or one for all")
+    found = []
+    for grid, pictures, one in zip(grids, painted, truths, strict=True):
+        measurer = Measurer(tuple(METRICS), clip=clip, dino=dino)
+        true = read_picture(one, "true B'")
+        rows = [_measure(measurer, grid, picture, true) for picture in pictures]
+        found.append({name: float(np.mean([row[name] for row in rows])) for name in rows[0] if all(name in row for row in rows)})
+    return found
+
+
+def _measure(measurer: Measurer, grid: PromptGrid, picture: Image.Image, truth: Image.Image) -> dict[str, float]:
+    inner = grid.crop(picture, without_border=True)
+    true = fitted(truth.convert("RGB"), inner.size, grid.fit)
+    one = Painted(grid.crop(picture), grid, true)
+    values = {name: measure(inner, true) for name, measure in ALWAYS.items()}
+    try:
+        measured = measurer.measure(one)
+    except OSError as error:  # lpips downloads its weights on first use
+        warnings.warn(f"lpips is left out: its weights cannot be had ({' '.join(str(error).split())[:200]})", stacklevel=4)
+        measured = Measurer([name for name in measurer.names if name != "lpips"], **measurer.networks).measure(one)
+    return {**{name: value for name, value in measured.items() if not isinstance(value, str)}, **values}
