@@ -139,7 +139,7 @@ def _write_folder(
     return sorted(path for path in out.rglob("*") if path.is_file()), count, size
 
 
-def _demand_whole(checkpoint: Checkpoint, check: Callable[[Checkpoint], None] | None) -> None:
+def _demand_whole(checkpoint: Checkpoint, check: Callable[[Checkpoint], object] | None) -> None:
     """Raises WeightsError where the source could not be loaded: what is written from it could not either."""
     for part, source in checkpoint.sources.items():
         faults = {
@@ -312,7 +312,7 @@ def _settings_beside(checkpoint: Checkpoint, out: Path, notes: list[str]) -> lis
     return [beside]
 
 
-def _check(checkpoint: Checkpoint, out: Path, files: list[Path], check: Callable[[Checkpoint], None] | None) -> None:
+def _check(checkpoint: Checkpoint, out: Path, files: list[Path], check: Callable[[Checkpoint], object] | None) -> None:
     """Raises WeightsError, and takes back what was written, unless the result describes itself as the source does."""
     try:
         written = open_checkpoint(out)
