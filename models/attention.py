@@ -17,7 +17,7 @@ from . import fused
 from .cells import cross_cells, self_cells
 from .control import AttentionControl, Seeing, unseen
 from .cpu_tricks import softmax_in_place
-from .placement import MAP_POINTS, Site
+from .placement import Site
 
 
 class Attention(nn.Module):
@@ -78,7 +78,7 @@ class Attention(nn.Module):
 
     def slices(self, q: Tensor, k: Tensor, control: AttentionControl) -> Iterator[range]:
         """Ranges of heads whose maps fit the budget; heads are independent, so that every map stays whole."""
-        whole = control.wants(self.site, *MAP_POINTS) and control.tap is not None and control.tap.whole(self.site, control.step)
+        whole = control.whole(self.site)
         one_head = q.shape[0] * q.shape[2] * k.shape[2] * max(q.element_size(), 4)  # sums of half precisions take float32
         width = self.heads if whole else max(1, min(self.heads, control.map_bytes // one_head))
         return (range(start, min(start + width, self.heads)) for start in range(0, self.heads, width))
@@ -120,7 +120,8 @@ class SelfAttention(Attention):
             return maps
         result = maps.clone()
         S, M = self_cells(maps, hw, control.rows), self_cells(result, hw, control.rows)
-        for rows, written, read, s in clones:
+        for where, written, read, s in clones:
+            rows = where.on(maps.device)
             M[written][rows] = s * S[read][rows]
         return result
 
@@ -163,7 +164,8 @@ class CrossAttention(Attention):
         if silenced := control.cam_at(self.site, heads):  # Cross-Attention Masking: M_c(A) = M_c(A') = M_c(B) := 0
             probs = probs.clone()
             M = cross_cells(probs, hw, control.rows)
-            for rows, cam in silenced:
+            for where, cam in silenced:
+                rows = where.on(probs.device)
                 for cell in cam.cells(control.rows):
                     M[cell][rows] = 0
         probs = see("probs", probs, heads)

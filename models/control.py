@@ -19,8 +19,33 @@ from .numbers import plain
 from .placement import MAP_POINTS, TEXT, Placement, Site
 
 Block = tuple[int, int, int, int]  # (query row, query column, key row, key column) of cells: A' -> B' is the block of queries in A'
-Where = tuple[slice | Tensor, ...]  # an index into [batch head ...]: which rows of the batch and which heads
-EVERYTHING: Where = (slice(None),)  # the index of a group that covers all rows and heads
+
+
+@lru_cache(maxsize=4096)
+def index_of(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """Whole numbers as an index tensor on a device. Remembered: made anew it would be copied to the device at every use."""
+    with torch.inference_mode(False):  # else gradients could not use what was first made without them
+        return torch.tensor(numbers, device=device)
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which rows of the batch and which heads; None: all."""
+
+    rows: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
+
+    def on(self, device: torch.device) -> tuple:
+        """An index into [batch head ...] of a tensor on this device; without a copy where everything is meant."""
+        if self.rows is None and self.heads is None:
+            return (slice(None),)
+        if self.heads is None:
+            return (index_of(self.rows, device),)
+        rows = slice(None) if self.rows is None else index_of(self.rows, device)[:, None]
+        return rows, index_of(self.heads, device)
+
+
+EVERYTHING = Where()
 
 FORMS = ("auto", "explicit", "fused")
 
@@ -280,6 +305,10 @@ class AttentionControl:
         """Whether the tap looks at or edits any of these points here."""
         return self.tap is not None and any(self.tap.wants(site, point, self.step) for point in points)
 
+    def whole(self, site: Site) -> bool:
+        """Whether the tap wants the maps of a site, and all heads of them in one tensor."""
+        return self.wants(site, *MAP_POINTS) and self.tap.whole(site, self.step)
+
     def form_at(self, site: Site) -> str:
         """Which form of attention runs at a site: "explicit" (map in hand) or "fused" (no map).
 
@@ -305,7 +334,7 @@ class AttentionControl:
         return Bound(self, self.tap, site, hw, points) if points else unseen
 
     def sac_at(self, site: Site, heads: range | None = None) -> list[tuple[Where, SAC]]:
-        """What SAC does at a site now: a setting for each effect, with its index into [batch head ...] (heads: those at hand).
+        """What SAC does at a site now: a setting for each effect, with the rows and heads it acts on (heads: those at hand).
 
         Images whose settings differ only in where they act are of one effect: the setting is the first such image's.
         """
@@ -349,13 +378,8 @@ class AttentionControl:
         batch = self.branches * self.images
         out: list[tuple[Where, Setting]] = []
         for (_, active), (rows, setting) in groups.items():
-            if len(active) == len(heads) and len(rows) == batch:
-                where: Where = EVERYTHING
-            elif len(active) == len(heads):
-                where = (torch.tensor(rows),)
-            else:
-                where = (torch.tensor(rows)[:, None], torch.tensor(active))
-            out.append((where, setting))
+            all_rows, all_heads = len(rows) == batch, len(active) == len(heads)
+            out.append((Where(None if all_rows else tuple(rows), None if all_heads else active), setting))
         return out
 
 

@@ -31,8 +31,9 @@ def self_attention(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], control
     # Settings that differ within the batch: each group's rows and heads are computed as a batch of their own.
     head_out = F.scaled_dot_product_attention(q, k, v)
     for where, sac in groups:
-        cloned = _cloned(_as_batch(q[where]), _as_batch(k[where]), _as_batch(v[where]), hw, control.rows, sac)
-        head_out = _put(head_out, where, cloned)
+        rows = where.on(q.device)
+        cloned = _cloned(_as_batch(q[rows]), _as_batch(k[rows]), _as_batch(v[rows]), hw, control.rows, sac)
+        head_out = _put(head_out, rows, cloned)
     return head_out
 
 
@@ -161,8 +162,9 @@ def cross_attention(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], contro
         return head_out
     cells = token_cells(torch.ones_like(head_out[..., :1]), hw, control.rows)
     for where, cam in groups:
+        rows = where.on(q.device)
         for cell in cam.cells(control.rows):
-            cells[cell][where] = 0
+            cells[cell][rows] = 0
     return head_out * join_cells(cells, hw, control.rows)
 
 

@@ -14,6 +14,28 @@ if importlib.util.find_spec("analogist") is None:
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="compute on this device; other than cpu: only the tests marked `device`")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    from tests import devices
+
+    try:
+        devices.use(config.getoption("--device"))
+    except ValueError as error:
+        raise pytest.UsageError(f"--device: {error}") from error
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    from tests import devices
+
+    if devices.device().type != "cpu":
+        left_out = [item for item in items if item.get_closest_marker("device") is None]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(scope="session")
 def tiny_unet():
     """A UNet of the real topology with random weights, never to be changed."""

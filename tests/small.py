@@ -1,4 +1,4 @@
-"""Small random networks with the real topology (16 transformer blocks, 32 sites), and taps that look."""
+"""Small random networks with the real topology (16 transformer blocks, 32 sites), and taps that look; on the device of `--device`."""
 
 from dataclasses import dataclass, field
 
@@ -10,6 +10,7 @@ from analogist.models.control import At, AttentionControl
 from analogist.models.placement import MAP_POINTS, Site
 from analogist.models.unet import UNet, UNetConfig
 from analogist.models.vae import VAE, VAEConfig
+from tests.devices import device
 
 TINY_UNET = UNetConfig(channels=(16, 24, 32, 32), heads=(2, 2, 4, 4), text_width=12, norm_groups=8)
 TINY_VAE = VAEConfig(channels=(8, 8, 16, 16), norm_groups=4)
@@ -36,12 +37,12 @@ def randomise(module: nn.Module, seed: int = 0, sharpness: float = 1.0) -> nn.Mo
 
 def small_unet(config: UNetConfig = TINY_UNET, *, seed: int = 0, sharpness: float = 2.0, dtype: torch.dtype = torch.float32) -> UNet:
     """A UNet with random weights."""
-    return randomise(UNet(config), seed, sharpness).to(dtype)
+    return randomise(UNet(config), seed, sharpness).to(device(), dtype)
 
 
 def small_vae(config: VAEConfig = TINY_VAE, *, seed: int = 0) -> VAE:
     """A VAE with random weights."""
-    return randomise(VAE(config), seed)
+    return randomise(VAE(config), seed).to(device())
 
 
 def unet_inputs(
@@ -50,26 +51,26 @@ def unet_inputs(
     """x [batch 9 h w], t, text [batch token channel], random in all channels."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(batch, config.in_channels, *hw, generator=generator)
-    return x, 501, torch.randn(batch, tokens, config.text_width, generator=generator)
+    return x.to(device()), 501, torch.randn(batch, tokens, config.text_width, generator=generator).to(device())
 
 
 def self_module(channels: int = 16, heads: int = 2, *, layer: int = 5, seed: int = 3) -> SelfAttention:
     """A self-attention module alone, at the site of a layer inside the default placement."""
-    module = randomise(SelfAttention(channels, heads, channels), seed, sharpness=2.0)
+    module = randomise(SelfAttention(channels, heads, channels), seed, sharpness=2.0).to(device())
     module.site = Site("down.2.attn.1.self", "self", layer, 4, heads)
     return module
 
 
 def cross_module(channels: int = 16, heads: int = 2, context: int = 12, *, layer: int = 5, seed: int = 4) -> CrossAttention:
     """A cross-attention module alone, at the site of a layer inside the default placement."""
-    module = randomise(CrossAttention(channels, heads, context), seed, sharpness=2.0)
+    module = randomise(CrossAttention(channels, heads, context), seed, sharpness=2.0).to(device())
     module.site = Site("down.2.attn.1.cross", "cross", layer, 4, heads)
     return module
 
 
 def tokens(hw: tuple[int, int], *, batch: int = 2, channels: int = 16, seed: int = 5) -> Tensor:
     """Random tokens of a feature map: batch token channel."""
-    return torch.randn(batch, hw[0] * hw[1], channels, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(batch, hw[0] * hw[1], channels, generator=torch.Generator().manual_seed(seed)).to(device())
 
 
 @dataclass
@@ -114,5 +115,5 @@ def watch(module: SelfAttention | CrossAttention, x: Tensor, hw: tuple[int, int]
 
 def relative(ours: Tensor, theirs: Tensor) -> float:
     """||ours - theirs|| / ||theirs||, in float64."""
-    ours, theirs = ours.double(), theirs.double()
+    ours, theirs = ours.cpu().double(), theirs.cpu().double()
     return ((ours - theirs).norm() / theirs.norm()).item()

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from analogist.models.attention import SelfAttention
-from analogist.models.control import CAM, EVERYTHING, SAC, AttentionControl, unseen
+from analogist.models.control import CAM, EVERYTHING, SAC, AttentionControl, Where, unseen
 from analogist.models.placement import MAP_POINTS, POINTS, Placement, Site
 from tests.small import Looking, cross_module, randomise, relative, self_module, tokens, unet_inputs
 
@@ -213,13 +213,37 @@ def test_images_of_equal_effect_are_one_group_wherever_else_they_act(method: typ
         control = AttentionControl(images=len(settings), **{name: settings})
         kind = "self" if method is SAC else "cross"
         found = (control.sac_at if method is SAC else control.cam_at)(Site(f"down.2.attn.1.{kind}", kind, 5, 4, 2))
-        return [([part if isinstance(part, slice) else part.tolist() for part in where], one.effect) for where, one in found]
+        return [(where, one.effect) for where, one in found]
 
     effect = everywhere.effect
-    assert groups(everywhere, here) == [(list(EVERYTHING), effect)]  # no index, so no copy
-    assert groups(everywhere, here, later, None) == [([[0, 1, 4, 5]], effect)]  # the batch is (branch image)
-    assert groups(everywhere, other, here) == [([[0, 2, 3, 5]], effect), ([[1, 4]], other.effect)]
-    assert groups(some, here) == [([[1, 3]], effect), ([[[2]], [1]], effect)]  # the same effect on other heads
+    assert groups(everywhere, here) == [(EVERYTHING, effect)]
+    assert groups(everywhere, here, later, None) == [(Where((0, 1, 4, 5)), effect)]  # the batch is (branch image)
+    assert groups(everywhere, other, here) == [(Where((0, 2, 3, 5)), effect), (Where((1, 4)), other.effect)]
+    assert groups(some, here) == [(Where((1, 3)), effect), (Where((2,), (1,)), effect)]  # the same effect on other heads
+
+
+@pytest.mark.parametrize(
+    "where, chosen",
+    [
+        (EVERYTHING, [(row, head) for row in range(3) for head in range(2)]),
+        (Where((0, 2)), [(0, 0), (0, 1), (2, 0), (2, 1)]),
+        (Where(None, (1,)), [(0, 1), (1, 1), (2, 1)]),
+        (Where((0, 2), (1,)), [(0, 1), (2, 1)]),
+    ],
+)
+def test_where_is_an_index_of_these_rows_and_heads(where: Where, chosen: list[tuple[int, int]]) -> None:
+    marked = torch.zeros(3, 2, 4)
+    marked[where.on(marked.device)] = 1
+    assert marked.all(-1).nonzero().tolist() == [list(place) for place in chosen]
+    assert marked.sum() == 4 * len(chosen)
+
+
+def test_an_index_tensor_is_made_once() -> None:
+    device, where = torch.device("cpu"), Where((0, 2), (1,))
+    with torch.inference_mode():
+        first = where.on(device)
+    assert all(one.data_ptr() == two.data_ptr() for one, two in zip(first, where.on(device), strict=True))
+    assert not any(part.is_inference() for part in where.on(device))  # made without gradients, it must serve with them too
 
 
 def test_channels_that_do_not_divide_into_heads_are_an_error() -> None:

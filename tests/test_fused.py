@@ -10,9 +10,17 @@ from analogist.models.cells import REGIONS
 from analogist.models.control import CAM, SAC, AttentionControl
 from analogist.models.placement import Placement
 from tests import brute_force
+from tests.devices import device, tolerance
 from tests.small import cross_module, randomise, relative, self_module, small_unet, tokens, unet_inputs
 
-EXACT = 1e-5  # relative, on eps: float32 sums in another order through 16 blocks; a wrong block costs 1e-3 and more
+pytestmark = pytest.mark.device
+
+
+def exact() -> float:
+    """Relative, on eps: float32 sums in another order through 16 blocks; a wrong block costs 1e-3 and more."""
+    return tolerance("the UNet in two forms")
+
+
 SHAPES = {1: [(16, 16), (16, 32)], 2: [(24, 16), (48, 16)], 3: [(32, 16)]}  # latents by number of example pairs
 
 
@@ -32,7 +40,7 @@ def test_forms_are_equal_at_each_site_alone(tiny_unet) -> None:
         at = Placement(site.name)
         settings = {"sac": SAC(at, scale=1.5)} if site.kind == "self" else {"cam": CAM(at)}
         explicit, fused = both_forms(tiny_unet, **settings)
-        assert relative(fused, explicit) < EXACT, site
+        assert relative(fused, explicit) < exact(), site
         # so that the comparison means something: 1e-4 is seen well above 1e-5 (mid maps of the tiny model are 2x2)
         assert relative(explicit, plain) > 1e-4, site
 
@@ -44,7 +52,7 @@ def test_forms_are_equal_on_square_and_other_grids_of_one_two_and_three_pairs(
 ) -> None:
     at = Placement.layers(0, 16) if everywhere else Placement.layers(3, 11)
     explicit, fused = both_forms(tiny_unet, hw=hw, rows=pairs + 1, sac=SAC(at), cam=CAM(at))
-    assert relative(fused, explicit) < EXACT
+    assert relative(fused, explicit) < exact()
 
 
 def random_placement(dice: random.Random) -> Placement:
@@ -103,20 +111,20 @@ def test_forms_are_equal_for_random_placements_of_two_images(tiny_unet, number: 
         sac=sac if same else [sac, random_sac(dice, pairs)],
         cam=cam if same else [cam, random_cam(dice)],
     )
-    assert relative(fused, explicit) < EXACT
+    assert relative(fused, explicit) < exact()
 
 
 @pytest.mark.parametrize("silence", [("A",), ("A'", "B"), ("B'",), REGIONS])
 def test_forms_are_equal_for_every_choice_of_silenced_regions(tiny_unet, silence: tuple[str, ...]) -> None:
     explicit, fused = both_forms(tiny_unet, cam=CAM(silence=silence), hw=(16, 32))
-    assert relative(fused, explicit) < EXACT
+    assert relative(fused, explicit) < exact()
 
 
 @pytest.mark.parametrize("stage", ["scores", "probs"])
 def test_gradients_through_both_forms_are_equal(stage: str) -> None:
     """With respect to latents, text and a query projection inside the placement; in float64, where rounding is no excuse."""
     unet = small_unet(dtype=torch.float64)
-    target = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(2))
+    target = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(2)).to(device())
     weight = dict(unet.named_parameters())["up.1.attn.0.blocks.0.self.to_q.weight"].requires_grad_(True)
     gradients = {}
     for attention in ("explicit", "fused"):
@@ -140,7 +148,7 @@ def test_bfloat16_stays_within_the_bound_of_its_own_rounding(stage: str, attenti
     Every head output is then off by at most expm1(6 u L + 3 u) times the same sum over |v|.
     """
     hw, s, u = (8, 8), 1.8, 2.0**-8
-    module, x = randomise(self_module(), seed=1, sharpness=1.2).to(torch.bfloat16), tokens(hw).to(torch.bfloat16)
+    module, x = randomise(self_module().cpu(), seed=1, sharpness=1.2).to(device(), torch.bfloat16), tokens(hw).to(torch.bfloat16)
     q, k, v = (module.split(projection(x)).double() for projection in (module.to_q, module.to_k, module.to_v))
     module.to_out = torch.nn.Identity()
     out = module.split(module(x, hw, AttentionControl(sac=SAC(scale=s, stage=stage), attention=attention))).double()
@@ -178,7 +186,7 @@ def test_fused_attention_never_holds_a_map(stage: str, pairs: int) -> None:
     """Every call runs in the flash kernel (widths of queries and values are equal), which raises where it can't."""
     module, x = self_module(), tokens((6, 4), batch=2)
     control = AttentionControl(sac=SAC(stage=stage), rows=pairs + 1, attention="fused")
-    cross, text = cross_module(), torch.randn(2, 7, 12)
+    cross, text = cross_module(), torch.randn(2, 7, 12).to(device())
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         module(x, (6, 4), control)
         cross(x, cross.keys_values(text), (6, 4), AttentionControl(cam=CAM(), rows=pairs + 1, attention="fused"))

@@ -7,8 +7,10 @@ from analogist.models.cells import A, Ap, B, Bp, all_cells, self_cells
 from analogist.models.control import SAC, AttentionControl
 from analogist.models.placement import Placement
 from tests import brute_force
+from tests.devices import tolerance
 from tests.small import relative, self_module, tokens, watch
 
+pytestmark = pytest.mark.device
 HW = (4, 6)
 GRIDS = [((4, 4), 2), ((4, 6), 2), ((6, 4), 2)]
 
@@ -38,7 +40,7 @@ def test_sac_leaves_other_blocks_untouched(mirror: bool) -> None:
 
 def test_rows_sum_to_one_after_sac() -> None:
     _, seen = watch(self_module(), tokens(HW), HW, sac=SAC())
-    assert torch.allclose(seen["probs"].sum(-1), torch.ones(2, 2, 24), atol=1e-6)  # a sum of 24 float32 numbers
+    assert (seen["probs"].sum(-1) - 1).abs().max() < 2e-6  # a sum of 24 float32 numbers
 
 
 @pytest.mark.parametrize("attention", ["explicit", "fused"])
@@ -66,8 +68,8 @@ def test_sac_agrees_with_index_lists_in_float64(hw: tuple[int, int], rows: int, 
     out, seen = watch(module, x, hw, sac=SAC(scale=1.3, mirror=mirror), rows=rows)
     expected = brute_force.self_attention(module, x, hw, brute_force.published_blocks(1.3, mirror))
     for point in ("scores", "logits", "probs", "out"):
-        assert relative(seen[point], expected[point]) < 1e-6  # float32 against float64
-    assert relative(out, expected["out"]) < 1e-6
+        assert relative(seen[point], expected[point]) < tolerance("one attention against float64")
+    assert relative(out, expected["out"]) < tolerance("one attention against float64")
 
 
 def test_sac_after_the_softmax_writes_probabilities_and_does_not_renormalise() -> None:
@@ -76,7 +78,7 @@ def test_sac_after_the_softmax_writes_probabilities_and_does_not_renormalise() -
     expected = brute_force.self_attention(module, x, HW, brute_force.published_blocks(), stage="probs")
     assert torch.equal(seen["logits"], seen["scores"])
     for point in ("probs", "out"):
-        assert relative(seen[point], expected[point]) < 1e-6
+        assert relative(seen[point], expected[point]) < tolerance("one attention against float64")
     assert (seen["probs"].sum(-1) - 1).abs().max() > 0.01
 
 
@@ -107,8 +109,8 @@ def test_every_example_pair_is_cloned_with_a_scale_of_its_own(pairs: int, hw: tu
     for i, s in enumerate(scales):  # M_s(A_i', B') := s_i M_s(A_i, B), and its mirror
         blocks += [((i, 1), (last, 1), (i, 0), (last, 0), s), ((last, 1), (i, 1), (last, 0), (i, 0), s)]
     expected = brute_force.self_attention(module, x, hw, blocks, rows=rows)
-    assert relative(seen["logits"], expected["logits"]) < 1e-6
-    assert relative(out, expected["out"]) < 1e-6
+    assert relative(seen["logits"], expected["logits"]) < tolerance("one attention against float64")
+    assert relative(out, expected["out"]) < tolerance("one attention against float64")
 
 
 def test_one_scale_serves_all_example_pairs() -> None:
@@ -146,7 +148,7 @@ def test_branches_heads_and_images_have_settings_of_their_own(attention: str) ->
     mixed[2, 1] = cloned["probs"][2, 1]
     mixed[[1, 3]] = half["probs"][[1, 3]]
     v = brute_force.heads_of(x.double() @ module.to_v.weight.double().T, 2)
-    assert relative(out, brute_force.project(module, mixed @ v)) < 1e-6
+    assert relative(out, brute_force.project(module, mixed @ v)) < tolerance("one attention against float64")
 
 
 @pytest.mark.parametrize(

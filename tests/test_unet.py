@@ -6,9 +6,10 @@ import torch
 from analogist.models.control import CAM, SAC, AttentionControl
 from analogist.models.placement import Placement
 from analogist.models.unet import UNet, UNetConfig
+from tests.devices import device, tolerance
 from tests.small import TINY_UNET, Looking, relative, unet_inputs
 
-ROUNDING = 5e-6  # relative: float32 sums in another order, through 16 blocks
+pytestmark = pytest.mark.device
 SD2 = {"heads": (5, 10, 20, 20), "text_width": 1024}
 
 
@@ -37,7 +38,7 @@ def test_permuting_the_images_of_a_batch_permutes_the_output(tiny_unet, attentio
     rows = order + [3 + i for i in order]  # the batch is (branch image)
     plain = tiny_unet(x, t, text, AttentionControl(t=t, images=3, sac=settings, cam=CAM(), attention=attention))
     control = AttentionControl(t=t, images=3, sac=[settings[i] for i in order], cam=CAM(), attention=attention)
-    assert relative(tiny_unet(x[rows], t, text[rows], control), plain[rows]) < ROUNDING
+    assert relative(tiny_unet(x[rows], t, text[rows], control), plain[rows]) < tolerance("the UNet in another batch")
 
 
 def test_an_image_alone_is_the_image_in_a_batch(tiny_unet) -> None:
@@ -46,7 +47,7 @@ def test_an_image_alone_is_the_image_in_a_batch(tiny_unet) -> None:
     for image in range(3):
         rows = [image, 3 + image]
         alone = tiny_unet(x[rows], t, text[rows], AttentionControl(t=t, sac=SAC(), cam=CAM()))
-        assert relative(alone, together[rows]) < ROUNDING
+        assert relative(alone, together[rows]) < tolerance("the UNet in another batch")
 
 
 def test_the_text_branch_alone_is_the_text_half_of_a_guided_batch(tiny_unet) -> None:
@@ -55,7 +56,7 @@ def test_the_text_branch_alone_is_the_text_half_of_a_guided_batch(tiny_unet) -> 
     settings = {"t": t, "sac": SAC(only_text), "cam": CAM(only_text)}
     both = tiny_unet(x, t, text, AttentionControl(branches=2, **settings))
     alone = tiny_unet(x[1:], t, text[1:], AttentionControl(branches=1, **settings))
-    assert relative(alone, both[1:]) < ROUNDING
+    assert relative(alone, both[1:]) < tolerance("the UNet in another batch")
 
 
 def test_the_time_may_be_a_number_or_a_tensor(tiny_unet) -> None:
@@ -64,7 +65,7 @@ def test_the_time_may_be_a_number_or_a_tensor(tiny_unet) -> None:
     for t in (torch.tensor(501), torch.tensor([501]), torch.tensor([501, 501])):
         assert torch.equal(tiny_unet(x, t, text), as_number)
     mixed = tiny_unet(x, torch.tensor([501, 1]), text)
-    assert relative(mixed[0], as_number[0]) < ROUNDING and relative(mixed[1], as_number[1]) > 0.01
+    assert relative(mixed[0], as_number[0]) < tolerance("the UNet in another batch") and relative(mixed[1], as_number[1]) > 0.01
 
 
 def test_text_prepared_once_gives_what_text_gives(tiny_unet) -> None:
@@ -113,20 +114,21 @@ def test_inputs_are_never_changed(tiny_unet) -> None:
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"x": torch.zeros(2, 4, 16, 16)}, r"x \(2, 4, 16, 16\): give \[batch 9 h w\] with h and w multiples of 8"),
-        ({"x": torch.zeros(2, 9, 16, 20)}, "multiples of 8"),
-        ({"x": torch.zeros(9, 16, 16)}, r"give \[batch 9 h w\]"),
-        ({"text": torch.zeros(2, 7, 13)}, r"text \(2, 7, 13\): give \[batch token channel\] with 12 channels"),
-        ({"text": torch.zeros(7, 12)}, "give .batch token channel."),
-        ({"text": torch.zeros(1, 7, 12)}, "text for a batch of 1, but x has 2"),
+        ({"x": (2, 4, 16, 16)}, r"x \(2, 4, 16, 16\): give \[batch 9 h w\] with h and w multiples of 8"),
+        ({"x": (2, 9, 16, 20)}, "multiples of 8"),
+        ({"x": (9, 16, 16)}, r"give \[batch 9 h w\]"),
+        ({"text": (2, 7, 13)}, r"text \(2, 7, 13\): give \[batch token channel\] with 12 channels"),
+        ({"text": (7, 12)}, "give .batch token channel."),
+        ({"text": (1, 7, 12)}, "text for a batch of 1, but x has 2"),
         ({"control": AttentionControl(images=3)}, "batch of 2, but control says 2 branches x 3 images"),
-        ({"x": torch.zeros(2, 9, 24, 24), "control": AttentionControl(sac=SAC())}, "a token map of 3x3 does not split into 2 rows"),
+        ({"x": (2, 9, 24, 24), "control": AttentionControl(sac=SAC())}, "a token map of 3x3 does not split into 2 rows"),
         ({"t": torch.tensor([1, 2, 3])}, r"t of shape \(3,\): give one time, or one for each of the 2"),
     ],
 )
 @pytest.mark.parametrize("attention", ["explicit", "fused"])
 def test_shapes_that_do_not_fit_are_an_error_that_says_what_does(tiny_unet, changes: dict, message: str, attention: str) -> None:
     x, t, text = unet_inputs()
+    changes = {name: torch.zeros(value, device=device()) if isinstance(value, tuple) else value for name, value in changes.items()}
     given = {"x": x, "t": t, "text": text, "control": AttentionControl(t=t, attention=attention), **changes}
     with pytest.raises(ValueError, match=message):
         tiny_unet(**given)
@@ -148,7 +150,7 @@ def test_an_impossible_geometry_is_an_error(changes: dict, message: str) -> None
 
 @pytest.mark.parametrize("t", [-1, 1000, torch.tensor([3, 1000])])
 def test_times_outside_the_schedule_are_an_error_that_names_it(tiny_unet, t):
-    x, text = torch.zeros(2, 9, 16, 16), torch.zeros(2, 7, tiny_unet.config.text_width)
+    x, text = torch.zeros(2, 9, 16, 16, device=device()), torch.zeros(2, 7, tiny_unet.config.text_width, device=device())
     with pytest.raises(ValueError, match="run from 0 to 999"):
         tiny_unet(x, t, text)
     tiny_unet(x, 999, text)

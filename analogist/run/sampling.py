@@ -14,9 +14,10 @@ from analogist.models.ddim import Schedule
 from analogist.models.text import EncodedText, PreparedText
 from analogist.models.unet import UNet
 from analogist.models.vae import VAE, Posterior
-from analogist.run.denoise import exact, guided, not_finite
+from analogist.run.denoise import exact, guided
 from analogist.run.result import SamplingError, Step
 from analogist.run.seeds import Draws, Randomness
+from analogist.run.transfer import FiniteCheck, to_device
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ class GridPosteriors:
     def start(self, draws: Draws) -> Start:
         """Latents sampled with the given draws, one per image."""
         device = self.mask.device
-        z0 = self.pasted.sample(draws.image.to(device)) * self.scale
-        z_masked = self.masked.sample(draws.masked.to(device)) * self.scale
+        z0 = self.pasted.sample(to_device(draws.image, device)) * self.scale
+        z_masked = self.masked.sample(to_device(draws.masked, device)) * self.scale
         fixed = torch.cat([self.mask.expand(len(z0), -1, -1, -1), z_masked], dim=1)
-        return Start(z0, draws.noise.to(device), fixed)
+        return Start(z0, to_device(draws.noise, device), fixed)
 
 
 @torch.no_grad()
@@ -66,9 +67,9 @@ def posteriors(vae: VAE, pasted: Tensor, masked: Tensor, mask: Tensor) -> GridPo
     """
     device = vae.device
     with exact(device):
-        posterior = vae.posterior(torch.cat([pasted, masked]).to(device, vae.dtype))
+        posterior = vae.posterior(to_device(torch.cat([pasted, masked]), device).to(vae.dtype))
     mean, std = posterior.mean.float(), posterior.std.float()
-    mask = F.interpolate(mask.to(device), size=mean.shape[-2:], mode="nearest")
+    mask = F.interpolate(to_device(mask, device), size=mean.shape[-2:], mode="nearest")
     n = len(pasted)
     return GridPosteriors(Posterior(mean[:n], std[:n]), Posterior(mean[n:], std[n:]), mask, vae.config.scaling_factor)
 
@@ -176,14 +177,16 @@ class Run:
 
     def steps(self) -> Iterator[Step]:
         """Runs the steps, yielding after each; `step.z_t` may be assigned. Raises SamplingError on NaN, naming the step."""
-        texts = self.prepare_text()
+        texts, finite = self.prepare_text(), FiniteCheck(self.text.dtype)
         z_t = self.start_latents()
         for i in range(len(self.times)):
             step = self._step(z_t, i, texts)
+            finite.look(step.z_t, i, step.t)
             yield step
             if step.z_t.shape != z_t.shape:
                 raise ValueError(f"step {i}: z_t was assigned {tuple(step.z_t.shape)}, but the latents are {tuple(z_t.shape)}")
             z_t = (step.z_t if self.gradients else step.z_t.detach()).to(z_t)
+        finite.read(wait=True)
 
     def _step(self, z_t: Tensor, i: int, texts: list[PreparedText]) -> Step:
         with torch.set_grad_enabled(self.gradients):
@@ -195,8 +198,6 @@ class Run:
         out = self.guided(z_t, i, texts)
         noise = self.randomness.step_noise(z_t[: self.images // self.copies]).repeat(self.copies, 1, 1, 1) if eta > 0 else None
         z_prev, x0 = self.schedule.step(z_t, out, t, t_prev, eta=eta, noise=noise)
-        if not torch.isfinite(z_prev).all():
-            raise SamplingError(not_finite(i, t, self.text.dtype))
         maps = {} if self.tap is None else self.tap.step_maps(i)
         return Step(i, t, t_prev, z_prev, x0, self.schedule.eps(z_t, out, t), maps)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from analogist.models.numbers import plain
+from analogist.run.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Randomness:
             noise = normal(like.shape, self._shared)
         else:
             noise = torch.cat([normal((1, *like.shape[1:]), own) for own in self._own])
-        return noise.to(like.device)
+        return to_device(noise, like.device)
 
 
 def normal(shape: Sequence[int], generator: Generator) -> Tensor:

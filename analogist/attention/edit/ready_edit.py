@@ -3,12 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
-import torch
 from torch import Tensor
 
 from analogist.attention.edit.bind import Edit
 from analogist.attention.select.run_shape import RunShape, Steps, resolve_branches, resolve_indices
-from analogist.models.control import At
+from analogist.models.control import At, Where
 from analogist.models.numbers import plain
 from analogist.models.placement import Site
 
@@ -89,9 +88,7 @@ class ReadyEdit:
 
         def edit(tensor: Tensor, at: At) -> Tensor:
             chosen = heads[at.site.name]
-            where: tuple = (slice(None),) if everything else (torch.tensor(rows),)
-            if chosen is not None:
-                where = (torch.tensor(rows)[:, None], torch.tensor(chosen))
+            where = Where(None if everything else tuple(rows), None if chosen is None else tuple(chosen)).on(tensor.device)
             out = tensor.clone()
             part = out[where].clone()
             out[where] = change(part, at, labels)

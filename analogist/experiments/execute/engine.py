@@ -13,12 +13,13 @@ from analogist.config import with_suffix
 from analogist.experiments.execute.histories import Histories
 from analogist.experiments.execute.jobs import Group, Job
 from analogist.experiments.execute.taps import tap_of
-from analogist.models.control import AttentionControl
+from analogist.models.control import AttentionControl, index_of
 from analogist.models.text import PreparedText
 from analogist.pipeline import Analogist
 from analogist.run.denoise import guided, not_finite
 from analogist.run.sampling import GridPosteriors, Start, grid_posteriors
 from analogist.run.seeds import Randomness
+from analogist.run.transfer import Arriving
 
 KEPT = 64  # texts and pictures that are remembered from group to group
 
@@ -82,6 +83,7 @@ class Engine:
         finally:
             if run.tap is not None:
                 maps = run.tap.close()
+        run.note_failures(wait=True)
         return Sampled(torch.cat(run.latents), run.failed, [t for t, _ in run.times], run.calls, run.images, maps)
 
     def count(self, group: Group) -> int:
@@ -122,6 +124,7 @@ class _GroupRun:
         self.histories = Histories(jobs, model.unet.sites)
         self.tap = tap_of(model, jobs[0]) if len(jobs) == 1 else None  # jobs that look or edit are in groups of their own
         self.failed: dict[int, str] = {}
+        self._waiting: list[tuple[int, Arriving]] = []  # whether latents were finite, by step
         self.calls = self.images = 0
         self._stacked: tuple[tuple[int, ...], PreparedText] | None = None
 
@@ -144,7 +147,9 @@ class _GroupRun:
                 for members, z in zip(nodes, self._advance(chosen, i, noises), strict=True):
                     if copy < len(members):
                         self.latents[members[copy]] = z
-        self._note_failures(i)
+        finite = torch.stack([torch.isfinite(z).all() for z in self.latents])
+        self._waiting.append((i, Arriving(finite)))
+        self.note_failures(wait=False)
 
     def _step_noises(self) -> list[Tensor | None]:
         if self.eta == 0:
@@ -172,7 +177,8 @@ class _GroupRun:
             tap=self.tap,
         )  # fmt: skip
         self.calls, self.images = self.calls + 1, self.images + n
-        return guided(self.model.unet, z_t, fixed, self._stack(part), control, self.guidance[part])
+        guidance = self.guidance[index_of(tuple(part), self.guidance.device)]
+        return guided(self.model.unet, z_t, fixed, self._stack(part), control, guidance)
 
     def _stack(self, part: list[int]) -> PreparedText:
         """The prepared texts of some jobs as one batch [(branch image) ...]; the last one is remembered."""
@@ -193,7 +199,10 @@ class _GroupRun:
         self._stacked = (key, stacked)
         return stacked
 
-    def _note_failures(self, i: int) -> None:
-        for j, z in enumerate(self.latents):
-            if j not in self.failed and not torch.isfinite(z).all():
-                self.failed[j] = not_finite(i, self.times[i][0], self.model.dtype)
+    def note_failures(self, *, wait: bool) -> None:
+        """Reads which jobs' latents were finite after which step, where that is known without waiting for the device, or all of it."""
+        while self._waiting and (wait or self._waiting[0][1].here):
+            i, finite = self._waiting.pop(0)
+            for j, fine in enumerate(finite.read()):
+                if not fine:
+                    self.failed.setdefault(j, not_finite(i, self.times[i][0], self.model.dtype))
