@@ -1,6 +1,7 @@
 """Analogist: A : A' :: B : B'. Loads a checkpoint and runs the method, as a generator of steps or as one call."""
 
 import difflib
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from analogist.checkpoints.text_encoder_xl import TwoTextEncoders, text_encoder_
 from analogist.config import NEGATIVE_PROMPT, PROMPT_SUFFIX, AnalogistConfig
 from analogist.grid.pictures import Picture
 from analogist.grid.prompt_grid import PromptGrid, check_size, to_image
+from analogist.models.compiled import Compiled, refusal
 from analogist.models.control import CAM, SAC
 from analogist.models.ddim import Schedule
 from analogist.models.numbers import plain
@@ -84,7 +86,7 @@ class Analogist:
     def from_checkpoint(
         cls, path: str | Path | None = None, *, config: str | Path | dict | None = None, vae: str | Path | None = None,
         device: str | torch.device | None = None, dtype: str | torch.dtype | None = None, attention: str = "auto", ema: bool = False,
-        lora: Lora | Sequence[Lora] | None = None, progress: bool = True,
+        lora: Lora | Sequence[Lora] | None = None, progress: bool = True, compile: bool = False,
     ) -> "Analogist":  # fmt: skip
         """Loads a checkpoint.
 
@@ -95,11 +97,15 @@ class Analogist:
         "fused", the default of every call. ema: take the EMA weights where a file holds both.
         lora: LoRA files (or folders as PEFT saves them) merged into UNet and text encoder, each a path or (path, scale).
         progress: whether calls show a progress bar; a call's own progress= goes before it, and `model.progress` may be set later.
+        compile: the UNet runs as compiled graphs, one per placement and shape; the first call of each takes minutes, which lines on
+        standard error say. What is captured or edited runs as it stands within them; calls with gradients are not compiled.
         Raises ValueError (WeightsError) that says what the file is and what to do.
         """
         device = pick_device(device)
         dtype = pick_dtype(dtype, device)
         check_form(attention)
+        if compile and (why := refusal(device)):
+            raise ValueError(f"compile=True on {device}: {why}")
         loras = as_list(lora)
         found = lab_checkpoint() if path is None else hub.find(path, dtype="fp32" if dtype == torch.float32 else "fp16")
         checkpoint = open_checkpoint(found, config=config, vae=vae, ema=ema)
@@ -119,6 +125,8 @@ class Analogist:
         checkpoint.fingerprint  # noqa: B018 - read now: the file may be replaced later
         model.loras = tuple(merged)
         model.source = None if path is None or hub.is_local(path) else str(path)
+        if compile:
+            unet.compiled = Compiled(mode="reduce-overhead", announce=lambda line: tqdm.write(line, file=sys.stderr))
         if not model.trained:
             warnings.warn(f"{checkpoint.path}: this checkpoint is not trained, its pictures mean nothing", UntrainedWarning, stacklevel=2)
         return model

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .attention import CrossAttention
 from .blocks import Downsample, ResBlock, TimeEmbedding, Upsample, modules, sinusoidal
+from .compiled import Compiled, Pattern
 from .control import AttentionControl
 from .placement import Site
 from .text import SIZES, EncodedText, PooledText, PreparedText
@@ -151,6 +152,7 @@ class UNet(nn.Module):
         self.norm_out = nn.GroupNorm(config.norm_groups, config.channels[0], eps=1e-5)
         self.conv_out = nn.Conv2d(config.channels[0], config.out_channels, 3, padding=1)
         self.sites, self.places = self._name_sites()
+        self.compiled: Compiled | None = None  # runs `layers` where no gradient is asked for; None: they run as they stand
 
     def _levels(self) -> Iterator[tuple[str, int, "Level | Middle"]]:
         """(name, stride, level) in execution order."""
@@ -230,6 +232,12 @@ class UNet(nn.Module):
         if not isinstance(text, PreparedText):
             text = self.prepare_text(text)
         self._check(x, t, text, control)
+        if self.compiled is not None and not torch.is_grad_enabled():
+            return self.compiled(self, x, t, text, control)
+        return self.layers(x, t, text, control)
+
+    def layers(self, x: Tensor, t: int | Tensor, text: PreparedText, control: AttentionControl | Pattern) -> Tensor:
+        """The network itself, on arguments that were checked: `forward`'s."""
         time = self._time(t, text, x)
 
         h = self.conv_in(x)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import analogist
 from analogist.grid.prompt_grid import PromptGrid
+from analogist.models.compiled import Pattern
 from analogist.run.sampling import Run
 
 if TYPE_CHECKING:
@@ -36,6 +37,19 @@ def attention_forms(run: Run) -> dict[str, str | dict[str, list[int]]]:
         else:
             forms[site.name] = {form: [i for i, f in enumerate(by_step) if f == form] for form in ("explicit", "fused")}
     return forms
+
+
+def compiled_forms(run: Run) -> dict | None:
+    """What runs compiled: backend, mode, number of graphs for one batch, and where the tap looks, which runs as it stands, by executed
+    steps. None: nothing is compiled.
+    """
+    compiled, device = run.unet.compiled, run.start.z0.device
+    if compiled is None:
+        return None
+    patterns = [Pattern.of(control, run.unet.sites, run.unet.places, device) for control in run.controls()]
+    names = dict.fromkeys(name for pattern in patterns for name in pattern.looked_at)
+    looks = {name: [i for i, pattern in enumerate(patterns) if name in pattern.looked_at] for name in names}
+    return {"backend": compiled.name, "mode": compiled.mode, "graphs": len(set(patterns)), "not_compiled": looks}
 
 
 def tensor_key(*tensors: Tensor) -> str:
@@ -69,6 +83,7 @@ def make_record(run: Run, resolved: "Resolved", *, checkpoint: dict, device: tor
         "dtype": str(dtype).removeprefix("torch."),
         "attention": run.attention if isinstance(run.attention, str) else "auto",
         "attention_forms": attention_forms(run),
+        "compiled": compiled_forms(run),
         "images_at_once": run.images_at_once,
         "repeatable": not why,
         "not_repeatable_because": why,
