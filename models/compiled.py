@@ -8,7 +8,7 @@ runs as it stands, with its step, and everything around it stays compiled.
 import inspect
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .control import CAM, EVERYTHING, SAC, AttentionControl, Block, Seeing, Where, unseen
+from .control import CAM, EVERYTHING, SAC, AttentionControl, Index, Seeing, Setting, Where, unseen
 from .placement import Placement, Site
 from .text import PreparedText
 
@@ -62,11 +62,13 @@ class Look:
 def _look(tensor: Tensor, site: str, point: str, rows: int, columns: int, first: int, last: int) -> Tensor:
     control, sites = _running.get()
     at = control.at(sites[site], point, (rows, columns), range(first, last))
-    seen = control.tap(tensor.clone(), at)  # an edit may write into what it gets; the graph's own tensor stays
+    seen = tensor.clone()  # an edit may write into what it gets; the graph's own tensor stays
+    if control.tap is not None:
+        seen = control.tap(seen, at)
     return seen.to(tensor.dtype).contiguous()
 
 
-@_look.register_fake
+@_look.register_fake  # pyright: ignore[reportUnknownMemberType]
 def _(tensor: Tensor, site: str, point: str, rows: int, columns: int, first: int, last: int) -> Tensor:
     return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
@@ -75,42 +77,55 @@ def _(tensor: Tensor, site: str, point: str, rows: int, columns: int, first: int
 class Held(Where):
     """Rows and heads whose index tensors are there already, so that none is made in the graph."""
 
-    index: tuple = field(default=(), compare=False)
+    index: Index = field(default=(), compare=False)
 
-    def on(self, device: torch.device) -> tuple:
+    def on(self, device: torch.device) -> Index:
         return self.index
 
 
-@dataclass(frozen=True)
-class Pattern:
-    """What acts in one UNet call, by site name; to the modules it is what an AttentionControl is. Equal patterns share a graph."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pattern(AttentionControl):
+    """An AttentionControl resolved at every site: what acts in one UNet call, without step, time and tap. Equal ones share a graph."""
 
-    branches: int
-    images: int
-    rows: int
-    map_bytes: int
-    acting: tuple[tuple[str, Acting], ...]
-    by_site: dict[str, Acting] = field(init=False, compare=False, repr=False)
+    acting: tuple[tuple[str, Acting], ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "by_site", dict(self.acting))
+
+    by_site: dict[str, Acting] = field(init=False, repr=False)
+
+    def _content(self) -> tuple[object, ...]:
+        return self.branches, self.images, self.rows, self.map_bytes, self.acting
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pattern) and self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
 
     @classmethod
     def of(cls, control: AttentionControl, sites: Sequence[Site], places: Sequence[Site], device: torch.device) -> "Pattern":
         """Resolves placements, forms and the tap's wishes at every site. Raises ValueError as `AttentionControl.form_at`."""
-        nowhere, acting = Placement.nowhere(), []
+        nowhere = Placement.nowhere()
 
         def held(where: Where) -> Where:
             return where if where == EVERYTHING else Held(where.rows, where.heads, where.on(device))
 
+        acting: list[tuple[str, Acting]] = []
         for site in sites:
-            sac, cam = (
-                tuple((held(where), replace(setting, placement=nowhere)) for where, setting in groups)
-                for groups in (control.sac_at(site) if site.kind == "self" else (), control.cam_at(site) if site.kind == "cross" else ())
-            )
-            acting.append((site.name, Acting(control.form_at(site), sac, cam, _points(control, site), control.whole(site))))
+            sac = control.sac_at(site) if site.kind == "self" else []
+            cam = control.cam_at(site) if site.kind == "cross" else []
+            one = Acting(
+                control.form_at(site), tuple((held(where), replace(setting, placement=nowhere)) for where, setting in sac),
+                tuple((held(where), replace(setting, placement=nowhere)) for where, setting in cam),
+                _points(control, site), control.whole(site),
+            )  # fmt: skip
+            acting.append((site.name, one))
         acting += [(place.name, Acting("", points=points)) for place in places if (points := _points(control, place))]
-        return cls(control.branches, control.images, control.rows, control.map_bytes, tuple(acting))
+        return cls(
+            branches=control.branches, images=control.images, rows=control.rows, map_bytes=control.map_bytes, acting=tuple(acting)
+        )
 
     @property
     def looked_at(self) -> list[str]:
@@ -136,24 +151,16 @@ class Pattern:
     def cam_at(self, site: Site, heads: range | None = None) -> list[tuple[Where, CAM]]:
         return _of_heads(self.by_site[site.name].cam, site, heads)
 
-    def clones_at(self, site: Site, stage: str, heads: range | None = None) -> list[tuple[Where, Block, Block, float]]:
-        return [
-            (where, query + key, from_query + from_key, s)
-            for where, sac in self.sac_at(site, heads)
-            if sac.stage == stage
-            for query, key, from_query, from_key, s in sac.blocks(self.rows)
-        ]
-
 
 def _points(control: AttentionControl, site: Site) -> frozenset[str]:
     return frozenset(point for point in site.points if control.wants(site, point))
 
 
-def _of_heads(groups: tuple, site: Site, heads: range | None) -> list:
+def _of_heads(groups: tuple[tuple[Where, Setting], ...], site: Site, heads: range | None) -> list[tuple[Where, Setting]]:
     """The groups for a slice of the heads."""
     if heads is None or len(heads) == site.heads:
         return list(groups)
-    out = []
+    out: list[tuple[Where, Setting]] = []
     for where, setting in groups:
         some = tuple(head - heads.start for head in where.heads or range(site.heads) if head in heads)
         if some:
@@ -161,9 +168,13 @@ def _of_heads(groups: tuple, site: Site, heads: range | None) -> list:
     return out
 
 
+Graph = Callable[[Tensor, Tensor, PreparedText], Tensor]
+_compile: Callable[..., Graph] = vars(torch)["compile"]  # by its name: the types that torch gives it lack isolate_recompiles
+
+
 def refusal(device: torch.device) -> str | None:
     """Why networks are not compiled on a device, None where they are."""
-    if "isolate_recompiles" not in inspect.signature(torch.compile).parameters:
+    if "isolate_recompiles" not in inspect.signature(_compile).parameters:
         return f"torch {torch.__version__} allows too few graphs of one function; torch 2.13 has what is needed"
     if device.type == "cpu":
         return ON_CPU
@@ -177,9 +188,11 @@ class Compiled:
     within the graph, it is the default. announce: is told in a line what is about to be compiled, and how long it took.
     """
 
-    def __init__(self, backend: str | Callable = "inductor", mode: str | None = None, announce: Callable[[str], None] | None = None):
+    def __init__(
+        self, backend: "str | Callable[..., object]" = "inductor", mode: str | None = None, announce: Callable[[str], None] | None = None
+    ) -> None:
         self.backend, self.mode, self.announce = backend, mode, announce
-        self.graphs: dict[tuple, Callable] = {}
+        self.graphs: dict[Hashable, Graph] = {}
 
     @property
     def name(self) -> str:
@@ -199,14 +212,14 @@ class Compiled:
         finally:
             _running.reset(token)
 
-    def _first(self, key: tuple, unet: "UNet", pattern: Pattern, x: Tensor, times: Tensor, text: PreparedText) -> Tensor:
+    def _first(self, key: Hashable, unet: "UNet", pattern: Pattern, x: Tensor, times: Tensor, text: PreparedText) -> Tensor:
         """The first call of a pattern, which compiles its graph."""
 
         def layers(x: Tensor, times: Tensor, text: PreparedText) -> Tensor:
             return unet.layers(x, times, text, pattern)
 
         mode = {"mode": self.mode} if self.mode is not None and not pattern.looked_at else {}
-        graph = torch.compile(layers, backend=self.backend, fullgraph=True, dynamic=False, isolate_recompiles=True, **mode)
+        graph = _compile(layers, backend=self.backend, fullgraph=True, dynamic=False, isolate_recompiles=True, **mode)
         begun = time.monotonic()
         if self.announce is not None:
             looks = f", with {len(pattern.looked_at)} places looked at" if pattern.looked_at else ""

@@ -28,6 +28,9 @@ def index_of(numbers: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.tensor(numbers, device=device)
 
 
+Index = tuple[slice | Tensor, ...]  # into [batch head ...]
+
+
 @dataclass(frozen=True)
 class Where:
     """Which rows of the batch and which heads; None: all."""
@@ -35,7 +38,7 @@ class Where:
     rows: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
 
-    def on(self, device: torch.device) -> tuple:
+    def on(self, device: torch.device) -> Index:
         """An index into [batch head ...] of a tensor on this device; without a copy where everything is meant."""
         if self.rows is None and self.heads is None:
             return (slice(None),)
@@ -307,7 +310,7 @@ class AttentionControl:
 
     def whole(self, site: Site) -> bool:
         """Whether the tap wants the maps of a site, and all heads of them in one tensor."""
-        return self.wants(site, *MAP_POINTS) and self.tap.whole(site, self.step)
+        return self.tap is not None and self.wants(site, *MAP_POINTS) and self.tap.whole(site, self.step)
 
     def form_at(self, site: Site) -> str:
         """Which form of attention runs at a site: "explicit" (map in hand) or "fused" (no map).

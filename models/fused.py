@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cells import Cell, by_cells, cell_view, from_cells, join_cells, number, token_cells
-from .control import EVERYTHING, SAC, AttentionControl, Where
+from .control import EVERYTHING, SAC, AttentionControl, Index
 from .cpu_tricks import side_by_side
 from .placement import Site
 
@@ -42,7 +42,7 @@ def _as_batch(tensor: Tensor) -> Tensor:
     return tensor if tensor.ndim == 4 else tensor[None]
 
 
-def _put(into: Tensor, where: Where, values: Tensor) -> Tensor:
+def _put(into: Tensor, where: Index, values: Tensor) -> Tensor:
     """A copy of `into` with `values` at `where` (out of place, for gradients)."""
     out = into.clone()
     out[where] = values

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .attention import CrossAttention
 from .blocks import Downsample, ResBlock, TimeEmbedding, Upsample, modules, sinusoidal
-from .compiled import Compiled, Pattern
+from .compiled import Compiled
 from .control import AttentionControl
 from .placement import Site
 from .text import SIZES, EncodedText, PooledText, PreparedText
@@ -236,7 +236,7 @@ class UNet(nn.Module):
             return self.compiled(self, x, t, text, control)
         return self.layers(x, t, text, control)
 
-    def layers(self, x: Tensor, t: int | Tensor, text: PreparedText, control: AttentionControl | Pattern) -> Tensor:
+    def layers(self, x: Tensor, t: int | Tensor, text: PreparedText, control: AttentionControl) -> Tensor:
         """The network itself, on arguments that were checked: `forward`'s."""
         time = self._time(t, text, x)
 
