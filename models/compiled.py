@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 # Measured with torch 2.13 on one core, others at work beside it: 89 s of the processor to compile the lab checkpoint's UNet, and steps of
 # 0.045 s in place of 0.058 s (medians of 15 in turn). At Stable Diffusion's size it was not measured.
 ON_CPU = (
-    "on a CPU it does not pay: the small UNet of the lab checkpoint takes 89 s to compile and then saves 0.013 s a step, so that only after "
-    "some 140 runs anything is gained. Leave compile out, or use a GPU"
+    "on a CPU it does not pay: the small UNet of the lab checkpoint takes 89 s to compile and then saves 0.013 s a step, so that anything "
+    "is gained only after some 140 runs. Leave compile out, or use a GPU"
 )
 
 _running: ContextVar[tuple[AttentionControl, dict[str, Site]]] = ContextVar("control and sites of the compiled call that runs")
