@@ -80,7 +80,7 @@ def broken_no_tab(data: Path) -> str:
 
 def broken_names(data: Path) -> str:
     (data / LOW / "deblur_gpt4_out.txt").write_text("000.png\ta\n007.png\tb\n")
-    return "line 2: '007.png', but the picture in its place is 001.png"
+    return "line 2: '007.png', but the picture at this position is 001.png"
 
 
 def broken_not_square(data: Path) -> str:
@@ -105,7 +105,7 @@ def broken_no_prompts(data: Path) -> str:
 
 def broken_no_task(data: Path) -> str:
     (data / LOW / "denoise_masked").rename(data / LOW / "denoise_maskd")
-    return "no folder denoise_masked in it"
+    return "it has no folder denoise_masked"
 
 
 BROKEN = [
@@ -147,7 +147,7 @@ def test_a_list_of_analogies_is_read_beside_its_file(tmp_path) -> None:
     ("text", "says"),
     [
         ("a,b\nx,y\n", "columns are missing a_prime"), ("a,a_prime,b,colour\n1,2,3,4\n", "unknown 'colour'"),
-        ("a,a_prime,b\n", "no line below"), ("a,a_prime,b\nx.png,,y.png\n", "line 2: a, a_prime and b are needed"),
+        ("a,a_prime,b\n", "no lines below"), ("a,a_prime,b\nx.png,,y.png\n", "line 2: a, a_prime and b are required"),
         ("a,a_prime,b\nx.png,y.png,z.png\n", "line 2: A"), ("a,a_prime,b\nx.png,y.png,z.png,more\n", "no more fields than columns"),
     ],
 )  # fmt: skip

@@ -170,7 +170,7 @@ def test_an_exception_in_an_edit_names_its_place_and_leaves_no_trace_in_the_next
     ("edit", "message"),
     [
         ({"up.1.*.slef:logits": E.scale(2)}, "matches none of the"),
-        ({"9.self:logits": 3}, "is no function"),
+        ({"9.self:logits": 3}, "is not a function"),
         ({3: E.scale(2)}, "is not text"),
         (E.scale(2), "give a mapping from selectors"),
         ({"9.self:*": E.temperature(2)}, "works at scores, logits, not at up.1.attn.2.self:x; narrow the selector"),
@@ -192,7 +192,7 @@ def test_edits_that_have_no_place_are_errors_before_the_run(tiny_unet, edit, mes
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: E.temperature(0), "more than 0"),
+        (lambda: E.temperature(0), "greater than 0"),
         (lambda: E.scale(float("nan")), "a finite number"),
         (lambda: E.blur_rows(-1), "from 0 up"),
         (lambda: E.ablate_heads(0, by="noise"), "'zero' and 'mean'"),

@@ -280,7 +280,7 @@ def test_settings_of_a_network_that_is_not_built_here_are_refused(tmp_path):
 def test_tensors_win_over_a_config_that_contradicts_them(tmp_path):
     checkpoint = open_checkpoint(write_folder(tmp_path, "sd15"), config={"unet": {"in_channels": 4}})
     assert checkpoint.unet["in_channels"] == 9
-    assert any("in_channels = 4" in note and "tensors were believed" in note for note in checkpoint.notes)
+    assert any("in_channels = 4" in note and "shapes were used" in note for note in checkpoint.notes)
 
 
 def test_parts_of_two_models_do_not_go_together(tmp_path):

@@ -150,7 +150,7 @@ def test_pixels_are_clamped_and_rounded_to_the_nearest_level() -> None:
 
 @pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4, 4), (1, 4, 4, 4), (4, 4, 3), (1, 1, 3, 4, 4), (3, 0, 4)])
 def test_a_tensor_that_is_no_picture_is_an_error(shape: tuple[int, ...]) -> None:
-    with pytest.raises(GridError, match="is no picture"):
+    with pytest.raises(GridError, match="is not a picture"):
         to_image(torch.zeros(shape))
 
 

@@ -94,7 +94,7 @@ def test_steps_heads_and_branches_keep_the_layers_and_stay_when_layers_change(sp
 @pytest.mark.parametrize(
     ("name", "level", "says"),
     [
-        ("sac.layer", "5", "factor 'sac.layer'"), ("sac.layers", "17x17", "no layer there"), ("sac.layers", "decodr", "matches none"),
+        ("sac.layer", "5", "factor 'sac.layer'"), ("sac.layers", "17x17", "there is no such layer"), ("sac.layers", "decodr", "matches none"),
         ("sac.steps", "first", "allowed are all"), ("sac.steps", "0%-1%", "no step"), ("sac.branches", "no", "allowed are both"),
         ("sac.clone", "backwards", "published, reversed"), ("text", "maybe", "on, off, wrong"), ("sac", "yes", "on, off"),
         ("sac.mirror", "yes", "true and false"), ("sac.stage", "values", "'scores'"), ("cam.silence", "C", "A, A', B"),

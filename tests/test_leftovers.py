@@ -157,22 +157,22 @@ def test_a_text_encoder_under_old_and_new_names_with_equal_numbers_is_taken_once
     plain = open_checkpoint(write(tmp_path / "plain.safetensors", single_file("sd15", small("sd15"))), config=config)
     checkpoint = open_checkpoint(write(tmp_path / "a.safetensors", twice(only=only)), config=config)
     assert same(loaded(checkpoint), loaded(plain))
-    assert sum("text encoder: there twice" in note and repr(NEW) in note and repr(OLD) in note for note in checkpoint.notes) == 1
+    assert sum("text encoder: present twice" in note and repr(NEW) in note and repr(OLD) in note for note in checkpoint.notes) == 1
 
 
 def test_a_text_encoder_under_old_and_new_names_that_differ_is_blamed(tmp_path, config):
     name = OLD + "encoder.layers.1.mlp.fc1.bias"
     path = write(tmp_path / "a.safetensors", twice({name: torch.zeros(48)}))
-    with pytest.raises(WeightsError, match="the text encoder is there twice.*1 tensors differ.*layers.1.mlp.fc1.bias.*remove one"):
+    with pytest.raises(WeightsError, match="the text encoder is present twice.*1 tensors differ.*layers.1.mlp.fc1.bias.*remove one"):
         open_checkpoint(path, config=config)
-    assert "the text encoder is there twice" in survey(path, config=config).problem
+    assert "the text encoder is present twice" in survey(path, config=config).problem
 
 
 def test_a_text_encoder_of_which_each_form_holds_something_of_its_own_is_blamed(tmp_path, config):
     tensors = twice()
     for name in (NEW + "encoder.layers.1.mlp.fc1.bias", NEW + "encoder.layers.0.mlp.fc1.bias", OLD + "final_layer_norm.bias"):
         del tensors[name]
-    with pytest.raises(WeightsError, match="the text encoder is there in two forms"):
+    with pytest.raises(WeightsError, match="the text encoder is present in two forms"):
         open_checkpoint(write(tmp_path / "a.safetensors", tensors), config=config)
 
 
@@ -180,9 +180,9 @@ def test_another_part_twice_is_taken_once_or_blamed_as_well(tmp_path, config):
     tensors = single_file("sd15", small("sd15"))
     copy = {"unet." + name: tensor.clone() for name, tensor in small("sd15")["unet"].items()}
     checkpoint = open_checkpoint(write(tmp_path / "a.safetensors", tensors | copy), config=config)
-    assert any("UNet: there twice" in note for note in checkpoint.notes)
+    assert any("UNet: present twice" in note for note in checkpoint.notes)
     copy["unet.conv_in.bias"] = copy["unet.conv_in.bias"] + 1
-    with pytest.raises(WeightsError, match="the UNet is there twice.*1 tensors differ"):
+    with pytest.raises(WeightsError, match="the UNet is present twice.*1 tensors differ"):
         open_checkpoint(write(tmp_path / "b.safetensors", tensors | copy), config=config)
 
 
@@ -194,7 +194,7 @@ def test_equal_tensors_under_deprecated_and_current_names_are_taken_once(tmp_pat
     assert same(loaded(checkpoint), loaded(open_checkpoint(write_folder(tmp_path / "plain", "sd15"))))
     assert any("VAE: 1 stored but not needed" in note for note in checkpoint.notes)
     parts["vae"][name.format("query")] += 1
-    with pytest.raises(WeightsError, match="its VAE does not fit: 1 there twice"):
+    with pytest.raises(WeightsError, match="its VAE does not fit: 1 present twice"):
         loaded(open_checkpoint(write_folder(tmp_path / "different", "sd15", parts)))
 
 
@@ -328,9 +328,9 @@ def test_a_converted_folder_with_scales_worked_in_is_what_diffusers_reads(tmp_pa
 REFUSED = {  # what cannot be loaded -> a word of the refusal
     "a strange name": ({"model.diffusion_model.colour": torch.ones(2)}, "extra"),
     "a strange name of no part": ({"colour": torch.ones(2)}, "belong to no part"),
-    "whole numbers as weights": ({Q + ".weight": torch.ones(64, 64, dtype=torch.int32)}, "of a type that holds no weights"),
+    "whole numbers as weights": ({Q + ".weight": torch.ones(64, 64, dtype=torch.int32)}, "of a type that weights cannot have"),
     "a tensor missing": ({Q + ".weight": None}, "missing"),
-    "another shape": ({Q + ".weight": torch.ones(64, 63)}, "of another shape"),
+    "another shape": ({Q + ".weight": torch.ones(64, 63)}, "of the wrong shape"),
     "an odd scale": ({Q + ".scale_weight": torch.ones(3)}, "extra"),
 }
 

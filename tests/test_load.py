@@ -306,7 +306,7 @@ def test_everything_that_does_not_fit_is_one_error_with_counts_and_first_names(t
     gone = [name for name in golden()["sd15"]["folder"]["unet"] if ".attentions.1." in name and name.endswith("proj_in.bias")]
     assert f"{len(gone)} missing: down.0.attn.1.proj_in.bias" in text
     assert "10 extra: colour.0, colour.1" in text and "and 2 more" in text and "colour.9" not in text
-    assert "1 of another shape: conv_out.bias [5] instead of [4]" in text
+    assert "1 of the wrong shape: conv_out.bias [5] instead of [4]" in text
     assert "Stable Diffusion 1.x inpainting" in text and str(tmp_path) in text
 
 
@@ -314,7 +314,7 @@ def test_a_misspelt_name_is_shown_beside_the_nearest(tmp_path):
     def change(tensors):
         tensors["conv_norm_ouT.weight"] = tensors.pop("conv_norm_out.weight")
 
-    assert "norm_out.weight (nearest there: conv_norm_ouT.weight)" in broken(write_folder(tmp_path, "sd15"), change)
+    assert "norm_out.weight (most similar: conv_norm_ouT.weight)" in broken(write_folder(tmp_path, "sd15"), change)
 
 
 def test_a_name_that_two_different_tensors_claim_is_named(tmp_path):
@@ -322,14 +322,14 @@ def test_a_name_that_two_different_tensors_claim_is_named(tmp_path):
         tensors["norm_out.weight"] = tensors["conv_norm_out.weight"] + 1
 
     text = broken(write_folder(tmp_path, "sd15"), change)
-    assert "1 there twice: norm_out.weight (conv_norm_out.weight and norm_out.weight)" in text or "(norm_out.weight and" in text
+    assert "1 present twice: norm_out.weight (conv_norm_out.weight and norm_out.weight)" in text or "(norm_out.weight and" in text
 
 
 def test_whole_numbers_are_no_weights(tmp_path):
     def change(tensors):
         tensors["conv_out.bias"] = torch.zeros(4, dtype=torch.int64)
 
-    assert "1 of a type that holds no weights: conv_out.bias (I64)" in broken(write_folder(tmp_path, "sd15"), change)
+    assert "1 of a type that weights cannot have: conv_out.bias (I64)" in broken(write_folder(tmp_path, "sd15"), change)
 
 
 def test_the_file_may_be_cut_or_replaced_once_loaded(tmp_path):
@@ -422,7 +422,7 @@ def test_own_settings_and_tokenizer_of_a_folder_are_found(tmp_path):
     write_configs(folder, "sd15", {"unet": {**small_configs("sd15")["unet"], "sample_size": [8, 16]}})
     assert open_checkpoint(folder).default_size == (64, 128)
     write_configs(folder, "sd15", {"unet": {**small_configs("sd15")["unet"], "sample_size": [8, 16, 24]}})
-    with pytest.raises(WeightsError, match=r"sample_size is \[8, 16, 24\]; a whole number or \[height, width\] is expected"):
+    with pytest.raises(WeightsError, match=r"sample_size is \[8, 16, 24\]; expected a whole number or \[height, width\]"):
         open_checkpoint(folder)
 
 

@@ -188,7 +188,7 @@ def test_what_is_for_a_4_channel_unet_is_added_to_the_latents_channels_and_noted
     torch.testing.assert_close(conv(x, model.unet.conv_in.weight, padding=1), want, atol=1e-3, rtol=1e-4)
     assert any("conv_in: made for 4 input channels" in note for note in report.notes)
     save_file({**held, "lora_unet_conv_in.lora_down.weight": torch.randn(2, 5, 3, 3)}, tmp_path / "five.safetensors")
-    with pytest.raises(WeightsError, match="of another shape: conv_in"):
+    with pytest.raises(WeightsError, match="of the wrong shape: conv_in"):
         merge_lora(tmp_path / "five.safetensors", model.unet, model.text.model)
 
 
@@ -272,7 +272,7 @@ def test_weights_that_a_merge_makes_infinite_are_an_error_that_names_lora_and_la
 
 FLAT = "lora_unet_" + Q.replace(".", "_")
 BAD = {
-    "the same module twice": ({f"{FLAT}.lora_down.weight": (2, 64), f"{FLAT}.lora_up.weight": (64, 2)}, "1 there twice: down.1.attn.0"),
+    "the same module twice": ({f"{FLAT}.lora_down.weight": (2, 64), f"{FLAT}.lora_up.weight": (64, 2)}, "1 present twice: down.1.attn.0"),
     "rank 0": ({f"unet.{K}.lora_A.weight": (0, 32), f"unet.{K}.lora_B.weight": (64, 0)}, "of rank 0"),
     "a factor without sides": ({f"unet.{K}.lora_A.weight": (), f"unet.{K}.lora_B.weight": ()}, "of rank 0"),
     "an alpha of two numbers": ({f"unet.{Q}.alpha": (2,)}, "alpha holds 2 numbers"),
@@ -280,8 +280,8 @@ BAD = {
     "an alpha of nothing": ({"unet.conv_out.alpha": ()}, "without their other factor: conv_out"),
     "a transformer's": ({"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": (2, 8)}, "made for a diffusion transformer"),
     "an unknown module": ({"unet.down_blocks.9.attentions.0.proj_in.lora_A.weight": (2, 64)}, "not there: unet: down_blocks.9"),
-    "half a pair": ({f"unet.{K}.lora_A.weight": (2, 32)}, "without their other factor"),
-    "another width": ({f"unet.{K}.lora_A.weight": (2, 1024), f"unet.{K}.lora_B.weight": (64, 2)}, "of another shape.*Diffusion 2.x"),
+    "half a pair": ({f"unet.{K}.lora_A.weight": (2, 32)}, "without the other factor"),
+    "another width": ({f"unet.{K}.lora_A.weight": (2, 1024), f"unet.{K}.lora_B.weight": (64, 2)}, "of the wrong shape.*Diffusion 2.x"),
     "another rank": ({f"unet.{K}.lora_A.weight": (2, 32), f"unet.{K}.lora_B.weight": (64, 3)}, "no product"),
     "a strange name": ({"what.is.this": (2,)}, "1 unknown: what.is.this"),
     "LoHa": ({"lora_unet_x.hada_w1_a": (2, 2)}, "a LoHa file"),
@@ -324,7 +324,7 @@ def test_a_file_that_is_cut_off_while_it_is_merged_changes_nothing(tmp_path, pla
         return whole(file, into, start)
 
     monkeypatch.setattr(reader, "_pread", pread)
-    with pytest.raises(WeightsError, match="became shorter while it was read"):
+    with pytest.raises(WeightsError, match="was truncated while it was read"):
         merge_lora(path, model.unet, model.text.model)
     assert all(torch.equal(p, plain.unet.get_parameter(name)) for name, p in model.unet.named_parameters())
     assert all(torch.equal(p, plain.text.model.get_parameter(name)) for name, p in model.text.model.named_parameters())
@@ -344,9 +344,9 @@ def pair(down: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 NO_LORA = {  # what a file holds or is -> a word of the one line
-    "a list as metadata": ({}, {"lora_adapter_metadata": "[]"}, "a JSON object is expected"),
+    "a list as metadata": ({}, {"lora_adapter_metadata": "[]"}, "expected a JSON object"),
     "odd alphas": ({f"unet.{Q}.alpha": torch.ones(3)}, None, "alpha holds 3 numbers"),
-    "an alpha of NaN": ({f"unet.{Q}.alpha": torch.tensor(float("nan"))}, None, "a finite number is expected"),
+    "an alpha of NaN": ({f"unet.{Q}.alpha": torch.tensor(float("nan"))}, None, "expected a finite number"),
     "whole numbers": (pair(torch.ones(2, 32).int()), None, "holds no weights"),
     "five axes": (pair(torch.ones(2, 1, 1, 1, 32)), None, "no product"),
     "an unknown strength": ({}, {"strange_alpha": "2"}, "strange_alpha"),

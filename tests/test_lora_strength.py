@@ -300,8 +300,8 @@ def test_a_config_of_other_files_is_not_read_and_the_report_says_which_was(tmp_p
 
 
 ODD = {  # metadata -> what the one line says
-    "a list": ({"lora_adapter_metadata": "[]"}, "a JSON object is expected"),
-    "a number": ({"lora_adapter_metadata": "3"}, "a JSON object is expected"),
+    "a list": ({"lora_adapter_metadata": "[]"}, "expected a JSON object"),
+    "a number": ({"lora_adapter_metadata": "3"}, "expected a JSON object"),
     "no JSON": ({"lora_adapter_metadata": "x"}, "not JSON"),
     "JSON too deep": ({"lora_adapter_metadata": "[" * 100_000}, "not JSON"),
     "alpha_pattern a list": (said(r=4, lora_alpha=4, alpha_pattern=[1]), "alpha_pattern"),

@@ -473,7 +473,7 @@ def test_a_picture_of_another_format_is_called_by_its_name(tmp_path: Path, form:
         path.write_bytes(b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 4, 4, 8, 3) + bytes(12) + bytes(2 + 48))
     else:
         Image.new("RGB", (16, 16), "red").save(path, format=form)
-    with pytest.raises(PictureError, match=f"is a picture of format {form}, which is not read; export it as PNG") as error:
+    with pytest.raises(PictureError, match=f"is a picture of format {form}, which is not supported; export it as PNG") as error:
         read_picture(path)
     assert "damaged" not in str(error.value)
 

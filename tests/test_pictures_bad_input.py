@@ -65,7 +65,7 @@ def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS pointer"),
         (b"\n<!DOCTYPE html><html>404</html>", "HTML page"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "format EPS, which is not read"),  # never handed to another program
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "format EPS, which is not supported"),  # never handed to another program
         (b"\x89PNG\r\n\x1a\n", "damaged or truncated"),
         (b"\xff\xd8\xff", "damaged or truncated"),
     ],

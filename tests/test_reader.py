@@ -74,7 +74,7 @@ def test_a_file_that_is_cut_off_while_it_is_read_is_one_clear_error(folder, monk
             load_vae(folder, dtype)
     finally:
         torch.set_num_threads(before)
-    assert str(caught.value).startswith(f"{file}: the file became shorter while it was read")
+    assert str(caught.value).startswith(f"{file}: the file was truncated while it was read")
 
 
 @TYPES
@@ -219,7 +219,7 @@ except WeightsError as error:
 def test_a_process_survives_a_file_that_is_cut_off_under_its_hands(folder):
     done = subprocess.run([sys.executable, "-c", CUT, str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "became shorter while it was read" in done.stdout
+    assert "was truncated while it was read" in done.stdout
 
 
 @pytest.mark.parametrize("how", ["replaced", "cut", "overwritten"])

@@ -175,8 +175,8 @@ def test_arrows_start_and_end_where_the_field_says(maps, image):
     [
         (lambda maps, image: viz.heatmap(torch.zeros(2, 2, 2)), "needs two axes"),
         (lambda maps, image: viz.heatmap(maps[NAME]), "needs two axes"),
-        (lambda maps, image: viz.sheet([[torch.zeros(2, 2)]], ["a"], ["b", "c"]), "one name each"),
-        (lambda maps, image: viz.matrix(torch.zeros(2, 2), ["a"], ["b", "c"]), "one each"),
+        (lambda maps, image: viz.sheet([[torch.zeros(2, 2)]], ["a"], ["b", "c"]), "expected one each"),
+        (lambda maps, image: viz.matrix(torch.zeros(2, 2), ["a"], ["b", "c"]), "expected one per row and column"),
         (lambda maps, image: viz.contact_sheet([]), "at least one picture"),
         (lambda maps, image: viz.arrows(image, []), "no correspondences"),
         (lambda maps, image: viz.looks_at(maps["up.3.attn.0.cross:probs"], (0, 0), image), "its keys are text tokens"),

@@ -63,10 +63,10 @@ FILES = {
     "name twice": ("a.safetensors", with_header(b'{"a":1,"a":2}' + b" " * 20), "twice"),
     "NaN": ("a.safetensors", with_header(b'{"a": NaN}        '), "NaN"),
     "unknown type": ("a.safetensors", with_header({"a": entry("F4")}, b"\0" * 8), "has the type 'F4'"),
-    "negative side": ("a.safetensors", with_header({"a": entry(shape=(-2,))}, b"\0" * 8), "no usable shape"),
-    "huge side": ("a.safetensors", with_header({"a": entry(shape=(2**62,))}, b"\0" * 8), "no usable shape"),
-    "side is true": ("a.safetensors", with_header({"a": entry(shape=(True, 2))}, b"\0" * 8), "no usable shape"),
-    "many sides": ("a.safetensors", with_header({"a": entry(shape=(1,) * 40)}, b"\0" * 8), "no usable shape"),
+    "negative side": ("a.safetensors", with_header({"a": entry(shape=(-2,))}, b"\0" * 8), "no valid shape"),
+    "huge side": ("a.safetensors", with_header({"a": entry(shape=(2**62,))}, b"\0" * 8), "no valid shape"),
+    "side is true": ("a.safetensors", with_header({"a": entry(shape=(True, 2))}, b"\0" * 8), "no valid shape"),
+    "many sides": ("a.safetensors", with_header({"a": entry(shape=(1,) * 40)}, b"\0" * 8), "no valid shape"),
     "bigger than the file": ("a.safetensors", with_header({"a": entry(shape=(2**20, 2**10), offsets=(0, 2**32))}, b"\0" * 8), "cut off"),
     "offsets turned": ("a.safetensors", with_header({"a": entry(offsets=(8, 0))}, b"\0" * 8), "does not fill"),
     "shape and bytes differ": ("a.safetensors", with_header({"a": entry(shape=(3,))}, b"\0" * 8), "does not fill its 8 bytes"),
@@ -158,7 +158,7 @@ def test_parts_in_each_others_folders_are_noticed(tmp_path):
     refused(folder, "no diffusion_pytorch_model.safetensors")
     save_file(small("sd15")["vae"], folder / "vae" / "diffusion_pytorch_model.safetensors")
     save_file(small("sd15")["vae"], file)
-    refused(folder, "no UNet in it; it looks like a VAE alone")
+    refused(folder, "it holds no UNet; it looks like a VAE alone")
 
 
 @pytest.mark.parametrize(
@@ -325,8 +325,8 @@ def test_a_sidecar_of_a_user_interface_in_any_encoding_is_left_alone_with_a_note
 
 
 ODD_TOKENIZERS = [
-    ("tokenizer_config.json", {"pad_token": 5}, "a text is expected"),
-    ("tokenizer_config.json", {"pad_token": {"content": [1]}}, "a text is expected"),
+    ("tokenizer_config.json", {"pad_token": 5}, "expected a text"),
+    ("tokenizer_config.json", {"pad_token": {"content": [1]}}, "expected a text"),
     ("tokenizer.json", {"added_tokens": 3, "model": {"vocab": {"x": 3}}}, None),
     ("tokenizer.json", {"added_tokens": [3, None], "model": []}, "not in its vocabulary"),
     ("tokenizer.json", {"added_tokens": [{"content": "x", "id": "3"}]}, "not in its vocabulary"),

@@ -1,4 +1,4 @@
-"""A checkpoint that has been opened, and the strict loading of its parts into modules built on the meta device.
+"""An opened checkpoint, and the strict loading of its parts into modules built on the meta device.
 
     with torch.device("meta"):
         unet = UNet(UNetConfig(**checkpoint.unet))
@@ -30,7 +30,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Source:
-    """One part of a checkpoint on disk. outside: names that stand beside it and belong to no part; notes: what was ignored, in words."""
+    """One part of a checkpoint on disk. outside: names in the same file that belong to no part; notes: what was ignored, in words."""
 
     found: Found
     group: Group
@@ -40,14 +40,14 @@ class Source:
 
     @property
     def types(self) -> dict[str, int]:
-        """Number of tensors by type on disk, of those that are loaded."""
+        """Type on disk -> number of tensors, counting only those that are loaded."""
         return dict(Counter(piece.info.dtype for piece in self.mapped.pieces.values()))
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What was loaded. types: tensors by type on disk; unused: names left out on purpose; notes: choices and leftovers, in
-    words.
+    """What was loaded. types: type on disk -> number of tensors; unused: names left out on purpose; notes: choices and leftovers,
+    in words.
     """
 
     part: str
@@ -67,12 +67,12 @@ class Checkpoint:
 
     layout: "single file" or "folder". family: "sd15-inpainting", "sd2-inpainting" or "sdxl-inpainting"; description: the same in words.
     unet, vae, text: fields of UNetConfig, VAEConfig and CLIPTextConfig. scheduler: beta_start, beta_end, num_train_timesteps,
-    steps_offset, set_alpha_to_one, prediction_type, and timestep_spacing and rescale_betas_zero_snr where they are not "leading" and off,
-    which keeps the fingerprints of checkpoints that have no such setting. text_layer: "penultimate" where the last layer of the stored
-    tower is left out (text then has one layer less), else "last". tokenizer: a folder; None: CLIP's published one. defaults: the
+    steps_offset, set_alpha_to_one, prediction_type; also timestep_spacing unless "leading", and rescale_betas_zero_snr if on (so that
+    the fingerprints of checkpoints without these settings stay the same). text_layer: "penultimate" if the last stored layer is left out
+    (text then has one layer less), else "last". tokenizer: a folder, or None for CLIP's published one. defaults: the
     checkpoint's own settings (analogist.json), if any. default_size: pixels, or (height, width). notes: what was chosen, ignored or
-    contradicted. text_2, pad_token_id_2, tokenizer_2: of SDXL's second encoder (with its projection); None elsewhere. vae_float32: the
-    VAE overflows in float16 (its config's force_upcast) and has to compute in float32.
+    contradicted. text_2, pad_token_id_2, tokenizer_2: SDXL's second encoder (with its projection), else None. vae_float32: the
+    VAE overflows in float16 (force_upcast in its config) and must compute in float32.
     """
 
     path: Path
@@ -97,7 +97,7 @@ class Checkpoint:
 
     @property
     def dtypes(self) -> dict[str, dict[str, int]]:
-        """Part -> number of tensors by type on disk."""
+        """Part -> type on disk -> number of tensors."""
         return {part: source.types for part, source in self.sources.items()}
 
     @cached_property
@@ -121,15 +121,15 @@ class Checkpoint:
         return list({header.path: header for name in names for header in self.sources[name].found.headers}.values())
 
     def compare(self, part: str, module: nn.Module) -> Comparison:
-        """What a part ("unet", "vae", "text", "text_2") lacks or has too much for a module; reads nothing."""
+        """Compare a part ("unet", "vae", "text", "text_2") with a module: what is missing, what is extra. Reads nothing."""
         source = self.sources[part]
         return compare(prefixed(source.mapped, module) if part in TEXTS else source.mapped, source.outside, module)
 
     def load_unet(self, module: nn.Module, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> LoadReport:
         """Load the UNet; module: built on the meta device from UNetConfig(**checkpoint.unet).
 
-        Raises WeightsError where anything is missing, extra or misshapen; ValueError for a dtype other than float32, float16,
-        bfloat16.
+        Raises WeightsError if a tensor is missing, extra or of the wrong shape; ValueError for a dtype other than float32,
+        float16, bfloat16.
         """
         return self._load("unet", module, dtype, device)
 
@@ -174,7 +174,7 @@ class Checkpoint:
 
 
 def _finish_buffers(module: nn.Module, device: torch.device) -> None:
-    """Buffers that are in no file: the text encoder's positions. Any other left on the meta device would fail far from here."""
+    """Buffers that are in no file: the text encoder's positions. Any other buffer left on the meta device would fail much later."""
     for name, buffer in list(module.named_buffers()):
         if buffer.device.type != "meta":
             continue

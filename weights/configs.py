@@ -1,4 +1,4 @@
-"""Configs as they lie on disk: config=, else what lies beside the weights. network_configs.py makes of them what the networks need."""
+"""Configs as they are on disk: config=, else those beside the weights. network_configs.py turns them into what the networks need."""
 
 import json
 from collections.abc import Mapping
@@ -25,14 +25,14 @@ CLASSES = {"UNet2DConditionModel": "unet", "AutoencoderKL": "vae"}
 
 
 class Unrelated(WeightsError):
-    """A JSON file that holds no config: an error where it was given as one, a note where it only lies beside the weights."""
+    """A JSON file that holds no config: an error if it was given as one, a note if it only lies beside the weights."""
 
 
 @dataclass
 class Settings:
-    """Configs by part as diffusers writes them, and what else lies in such a folder.
+    """Configs by part as diffusers writes them, and the other settings in such a folder.
 
-    where: what they were read from, in words; notes: what lies there and was not.
+    where: what they were read from, in words; notes: files there that were not read.
     """
 
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -44,11 +44,11 @@ class Settings:
     tokenizer_2: Path | None = None
 
     def part(self, name: str) -> dict[str, Any]:
-        """One part's config; empty where nothing says anything."""
+        """One part's config; empty if there is none."""
         return self.parts.get(name, {})
 
     def over(self, other: "Settings") -> "Settings":
-        """These settings, and the other's where these say nothing."""
+        """These settings, filled up with the other's."""
         names = self.parts.keys() | other.parts.keys()
         return Settings(
             {name: {**other.part(name), **self.part(name)} for name in names},
@@ -62,16 +62,16 @@ class Settings:
 
 
 def read_json(path: Path, *, strict: bool = True) -> dict[str, Any]:
-    """A JSON object from a file. Raises WeightsError where it is anything else.
+    """A JSON object from a file. Raises WeightsError for anything else.
 
-    strict: False also takes text that is not UTF-8, as Latin-1: what a config says is ASCII.
+    strict: False also takes text that is not UTF-8 and reads it as Latin-1 (the settings themselves are ASCII).
     """
     try:
         if path.stat().st_size > MAX_JSON:
-            raise Unrelated(f"{path}: over {MAX_JSON} bytes, which no config has")
+            raise Unrelated(f"{path}: larger than {MAX_JSON} bytes, which no config is")
         raw = path.read_bytes()
         try:
-            value = json.loads(raw)  # from bytes: a byte-order mark and UTF-16, as Windows' tools write them, are read too
+            value = json.loads(raw)  # from bytes, so that a byte-order mark and UTF-16 (written by Windows tools) are read too
         except UnicodeDecodeError:
             if strict:
                 raise
@@ -83,7 +83,7 @@ def read_json(path: Path, *, strict: bool = True) -> dict[str, Any]:
             raise
         raise WeightsError(f"{path}: not a JSON file ({error})") from None
     if not isinstance(value, dict):
-        raise Unrelated(f"{path}: a JSON object was expected, not a {type(value).__name__}")
+        raise Unrelated(f"{path}: expected a JSON object, not a {type(value).__name__}")
     return value
 
 
@@ -104,27 +104,27 @@ def from_folder(folder: Path) -> Settings:
 
 
 def _own_settings(path: Path) -> dict[str, Any]:
-    """The settings that travel with a checkpoint (analogist.json). Raises WeightsError for a key or a kind of value that nothing reads."""
+    """The settings stored with a checkpoint (analogist.json). Raises WeightsError for unknown keys and for values of the wrong type."""
     settings = read_json(path)
     unknown = sorted(settings.keys() - OWN_SETTINGS)
     if unknown:
         raise WeightsError(f"{path}: unknown keys {', '.join(unknown)}; allowed are {', '.join(sorted(OWN_SETTINGS))}")
     for key, value in settings.items():
-        if type(value) is not OWN_SETTINGS[key]:  # not isinstance: true is no whole number
-            raise WeightsError(f"{path}: {key} is {json.dumps(value)}; {_JSON_NAMES[OWN_SETTINGS[key]]} is allowed")
+        if type(value) is not OWN_SETTINGS[key]:  # not isinstance, because True is an int in Python
+            raise WeightsError(f"{path}: {key} is {json.dumps(value)}; {_JSON_NAMES[OWN_SETTINGS[key]]} is expected")
     return settings
 
 
 def _if_config(path: Path) -> Settings:
-    """Settings of a JSON file that nobody named as a config: one that holds none (user interfaces keep titles, previews and hashes beside
-    a model) is left alone with a note. Raises WeightsError where it is no JSON: it may be a config that was cut off.
+    """Settings of a JSON file that was found, not given as config=. If it holds no config, it is ignored with a note (user interfaces keep
+    titles, previews and hashes beside a model). Raises WeightsError if it is not JSON: it may be a truncated config.
     """
     if not path.is_file():
         return Settings()
     try:
         return from_dict(read_json(path, strict=False), str(path))
     except Unrelated as error:
-        return Settings(notes=[f"{path.name} beside the weights ignored, it is no config ({str(error).removeprefix(f'{path}: ')})"])
+        return Settings(notes=[f"{path.name} beside the weights ignored: it is not a config ({str(error).removeprefix(f'{path}: ')})"])
 
 
 def from_dict(given: Mapping[str, Any], where: str) -> Settings:
@@ -140,24 +140,24 @@ def from_dict(given: Mapping[str, Any], where: str) -> Settings:
             part = "text"
         if part is None and str(given.get("_class_name", "")).endswith("Scheduler"):
             part = "scheduler"
-        named = given.keys() & {"_class_name", "model_type", "architectures"}  # language models have heads too
+        named = given.keys() & {"_class_name", "model_type", "architectures"}  # language models also have attention heads
         if part is None and not named and given.keys() & {"attention_head_dim", "num_attention_heads", "heads"}:
             part = "unet"
         if part is not None:
             parts, extra = {part: dict(given)}, {}
-        elif named:  # another kind of model's own config; its token ids are none of ours
+        elif named:  # the config of another kind of model; its token ids are not ours
             extra = {}
     if not parts and not extra:
         raise Unrelated(
-            f"{where}: nothing in it is read; expected one of the keys {', '.join(PARTS)}, pad_token_id, text_layer, or one "
-            "part's own "
-            f"config (with _class_name), got {', '.join(map(str, list(given)[:8])) or 'nothing'}"
+            f"{where}: none of its keys is known; expected one of {', '.join(PARTS)}, pad_token_id, text_layer, or "
+            "the config "
+            f"of one part (with _class_name), got {', '.join(map(str, list(given)[:8])) or 'nothing'}"
         )
     return Settings(parts, extra=extra, where=where)
 
 
 def given(config: "Path | str | Mapping[str, Any] | None") -> Settings:
-    """What the caller passed as config=. Raises WeightsError where it is neither folder, JSON file nor dict."""
+    """What the caller passed as config=. Raises WeightsError unless it is a folder, a JSON file or a dict."""
     if config is None:
         return Settings()
     if isinstance(config, Mapping):
@@ -172,7 +172,7 @@ def given(config: "Path | str | Mapping[str, Any] | None") -> Settings:
 
 
 def beside(file: Path) -> Settings:
-    """What lies beside a single file: <its name>.json where that is a config, else the diffusers folder it lies in."""
+    """The config beside a single file: <its name>.json if that is a config, else the diffusers folder that contains the file."""
     own = _if_config(file.with_suffix(".json"))
     if own.where == "nothing" and (file.parent / "model_index.json").is_file():
         folder = from_folder(file.parent)

@@ -1,8 +1,8 @@
-"""Checkpoints from one layout to the other (single file, diffusers folder) and from one precision to another.
+"""Converts checkpoints between layouts (single file, diffusers folder) and precisions.
 
     convert("sd-v1-5-inpainting.safetensors", "sd15", dtype=torch.float16)
 
-Tensors are read, cast and written one at a time; a result counts only after it was opened again and says the same of itself.
+Tensors are read, cast and written one at a time. The result is then opened again: it must describe itself as the source does.
 """
 
 import contextlib
@@ -31,13 +31,13 @@ from .strict import SHOWN
 from .writer import Planned, write
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-UNTOUCHED = ("unet", "vae", "text", "scheduler", "pad_token_id", "family")  # what both ends must say of themselves
+UNTOUCHED = ("unet", "vae", "text", "scheduler", "pad_token_id", "family")  # must be equal in source and result
 PREFIX = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
 
 
 @dataclass(frozen=True)
 class ConvertReport:
-    """What was written. notes: what had to be made up or could not be kept, in words."""
+    """What was written. notes: what had to be invented or could not be kept, in words."""
 
     path: Path
     files: list[Path]
@@ -58,13 +58,13 @@ def convert(
     progress: Callable[[int], object] | None = None,
     check: Callable[[Checkpoint], object] | None = None,
 ) -> ConvertReport:
-    """Writes a checkpoint anew: as one file in LDM's names where out ends in .safetensors, else as a diffusers folder.
+    """Writes a copy of a checkpoint: one file with LDM's names if out ends in .safetensors, else a diffusers folder.
 
-    dtype: float32, float16 or bfloat16; None: as on disk. config, vae, variant: as open_checkpoint. tokenizer: name -> content of
-    CLIP's published tokenizer files, for a folder whose source has none. progress: called with the bytes of each tensor written.
-    check: called with the source before anything is written, and with what was written; raises WeightsError where a network lacks
-    something in it (this package does not know the networks).
-    Raises WeightsError where the source is no complete checkpoint, out is in the way, or a number does not fit the dtype.
+    dtype: float32, float16 or bfloat16; None: as on disk. config, vae, variant: as for open_checkpoint. tokenizer: name -> content of
+    CLIP's published tokenizer files, for a folder whose source has none. progress: called with the number of bytes of each tensor written.
+    check: called with the source before anything is written, and later with the result; raises WeightsError if either does not fit
+    the networks (this package does not know them).
+    Raises WeightsError if the source is not a complete checkpoint, out already exists, or a number does not fit the dtype.
     """
     if dtype is not None and dtype not in DTYPES:
         raise WeightsError(
@@ -74,12 +74,12 @@ def convert(
     single = out.suffix.lower() == ".safetensors"
     beside = out.with_suffix(".json")
     if single and beside.exists():
-        raise WeightsError(f"{beside}: would be read as the settings of {out.name}; give a path beside which no such file lies")
+        raise WeightsError(f"{beside} already exists and would be read as the settings of {out.name}; give another path")
     if out.exists() and not (out.is_dir() and not single and not any(out.iterdir())):
-        raise WeightsError(f"{out}: there is something already; give a path that is free")
+        raise WeightsError(f"{out}: already exists; give another path")
     checkpoint = open_checkpoint(source, config=config, vae=vae, variant=variant)
     if checkpoint.text_2 is not None:
-        raise WeightsError(f"{source}: {checkpoint.description} is not converted here, only SD 1.x and SD 2.x; use its folder as it is")
+        raise WeightsError(f"{source}: {checkpoint.description} cannot be converted, only SD 1.x and SD 2.x can; use its folder as it is")
     _demand_whole(checkpoint, check)
     notes: list[str] = []
     scaled = sum(piece.scale is not None for source in checkpoint.sources.values() for piece in source.mapped.pieces.values())
@@ -96,7 +96,7 @@ def convert(
     else:
         files, count, size = _write_folder(checkpoint, out, dtype, tokenizer, progress)
     if scaled and dtype is None:
-        notes.append(f"{scaled} tensors of 8-bit floats with scales were written as float16, since this layout has no place for scales")
+        notes.append(f"{scaled} tensors of 8-bit floats with scales were written as float16, because this layout cannot store scales")
     _check(checkpoint, out, files, check)
     return ConvertReport(out, files, count, size, notes)
 
@@ -108,7 +108,7 @@ def _write_folder(
     tokenizer: Mapping[str, bytes] | None,
     progress: Callable[[int], object] | None,
 ) -> tuple[list[Path], int, int]:
-    """The folder beside its place, then renamed there."""
+    """Writes the folder under a temporary name beside its destination, then renames it."""
     _folder(out.parent)
     temporary = out.parent / f".analogist-{secrets.token_hex(8)}.tmp"
     count = size = 0
@@ -140,22 +140,22 @@ def _write_folder(
 
 
 def _demand_whole(checkpoint: Checkpoint, check: Callable[[Checkpoint], object] | None) -> None:
-    """Raises WeightsError where the source could not be loaded: what is written from it could not either."""
+    """Raises WeightsError if the source could not be loaded, because then its copy could not be loaded either."""
     for part, source in checkpoint.sources.items():
         faults = {
             "extra": source.outside,
-            "there twice": list(source.mapped.twice),
-            "of a type that holds no weights": [p.info.name for p in source.mapped.pieces.values() if p.info.dtype not in TORCH_TYPES],
+            "present twice": list(source.mapped.twice),
+            "of a type that weights cannot have": [p.info.name for p in source.mapped.pieces.values() if p.info.dtype not in TORCH_TYPES],
         }
         said = [f"{len(names)} {kind}: {', '.join(name[:160] for name in names[:SHOWN])}" for kind, names in faults.items() if names]
         if said:
-            raise WeightsError(f"{source.found.label}: its {NAMES[part]} does not fit: {'; '.join(said)}; nothing was written")
+            raise WeightsError(f"{source.found.label}: its {NAMES[part]} does not fit: {'; '.join(said)}. Nothing was written")
     if check is not None:
         check(checkpoint)
 
 
 def _as_it_is(checkpoint: Checkpoint, dtype: torch.dtype | None) -> list[Planned]:
-    """Everything that a single file holds, under its own names; only weights change their precision (their scales are worked in then)."""
+    """Everything in a single file, under its own names. Only weights change precision (scaled ones are then multiplied by their scales)."""
     tensors = checkpoint.sources["unet"].found.tensors
     scales = {} if dtype is None else parts.scales_of(tensors)
     planned = []
@@ -168,7 +168,7 @@ def _as_it_is(checkpoint: Checkpoint, dtype: torch.dtype | None) -> list[Planned
         elif info.dtype in OTHER_TYPES:
             planned.append(_plan(name, Piece(info), OTHER_TYPES[info.dtype], info.shape))
         else:
-            raise WeightsError(f"{info.path}: {name} has the type {info.dtype}, which cannot be written anew")
+            raise WeightsError(f"{info.path}: {name} has the type {info.dtype}, which cannot be written")
     return planned
 
 
@@ -204,7 +204,7 @@ def _ldm(checkpoint: Checkpoint, part: str, dtype: torch.dtype | None, notes: li
 
 
 def _openclip(pieces: Mapping[str, Piece], layers: int, dtype: torch.dtype | None, notes: list[str]) -> list[Planned]:
-    """SD 2's text encoder as its single file has it: one more layer than runs, a projection and a scale, none of them used."""
+    """SD 2's text encoder as single files store it: with one layer more than is run, a projection and a scale, all three unused."""
     prefix = "cond_stage_model.model."
     planned: dict[str, Planned] = {}
     stacked: dict[str, list[Piece]] = {}
@@ -234,8 +234,8 @@ def _openclip(pieces: Mapping[str, Piece], layers: int, dtype: torch.dtype | Non
     planned[projection] = Planned(projection, width.dtype, (side, side), lambda: torch.eye(side, dtype=width.dtype))
     planned[scale] = Planned(scale, width.dtype, (), lambda: torch.tensor(100.0).log().to(width.dtype))
     notes.append(
-        f"text encoder: the single-file layout has a layer more than runs; block {layers} is a copy of the one before it, "
-        "text_projection the identity, logit_scale log 100. Nothing reads them, since the penultimate layer is used"
+        f"text encoder: the single-file layout has one layer more than is run; block {layers} is a copy of the one before it, "
+        "text_projection is the identity, logit_scale is log 100. They are never used: the penultimate layer is the output"
     )
     return list(planned.values())
 
@@ -246,12 +246,12 @@ def _plan(name: str, piece: Piece, dtype: torch.dtype | None, shape: tuple[int, 
 
 
 def _kind(piece: Piece, dtype: torch.dtype | None) -> torch.dtype:
-    """The type that a piece is written in; float16 where its 8-bit numbers have a scale, which would be lost."""
+    """The type in which a piece is written; float16 for 8-bit numbers with a scale, because the scale is multiplied in."""
     return dtype or (TORCH_TYPES | OTHER_TYPES)[piece.info.dtype] if piece.scale is None else dtype or torch.float16
 
 
 def _read(piece: Piece, dtype: torch.dtype) -> Tensor:
-    """One of our parameters from disk, cast. Raises WeightsError where a finite number would not be finite any more."""
+    """One of our parameters from disk, cast. Raises WeightsError if a finite number would become infinite."""
     info = piece.info
     stored = (TORCH_TYPES | OTHER_TYPES)[info.dtype]
     shape = torch.Size(piece.shape)
@@ -260,7 +260,7 @@ def _read(piece: Piece, dtype: torch.dtype) -> Tensor:
     with open(info.path, "rb") as file:
         file.seek(info.start + (piece.part[0] * size if piece.part else 0))
         if file.readinto(content) != size:
-            raise WeightsError(f"{info.path}: the file became shorter while it was read")
+            raise WeightsError(f"{info.path}: the file was truncated while it was read")
     tensor = torch.frombuffer(content, dtype=stored).view(shape) if size else torch.empty(shape, dtype=stored)
     if piece.scale is not None:
         with open(piece.scale.path, "rb", buffering=0) as file:
@@ -279,7 +279,7 @@ def _finite(tensor: Tensor) -> bool:
 
 
 def _linear(piece: Piece) -> tuple[int, ...]:
-    """[C, C, 1, 1] as [C, C]: diffusers' VAE attention is linear, and all its other 1x1 convolutions change the channels' number."""
+    """[C, C, 1, 1] as [C, C]: diffusers' VAE attention uses linear layers. Its other 1x1 convolutions all change the number of channels."""
     shape = piece.shape
     square = len(shape) == 4 and shape[2:] == (1, 1) and ".attn" in piece.info.name
     return shape[:2] if square else shape
@@ -290,7 +290,7 @@ def _convolved(name: str, piece: Piece) -> tuple[int, ...]:
 
 
 def _settings_beside(checkpoint: Checkpoint, out: Path, notes: list[str]) -> list[Path]:
-    """OUT.json where a single file alone would be read with other settings (heads, norm groups, scaling factor ...)."""
+    """Writes OUT.json if the single file alone would be read with other settings (heads, norm groups, scaling factor ...)."""
     try:
         alone = open_checkpoint(out)
         same = all(getattr(alone, name) == getattr(checkpoint, name) for name in UNTOUCHED)
@@ -308,26 +308,26 @@ def _settings_beside(checkpoint: Checkpoint, out: Path, notes: list[str]) -> lis
     temporary = out.parent / f".analogist-{secrets.token_hex(8)}.tmp"
     temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, beside)
-    notes.append(f"{beside.name} beside it holds what its shapes do not tell; keep them together")
+    notes.append(f"{beside.name} beside it holds settings that the tensor shapes do not determine; keep the two files together")
     return [beside]
 
 
 def _check(checkpoint: Checkpoint, out: Path, files: list[Path], check: Callable[[Checkpoint], object] | None) -> None:
-    """Raises WeightsError, and takes back what was written, unless the result describes itself as the source does."""
+    """Raises WeightsError, and removes what was written, unless the result describes itself as the source does."""
     try:
         written = open_checkpoint(out)
         for name in UNTOUCHED:
             held, want = getattr(written, name), getattr(checkpoint, name)
             if held != want:
-                raise WeightsError(f"its {name} would be {held} where the source has {want}")
+                raise WeightsError(f"its {name} would be {held}, but the source has {want}")
         _demand_whole(written, check)
     except WeightsError as error:
         shutil.rmtree(out) if out.is_dir() else [file.unlink() for file in files]
-        raise WeightsError(f"{out}: what was written would not be read as its source is ({error}); it was removed") from None
+        raise WeightsError(f"{out}: the result would not be read like its source ({error}); it was removed") from None
 
 
 def _folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be made a folder ({error.strerror or error})") from None
+        raise WeightsError(f"{path}: the folder cannot be created ({error.strerror or error})") from None

@@ -1,10 +1,10 @@
 """A content key of a checkpoint: equal for the same bytes under any path, different for different weights.
 
-SHA-256 over, for every tensor that is used, sorted by part and name on disk: part, name, type, shape, all bytes of tensors of at
-most 4 KiB (biases, norms) and four blocks of 1 KiB, spread evenly from first to last byte, of larger ones; then the settings that
-shapes cannot tell (configs, schedule, tokenizer files). About 4 MB are read of a checkpoint of 4 GB. Training or merging moves
-nearly every number of a tensor, so that two checkpoints with the same key would have to agree in thousands of sampled numbers; a
-change to a few single numbers that no block meets is the one thing it does not see.
+It is a SHA-256 over all tensors that are used, sorted by part and name on disk. Per tensor: part, name, type, shape, then all bytes of a
+tensor of at most 4 KiB (biases, norms), or four blocks of 1 KiB spread evenly from first to last byte of a larger one. Then come the
+settings that shapes do not determine (configs, schedule, tokenizer files). About 4 MB of a 4 GB checkpoint are read. Training or merging
+changes nearly every number of a tensor, so two different checkpoints with the same key would have to agree in thousands of sampled
+numbers. Only a change to a few single numbers outside all sampled blocks goes unnoticed.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ def fingerprint(
 ) -> str:
     """The key, 64 hexadecimal digits. parts: part -> its tensors on disk; settings: JSON-ready.
 
-    Raises WeightsError where a file changed since its header was read.
+    Raises WeightsError if a file changed after its header was read.
     """
     key = hashlib.sha256(b"analogist checkpoint 1\n")
     try:

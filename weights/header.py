@@ -1,6 +1,6 @@
 """The header of a safetensors file, read without trusting it.
 
-First step of every load: nothing is allocated, mapped or believed before names, types, shapes and byte ranges agree with the
+First step of every load: nothing is allocated or trusted before names, types, shapes and byte ranges agree with the
 file.
 Source: the safetensors format, https://github.com/huggingface/safetensors (8 bytes little-endian length, JSON, tensor bytes).
 """
@@ -14,22 +14,22 @@ from pathlib import Path
 
 from .errors import WeightsError
 
-# Bytes an element, per dtype code of the format.
+# Bytes per element, for each dtype code of the format.
 ITEM_SIZE = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
-# The format's own limit; checkpoints have 30 KB to 600 KB, previews and tag lists in the metadata some MB. Parsed JSON takes up to thirty
-# times its text, so the text is bounded, by this and by the file's size, before it is parsed.
+# The format's own limit. Headers of checkpoints have 30 KB to 600 KB; previews and tag lists in the metadata add some MB. Parsed JSON takes
+# up to thirty times the memory of its text, so the text is limited, by this and by the file's size, before it is parsed.
 MAX_HEADER = 100_000_000
 MAX_DIMS = 8
 MAX_SIDE = 2**31
 
 PICKLE_SUFFIXES = frozenset({".ckpt", ".bin", ".pt", ".pth", ".pkl", ".pickle"})
 CONVERT = (
-    "convert it once, where you trust its source: "
+    "convert it once, if you trust its source: "
     "python -c \"import sys, torch; from safetensors.torch import save_file; d = torch.load(sys.argv[1], map_location='cpu', "
     "weights_only=True); d = d.get('state_dict', d); save_file({k: v.contiguous().clone() for k, v in d.items() "
     "if hasattr(v, 'shape')}, sys.argv[2])\" IN OUT.safetensors"
@@ -38,7 +38,7 @@ CONVERT = (
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor of a file. start, stop: bytes from the beginning of the file."""
+    """One tensor of a file. start, stop: byte offsets from the beginning of the file."""
 
     path: Path
     name: str
@@ -55,7 +55,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """What one safetensors file says it holds, checked against its size. identity: device, inode, bytes, time of change."""
+    """The content of one safetensors file by its header, checked against its size. identity: device, inode, bytes, time of change."""
 
     path: Path
     tensors: dict[str, TensorInfo] = field(repr=False)
@@ -64,7 +64,7 @@ class Header:
 
 
 def identity(status: os.stat_result) -> tuple[int, int, int, int]:
-    """What tells whether a path still leads to the same unchanged file."""
+    """Device, inode, bytes and time of change, which show whether a path still leads to the same unchanged file."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
@@ -73,7 +73,7 @@ def _pairs(items: list[tuple[str, object]]) -> dict[str, object]:
     if len(result) != len(items):
         seen: set[str] = set()
         twice = next(key for key, _ in items if key in seen or seen.add(key))
-        raise WeightsError(f"the name {twice[:80]!r} stands twice in one object of its header")
+        raise WeightsError(f"the name {twice[:80]!r} occurs twice in one object of its header")
     return result
 
 
@@ -86,14 +86,14 @@ def _is_count(value: object, limit: int) -> bool:
 
 
 def sniff(path: Path, start: bytes, size: int) -> None:
-    """Raise WeightsError where the suffix or the first bytes show that this is not a safetensors file."""
-    why = "a pickle runs whatever code its author put into it, so it is never opened"
+    """Raises WeightsError if the suffix or the first bytes show that this is not a safetensors file."""
+    why = "a pickle can run any code that its author put into it, so it is never opened"
     if size == 0:
         raise WeightsError(f"{path}: the file is empty; fetch it again")
     if start.startswith(b"PK\x03\x04"):
         raise WeightsError(f"{path}: this is a zip archive as torch.save writes it (a pickle), not safetensors; {why}; {CONVERT}")
-    # Protocols 2 to 5 begin with 0x80 and their number; a safetensors length below 2**15 never looks so, a larger one only by
-    # its low bytes.
+    # Pickle protocols 2 to 5 begin with 0x80 and their number. A safetensors header length below 2**15 never looks like that, a larger one
+    # only by coincidence of its low bytes.
     if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and start[2:3] in b"}].(cX\x8a\x8c\x95":
         raise WeightsError(f"{path}: this is a pickle, not safetensors; {why}; {CONVERT}")
     if path.suffix.lower() in PICKLE_SUFFIXES:
@@ -114,7 +114,7 @@ def sniff(path: Path, start: bytes, size: int) -> None:
 def read_header(path: Path | str) -> Header:
     """Names, types, shapes and byte ranges of a safetensors file; reads the header only.
 
-    Raises WeightsError for whatever is not a complete, well-formed safetensors file, saying what it looks like instead.
+    Raises WeightsError for anything but a complete, well-formed safetensors file, and says what the file looks like instead.
     """
     path = Path(path)
     try:
@@ -131,8 +131,8 @@ def read_header(path: Path | str) -> Header:
             length = int.from_bytes(start[:8], "little")
             if length > size - 8 or length > MAX_HEADER or length < 2:
                 raise WeightsError(
-                    f"{path}: the file says its header has {length} bytes, of {size} bytes in all (the format allows {MAX_HEADER}); "
-                    "it is not a safetensors file, or was cut off while it was fetched"
+                    f"{path}: its header claims {length} bytes, the whole file has {size} (the format allows {MAX_HEADER}); "
+                    "it is not a safetensors file, or the download was cut off"
                 )
             file.seek(8)
             text = file.read(length)
@@ -163,32 +163,32 @@ def parse_header(text: bytes, size: int, path: Path) -> tuple[dict[str, TensorIn
         raise WeightsError(f"not a safetensors file: its header is not JSON ({type(error).__name__})") from None
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise WeightsError("its header's __metadata__ is not a table of texts")
+        raise WeightsError("its header's __metadata__ is not an object of texts")
 
     data = 8 + len(text)
     tensors = {name: _entry(path, name, entry, data, size) for name, entry in entries.items()}
     end = data
     for info in sorted(tensors.values(), key=lambda info: (info.start, info.stop)):
         if info.start != end:
-            kind = "overlaps the tensor before it" if info.start < end else "leaves a hole before it"
+            kind = "overlaps the tensor before it" if info.start < end else "leaves a gap before it"
             raise WeightsError(f"the byte range of tensor {info.name[:80]!r} {kind}")
         end = info.stop
     if end != size:
-        raise WeightsError(f"the tensors end at byte {end}, the file at byte {size}: it is not the file its header describes")
+        raise WeightsError(f"the tensors end at byte {end}, the file at byte {size}: the header does not describe this file")
     return tensors, metadata
 
 
 def _entry(path: Path, name: str, entry: object, data: int, size: int) -> TensorInfo:
     short = repr(name[:80])
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise WeightsError(f"the header's entry for {short} is not exactly dtype, shape and data_offsets")
+        raise WeightsError(f"the header's entry for {short} must consist of dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_SIZE:
         raise WeightsError(f"tensor {short} has the type {str(dtype)[:20]!r}; known are {', '.join(ITEM_SIZE)}")
     if not isinstance(shape, list) or len(shape) > MAX_DIMS or not all(_is_count(side, MAX_SIDE) for side in shape):
-        raise WeightsError(f"tensor {short} has no usable shape")
+        raise WeightsError(f"tensor {short} has no valid shape")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_count(offset, 2**63) for offset in offsets):
-        raise WeightsError(f"tensor {short} has no usable data_offsets")
+        raise WeightsError(f"tensor {short} has no valid data_offsets")
     start, stop = data + offsets[0], data + offsets[1]
     if stop > size:
         raise WeightsError(f"the file has {size} bytes, but tensor {short} ends at byte {stop}: it was cut off; fetch it again")

@@ -1,6 +1,6 @@
-"""Names on disk -> our names: ordered tables, and what of them follows from a file's own topology.
+"""Names on disk -> our names: ordered tables, and numbering that is read from the file's own topology.
 
-Every function is pure: names (without the prefix of their part) in, for each the names of ours it holds; none: left out on purpose.
+Every function is pure: it takes names (without the prefix of their part) and gives our names for each. None: left out on purpose.
 A name that no rule knows passes through unchanged and is then reported as extra by the strict comparison in load.py.
 Sources: diffusers' UNet2DConditionModel and AutoencoderKL; CompVis latent-diffusion (openaimodel.py, model.py); OpenCLIP;
 transformers' CLIPTextModel.
@@ -21,7 +21,7 @@ class Target:
     part: tuple[int, int] | None = None
 
 
-INSIDE_ATTENTION: tuple[Rule, ...] = (  # the same leaves in diffusers' and LDM's UNet
+INSIDE_ATTENTION: tuple[Rule, ...] = (  # the same names in diffusers' and LDM's UNet
     (r"\.transformer_blocks\.", ".blocks."),
     (r"(\.blocks\.\d+)\.attn1\.", r"\1.self."),
     (r"(\.blocks\.\d+)\.attn2\.", r"\1.cross."),
@@ -39,7 +39,7 @@ UNET_DIFFUSERS: tuple[Rule, ...] = (
     (r"^mid_block\.attentions\.", "mid.attn."),
     *INSIDE_ATTENTION,
 )
-UNET_LDM: tuple[Rule, ...] = (  # after ldm_blocks() has put level and index in the place of block numbers
+UNET_LDM: tuple[Rule, ...] = (  # after ldm_blocks() has replaced block numbers by level and index
     (r"^time_embed\.0\.", "time_embedding.linear_1."),
     (r"^time_embed\.2\.", "time_embedding.linear_2."),
     (r"^out\.0\.", "norm_out."),
@@ -69,7 +69,7 @@ VAE_DIFFUSERS: tuple[Rule, ...] = (
     (r"\.mid_block\.attentions\.0\.", ".mid.attn."),
     *VAE_ATTENTION,
 )
-VAE_LDM: tuple[Rule, ...] = (  # decoder levels are counted from the last to run; vae_ldm() turns them round
+VAE_LDM: tuple[Rule, ...] = (  # decoder levels are counted from the last to run; vae_ldm() reverses them
     (r"^(encoder\.down|decoder\.up)\.(\d+)\.block\.", r"\1.\2.resnets."),
     (r"\.nin_shortcut\.", ".conv_shortcut."),
     (r"\.mid\.block_1\.", ".mid.resnets.0."),
@@ -89,14 +89,14 @@ TEXT_OPENCLIP: tuple[Rule, ...] = (
     (r"\.attn\.out_proj\.", ".self_attn.out_proj."),
 )
 IN_PROJ = re.compile(r"^(encoder\.layers\.\d+)\.attn\.in_proj_(weight|bias)$")
-# Not parameters of the text encoder that is run: positions are 0..76 whatever a merge made of them; the rest belongs to CLIP's
-# image side.
+# Not parameters of the text encoder: position ids are always 0..76, whatever a merge stored; the rest belongs to CLIP's
+# image encoder.
 TEXT_UNUSED = re.compile(r"^(embeddings\.position_ids|text_projection(\.weight)?|logit_scale|attn_mask)$")
 TEXT_LAYER = re.compile(r"^encoder\.layers\.(\d{1,4})\.")
 
 
 def rename(name: str, table: Sequence[Rule]) -> str:
-    """One name through one table."""
+    """One name mapped by one table."""
     for pattern, replacement in table:
         name = re.sub(pattern, replacement, name)
     return name
@@ -108,7 +108,7 @@ def _numbers(names: Iterable[str], pattern: str) -> list[int]:
 
 
 def ldm_blocks(names: Iterable[str]) -> dict[str, str]:
-    """LDM's running block numbers -> level and index, read off the file's own topology.
+    """LDM's running block numbers -> level and index, read from the file's own topology.
 
     A level of input_blocks ends with its strided convolution (`op`), one of output_blocks with the block that holds an upsampling
     convolution. The index inside a level is the distance from its first block, so that a missing block does not shift the others.
@@ -151,7 +151,7 @@ def unet_ldm(names: Iterable[str]) -> dict[str, list[Target]]:
     result = {}
     for name in names:
         pieces = name.split(".")
-        # The longest known block first: `input_blocks.3.0.op` before `input_blocks.3.0`.
+        # The longest matching block wins: `input_blocks.3.0.op` before `input_blocks.3.0`.
         for length in (4, 3, 2):
             block = ".".join(pieces[:length])
             if block in blocks and len(pieces) > length:
@@ -187,14 +187,14 @@ def vae_ldm(names: Iterable[str]) -> dict[str, list[Target]]:
 def text_clip(names: Iterable[str], layers: int | None = None, projection: bool = False) -> dict[str, list[Target]]:
     """transformers' CLIPTextModel names (from `embeddings`, `encoder`, ...) -> the same.
 
-    layers: how many are kept, None: all. projection: keep text_projection, as SDXL's second encoder needs it.
+    layers: how many are kept (None: all). projection: keep text_projection, which SDXL's second encoder needs.
     """
     kept = {"text_projection.weight"} if projection else set()
     return {name: [Target(name)] if name in kept or not _unused(name, layers) else [] for name in names}
 
 
 def text_openclip(names: Iterable[str], layers: int | None = None) -> dict[str, list[Target]]:
-    """OpenCLIP text tower names -> transformers' CLIPTextModel; stacked q, k, v projections are split by rows. layers as in
+    """OpenCLIP text tower names -> transformers' CLIPTextModel; stacked q, k, v projections are split by rows. layers: as for
     text_clip.
     """
     result = {}

@@ -1,4 +1,4 @@
-"""The checkpoints known to work, by name: where on the hub, which files, size, hashes and licence (known.json)."""
+"""The checkpoints known to work, by name: repository on the hub, files, size, hashes and licence (known.json)."""
 
 import json
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ FILE = Path(__file__).with_name("known.json")
 
 @dataclass(frozen=True)
 class HubSource:
-    """One place on the hub. revision: a commit, or a branch. file: of a single-file checkpoint; None: a diffusers folder, or
-    whatever single file the repository has. dtype: fp16 or fp32, of what is taken there; None: what is asked for, else what there is.
-    sha256: file -> hash. bytes: of everything that is taken, about.
+    """One place on the hub. revision: a commit or a branch. file: of a single-file checkpoint; None: a diffusers folder, or
+    the only single file in the repository. dtype: fp16 or fp32, if only that is taken; None: what is asked for, else what there is.
+    sha256: file -> hash. bytes: the approximate size of all that is taken.
     """
 
     repo: str
@@ -31,7 +31,7 @@ class HubSource:
 
 @dataclass(frozen=True)
 class Known:
-    """A checkpoint by name, and where it is, in the order of preference."""
+    """A known checkpoint: its name and its places, in order of preference."""
 
     name: str
     family: str
@@ -42,13 +42,13 @@ class Known:
     gone: tuple[str, ...] = ()
 
     def sources_for(self, dtype: str | None) -> list[HubSource]:
-        """Those of a precision ("fp16", "fp32") first; the order stays otherwise."""
+        """The places, those of a precision ("fp16", "fp32") first, otherwise in the same order."""
         return sorted(self.sources, key=lambda source: dtype is not None and source.dtype != dtype)
 
 
 @cache
 def known() -> dict[str, Known]:
-    """All of them by name."""
+    """All known checkpoints, by name."""
     listed = json.loads(FILE.read_text(encoding="utf-8"))["checkpoints"]
     return {name: _known(name, dict(entry)) for name, entry in listed.items()}
 

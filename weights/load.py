@@ -1,4 +1,4 @@
-"""Opening a checkpoint from its headers alone.
+"""Opens a checkpoint from its headers alone.
 
     checkpoint = open_checkpoint("sd-v1-5-inpainting.safetensors")
 
@@ -24,15 +24,15 @@ __all__ = ["Checkpoint", "LoadReport", "WeightsError", "open_checkpoint"]
 
 
 def _source(kind: str, found: Found, pieces: Split | None = None) -> Source:
-    """The one group of a kind among found tensors; of equal copies one. Raises WeightsError where there is none, or several that differ."""
+    """The only group of a kind among the tensors, or one of equal copies. Raises WeightsError if there is none, or several that differ."""
     split = pieces or parts.split(found.tensors)
     groups = split.of(kind)
-    if pieces is None:  # a part's own file: what belongs to another part is as foreign as what belongs to none
+    if pieces is None:  # a file for this part alone: tensors of other parts do not belong in it either
         elsewhere = [info.name for group in split.groups if group not in groups for info in group.tensors.values()]
         split = replace(split, other=[*split.other, *elsewhere, *split.ema])
     if not groups:
         looks = families.guess(split, list(found.tensors)).text
-        raise WeightsError(f"{found.label}: no {NAMES[kind]} in it; it looks like {looks}")
+        raise WeightsError(f"{found.label}: it holds no {NAMES[kind]}; it looks like {looks}")
     group, notes = copies.one_of(found, groups, NAMES[kind])
     mapped = copies.settle_names(found, parts.to_ours(group))
     outside = split.other if pieces is None else parts.blamed(split).get(kind, [])
@@ -41,7 +41,7 @@ def _source(kind: str, found: Found, pieces: Split | None = None) -> Source:
 
 
 def _ignored(split: Split) -> list[str]:
-    """What a file holds besides its parts and is ignored, in words."""
+    """The tensors of a file that are ignored, in words."""
     return [f"{len(names)} {why} ignored" for why, names in split.ignored.items()]
 
 
@@ -49,23 +49,23 @@ def _single(found: Found, vae: Found | None, ema: bool) -> tuple[dict[str, Sourc
     split = parts.split(found.tensors)
     notes = _ignored(split)
     if len(split.of("unet")) == 0:
-        raise WeightsError(f"{found.label}: no UNet in it; it is {families.guess(split, list(found.tensors)).text}")
+        raise WeightsError(f"{found.label}: it holds no UNet; it is {families.guess(split, list(found.tensors)).text}")
     strange = parts.blamed(split).get("", [])
     if strange:
         more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
         raise WeightsError(
-            f"{found.label}: {len(strange)} tensors in it belong to no part of a checkpoint, nor to what trainers and merges are known to "
-            f"leave there: {', '.join(name[:160] for name in strange[:SHOWN])}{more}; write the file anew without them"
+            f"{found.label}: {len(strange)} tensors belong to no part of a checkpoint and are not known leftovers of "
+            f"trainers or merges: {', '.join(name[:160] for name in strange[:SHOWN])}{more}; write the file again without them"
         )
     sources = {"unet": _source("unet", found, split)}
     if ema:
         group = sources["unet"].group
         group = replace(group, tensors=parts.averaged(group, split.ema))
         sources["unet"] = replace(sources["unet"], group=group, mapped=copies.settle_names(found, parts.to_ours(group)))
-        notes.append(f"UNet: the {len(split.ema)} moving averages (model_ema.*) were taken, not the weights beside them")
+        notes.append(f"UNet: the {len(split.ema)} moving averages (model_ema.*) were taken instead of the weights beside them")
     elif split.ema:
         notes.append(
-            f"UNet: the weights were taken; the {len(split.ema)} moving averages (model_ema.*) beside them not (ema=True takes those)"
+            f"UNet: the weights were taken, not the {len(split.ema)} moving averages (model_ema.*) beside them (ema=True takes those)"
         )
     with about(found.label):
         family = families.unet_family(sources["unet"].mapped.pieces, next(iter(split.of("text")), None))
@@ -73,7 +73,7 @@ def _single(found: Found, vae: Found | None, ema: bool) -> tuple[dict[str, Sourc
     if vae is not None:
         sources["vae"] = _vae(vae)
         if split.of("vae"):
-            notes.append(f"VAE: taken from vae= ({vae.label}), the one inside the file not")
+            notes.append(f"VAE: taken from vae= ({vae.label}) instead of the one in the file")
     elif split.of("vae"):
         sources["vae"] = _source("vae", found, split)
     else:
@@ -85,12 +85,12 @@ def _single(found: Found, vae: Found | None, ema: bool) -> tuple[dict[str, Sourc
 
 
 def _vae(found: Found) -> Source:
-    """The VAE of a file given as vae=, whatever else is in that file."""
+    """The VAE in a file given as vae=; anything else in that file is ignored."""
     return replace(_source("vae", found), outside=[])
 
 
 def _vae_files(path: Path, variant: str | None) -> tuple[Found, configs.Settings]:
-    """vae= as a file, a VAE's own folder or a whole checkpoint folder."""
+    """The VAE given as vae=: a file, a VAE's folder or a whole checkpoint folder."""
     if not path.is_dir():
         own = path.parent if (path.parent / "config.json").is_file() else None
         return files.single(path), configs.from_folder(own) if own else configs.beside(path)
@@ -99,11 +99,11 @@ def _vae_files(path: Path, variant: str | None) -> tuple[Found, configs.Settings
 
 
 def _second_text(found: Found) -> Source:
-    """SDXL's second text encoder: a tower with its projection, which stands outside the tower's prefix."""
+    """SDXL's second text encoder and its projection, whose name lies outside the encoder's prefix."""
     source = _source("text", found)
     beside = {name: info for name, info in found.tensors.items() if name == "text_projection.weight"}
     if not beside:
-        raise WeightsError(f"{found.label}: no text_projection.weight in it, which SDXL's second text encoder must have")
+        raise WeightsError(f"{found.label}: it has no text_projection.weight, which SDXL's second text encoder needs")
     group = replace(source.group, tensors={**source.group.tensors, **beside})
     return replace(source, group=group, mapped=copies.settle_names(found, parts.to_ours(group, projection=True)))
 
@@ -113,7 +113,7 @@ def _supported(family: Family, label: str, *, single: bool = False) -> None:
         raise WeightsError(f"{label}: {family.text}; an inpainting checkpoint is needed (sd15-, sd2- or sdxl-inpainting)")
     if family.base == families.SDXL and single:
         raise WeightsError(
-            f"{label}: {family.text} in a single file; SDXL is read in diffusers' folder layout alone: give such a folder "
+            f"{label}: {family.text} in a single file; SDXL is only read in diffusers' folder layout: give such a folder "
             "(diffusers writes one with StableDiffusionXLInpaintPipeline.from_single_file(file).save_pretrained(folder))"
         )
 
@@ -126,13 +126,13 @@ def open_checkpoint(
     ema: bool = False,
     variant: str | None = None,
 ) -> Checkpoint:
-    """A checkpoint from its headers alone; see Checkpoint.
+    """Open a checkpoint; reads its headers and configs only. See Checkpoint.
 
-    path: a .safetensors file or a folder in diffusers layout. config: folder, JSON file or dict for what shapes cannot tell (heads,
-    norm groups, activation, scaling factor ...); None: what lies beside the weights, else the family's published values.
+    path: a .safetensors file or a folder in diffusers layout. config: folder, JSON file or dict for what shapes do not determine
+    (heads, norm groups, activation, scaling factor ...); None: the configs beside the weights, else the family's published values.
     vae: a file or folder whose VAE is used instead. ema: take an LDM file's moving averages. variant: of the files in a folder
-    ("fp16"); None: the full ones, else fp16.
-    Raises WeightsError, naming what the path holds, where it is not a complete SD 1.x, SD 2.x or SDXL inpainting checkpoint.
+    ("fp16"); None: the plain ones, else fp16.
+    Raises WeightsError, naming what the path holds, unless it is a complete SD 1.x, SD 2.x or SDXL inpainting checkpoint.
     """
     path = Path(path)
     if not path.exists():
@@ -196,30 +196,30 @@ def _describe(
         width += text_2["hidden_size"]
         if text_2["projection_dim"] != unet["pooled_width"]:
             raise WeightsError(
-                f"the second text encoder projects to {text_2['projection_dim']} channels, the UNet adds {unet['pooled_width']}: "
-                "parts of two models"
+                f"the second text encoder projects to {text_2['projection_dim']} channels, the UNet expects {unet['pooled_width']}: "
+                "parts of two different models"
             )
-    # SDXL reads the output of the last layer but one, without the final norm, and the second tower whole for its pooled vector.
+    # SDXL reads the output of the penultimate layer, without the final norm; the second encoder runs to its end for the pooled vector.
     layers, text_layer = _layers(sources["text"], text, settings) if text_2 is None else (text["num_hidden_layers"], "penultimate output")
     if layers < text["num_hidden_layers"]:
-        notes.append(f"text encoder: {layers} of its {text['num_hidden_layers']} layers run")
+        notes.append(f"text encoder: only the first {layers} of its {text['num_hidden_layers']} layers are run")
         text["num_hidden_layers"] = layers
         source = sources["text"]
         sources["text"] = replace(source, mapped=copies.settle_names(source.found, parts.to_ours(source.group, layers)))
     if width != unet["text_width"]:
         which = "text encoder is" if text_2 is None else "text encoders together are"
-        raise WeightsError(f"the {which} {width} wide, the UNet expects {unet['text_width']}: parts of two models")
+        raise WeightsError(f"the {which} {width} wide, the UNet expects {unet['text_width']}: parts of two different models")
     if vae["latent_channels"] != unet["out_channels"]:
         raise WeightsError(f"the VAE has {vae['latent_channels']} latent channels, the UNet {unet['out_channels']}: parts of two models")
     for part, source in sources.items():
         if source.mapped.unused:
             shown, count = ", ".join(source.mapped.unused[:3]), len(source.mapped.unused)
-            notes.append(f"{NAMES[part]}: {count} stored but not needed ({shown}{' ...' if count > 3 else ''})")
+            notes.append(f"{NAMES[part]}: {count} stored tensors not needed ({shown}{' ...' if count > 3 else ''})")
         eights = sum(count for dtype, count in source.types.items() if dtype.startswith("F8"))
         if eights:
             scaled = sum(piece.scale is not None for piece in source.mapped.pieces.values())
-            times = f", {scaled} of them times their scales" if scaled else ""
-            notes.append(f"{NAMES[part]}: {eights} tensors of 8-bit floats, cast up{times} (the precision they lost stays lost)")
+            times = f", {scaled} of them multiplied by their scales" if scaled else ""
+            notes.append(f"{NAMES[part]}: {eights} tensors of 8-bit floats, cast up{times} (their precision stays that of 8 bits)")
     return Checkpoint(
         path=path,
         layout=layout,
@@ -241,7 +241,7 @@ def _describe(
 
 
 def _second_fields(text_2: dict[str, Any], settings: configs.Settings) -> dict[str, Any]:
-    """What a Checkpoint says of SDXL alone."""
+    """The fields of a Checkpoint that only SDXL has."""
     upcast = settings.part("vae").get("force_upcast")
     return {
         "text_2": text_2,
@@ -252,17 +252,17 @@ def _second_fields(text_2: dict[str, Any], settings: configs.Settings) -> dict[s
 
 
 def _layers(source: Source, text: dict[str, Any], settings: configs.Settings) -> tuple[int, str]:
-    """How many of the stored text layers run, and which that makes the last."""
+    """How many of the stored text layers are run, and the name of the last one ("last" or "penultimate")."""
     held = text["num_hidden_layers"]
     which = settings.extra.get("text_layer")
     said = settings.part("text").get("num_hidden_layers")
     if which is None:
-        # SD 2 was trained on the penultimate layer of OpenCLIP's tower; diffusers' own form of it is stored without the last one.
+        # SD 2 was trained on the penultimate layer of OpenCLIP's text encoder; diffusers stores it without the last layer.
         which = "penultimate" if source.group.layout == "openclip" else "last"
         if type(said) is int and said != held:
             if said > held or said < 1:
-                raise WeightsError(f"the text encoder config says {said} layers, {source.found.label} holds {held}")
+                raise WeightsError(f"the text encoder config says {said} layers, but {source.found.label} holds {held}")
             return said, "penultimate" if said == held - 1 else "last"
     if which not in ("last", "penultimate") or (which == "penultimate" and held < 2):
-        raise WeightsError(f"text_layer is {which!r} of {held} layers; expected 'last' or 'penultimate'")
+        raise WeightsError(f"text_layer is {which!r}, with {held} layers stored; expected 'last' or 'penultimate'")
     return (held - 1 if which == "penultimate" else held), which

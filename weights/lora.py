@@ -1,6 +1,6 @@
-"""LoRA files merged into loaded networks: W := W + scale * strength * up @ down, with a strict report of their own.
+"""LoRA files merged into loaded networks: W := W + scale * strength * up @ down, with their own strict report.
 
-Source: Hu et al. 2021 (LoRA), Eq. (3). lora_names.py knows the names of every producer, lora_strength.py what says the strength.
+Source: Hu et al. 2021 (LoRA), Eq. (3). lora_names.py knows the names that each tool writes, lora_strength.py determines the strength.
 Place in the flow: after Checkpoint.load_*, before the first call.
 """
 
@@ -25,12 +25,12 @@ from .reader import open_unchanged, read_tensor
 
 IN_FOLDER = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")  # PEFT's name, diffusers' name
 WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
-LATENT_CHANNELS = 4  # an inpainting UNet's first input channels, and all that a text-to-image UNet has
+LATENT_CHANNELS = 4  # the first input channels of an inpainting UNet, and the only ones of a text-to-image UNet
 
 
 @dataclass(frozen=True)
 class LoraReport:
-    """What was merged. modules: network -> how many of its modules; ranks: of the factors; strengths: each met, before scale; sha256: of
+    """What was merged. modules: network -> number of modules; ranks: the factors' ranks; strengths: those found, before scale; sha256: of
     the file; config_sha256: of the adapter_config.json whose strengths were taken, if any; notes: what was assumed or ignored, in words.
     """
 
@@ -46,7 +46,7 @@ class LoraReport:
 
 @dataclass(frozen=True)
 class _Target:
-    """A weight matrix of a loaded network. names: its module's, as PEFT and diffusers write it."""
+    """A weight matrix of a loaded network. names: those of its module, as PEFT and diffusers write them."""
 
     parameter: nn.Parameter
     label: str
@@ -55,7 +55,7 @@ class _Target:
 
 @dataclass(frozen=True)
 class _Planned:
-    """One module that fits. shape: of up @ down; alpha: of its own tensor, None without one."""
+    """One module that fits. shape: of up @ down; alpha: the number in its own .alpha tensor, or None."""
 
     target: _Target
     network: str
@@ -66,15 +66,15 @@ class _Planned:
 
 
 def merge_lora(path: Path | str, unet: nn.Module, *texts: nn.Module, scale: float = 1.0) -> LoraReport:
-    """Adds a LoRA to a loaded UNet and its text encoder (SDXL: both), in float32 and rounded once to each parameter's own dtype.
+    """Adds a LoRA to a loaded UNet and its text encoder (SDXL: both), computed in float32 and rounded once to each parameter's dtype.
 
-    path: a .safetensors file, or a folder as PEFT or diffusers saves one. Everything is checked first: nothing is changed where one tensor
-    does not fit. Raises WeightsError that lists what is unknown, incomplete or misshapen and says for which family the file looks made;
-    for metadata that is odd or contradicts itself; where a weight would not be finite, naming its layer.
+    path: a .safetensors file, or a folder as PEFT or diffusers saves one. Everything is checked first; if one tensor does
+    not fit, nothing is changed. Raises WeightsError that lists what is unknown, incomplete or of the wrong shape and says for which family
+    the file seems made; also for invalid or contradictory metadata, and if a weight would not be finite (naming its layer).
     """
     path = Path(path)
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
-        raise WeightsError(f"{path}: scale {scale!r}; a finite number is allowed")
+        raise WeightsError(f"{path}: scale {scale!r}; expected a finite number")
     path = _file_of(path)
     header = read_header(path)
     with about(str(path)):
@@ -83,9 +83,9 @@ def merge_lora(path: Path | str, unet: nn.Module, *texts: nn.Module, scale: floa
         said = read_strengths(path, header.metadata, any(one.alpha is not None for one in planned))
         strengths, notes = said.of([_asked(one) for one in planned])
         for word, names in found.embeddings.items():
-            notes.append(f"{len(names)} tensors of the bundled embedding {word!r} ignored: that word means nothing new in a prompt here")
+            notes.append(f"{len(names)} tensors of the bundled embedding {word!r} ignored: the word has no special meaning in prompts")
         for one in (one for one in planned if _is_partial(one)):
-            notes.append(f"{one.target.label}: made for {one.shape[1]} input channels, added to the first {one.shape[1]}, the latents'")
+            notes.append(f"{one.target.label}: made for {one.shape[1]} input channels, added to the first {one.shape[1]} (the latents)")
         _merge(header, list(zip(planned, strengths, strict=True)), scale)
     counts = {network: sum(one.network == network for one in planned) for network in dict.fromkeys(one.network for one in planned)}
     ranks, met = sorted({one.rank for one in planned}), sorted(set(strengths))
@@ -94,7 +94,7 @@ def merge_lora(path: Path | str, unet: nn.Module, *texts: nn.Module, scale: floa
 
 
 def _file_of(path: Path) -> Path:
-    """The LoRA file of a folder: PEFT's, diffusers', or the only one. Raises WeightsError where there is none, or a choice."""
+    """The LoRA file of a folder: PEFT's, diffusers', or the only one. Raises WeightsError if there is none, or more than one."""
     if not path.is_dir():
         return path
     files = sorted(file for file in path.glob("*.safetensors") if file.is_file())
@@ -102,18 +102,18 @@ def _file_of(path: Path) -> Path:
     if len(named) == 1 or len(files) == 1:
         return named[0] if named else files[0]
     if files:
-        raise WeightsError(f"{path}: {len(files)} files in it ({', '.join(file.name for file in files[:SHOWN])}); give one of them itself")
+        raise WeightsError(f"{path}: it holds {len(files)} files ({', '.join(file.name for file in files[:SHOWN])}); give one of them")
     pickles = sorted(file.name for file in path.iterdir() if file.suffix.lower() in PICKLE_SUFFIXES)
     if pickles:
         raise WeightsError(
-            f"{path}: only pickles ({', '.join(pickles[:4])}), which are never opened since a pickle runs whatever code its author put "
-            "into it; save the LoRA again with safe_serialization=True"
+            f"{path}: only pickles ({', '.join(pickles[:4])}), which are never opened because a pickle can run any code that its author "
+            "put into it; save the LoRA again with safe_serialization=True"
         )
     raise WeightsError(f"{path}: no LoRA in this folder; expected {' or '.join(IN_FOLDER)}")
 
 
 def _plan(header: Header, modules: Sequence[Module], strange: list[str], targets: Mapping[str, Mapping[str, _Target]]) -> list[_Planned]:
-    """Every module with the weights that it is added to. Raises WeightsError that says everything that does not fit."""
+    """Every module with the weights it is added to. Raises WeightsError that lists everything that does not fit."""
     problems: dict[str, list[str]] = {"unknown": list(strange)}
     planned: list[_Planned] = []
     taken: dict[int, str] = {}
@@ -122,42 +122,42 @@ def _plan(header: Header, modules: Sequence[Module], strange: list[str], targets
             name = flat(module.theirs)
             named = [(network, targets[network][name]) for network in module.networks if name in targets[network]]
             if not named:
-                problems.setdefault("for modules that are not there", []).append(f"{module.networks[0]}: {module.theirs}")
+                problems.setdefault("for modules that do not exist", []).append(f"{module.networks[0]}: {module.theirs}")
                 continue
             if not {"down", "up"} <= module.factors.keys():
-                problems.setdefault("without their other factor", []).append(module.theirs)
+                problems.setdefault("without the other factor", []).append(module.theirs)
                 continue
             shapes = {factor: header.tensors[held].shape for factor, held in module.factors.items() if factor != "alpha"}
             product, rank = _shape(shapes), (*shapes["down"], 0)[0]
             if rank == 0:
-                problems.setdefault("of rank 0, which add nothing", []).append(module.theirs)
+                problems.setdefault("of rank 0, which change nothing", []).append(module.theirs)
                 continue
             network, target = next(((network, target) for network, target in named if _fits(product, target)), named[0])
             if not _fits(product, target):
                 held = "no product" if product is None else list(product)
-                problems.setdefault("of another shape", []).append(f"{module.theirs} {held} instead of {list(target.parameter.shape)}")
+                problems.setdefault("of the wrong shape", []).append(f"{module.theirs} {held} instead of {list(target.parameter.shape)}")
                 continue
             if id(target.parameter) in taken:
-                problems.setdefault("there twice", []).append(f"{target.label} ({taken[id(target.parameter)]} and {module.theirs})")
+                problems.setdefault("present twice", []).append(f"{target.label} ({taken[id(target.parameter)]} and {module.theirs})")
                 continue
             taken[id(target.parameter)] = module.theirs
             alpha = _alpha(file, header.tensors[module.factors["alpha"]]) if "alpha" in module.factors else None
             planned.append(_Planned(target, network, module, rank, product, alpha))
     factors = [name for module in modules for factor, name in module.factors.items() if factor != "alpha"]
-    problems["of a type that holds no weights"] = [name for name in factors if header.tensors[name].dtype not in FLOATS]
+    problems["of a type that weights cannot have"] = [name for name in factors if header.tensors[name].dtype not in FLOATS]
     _demand(problems, header.tensors)
     if not planned:
-        raise WeightsError("no LoRA factors in it")
+        raise WeightsError("it holds no LoRA factors")
     return planned
 
 
 def _alpha(file: FileIO, info: TensorInfo) -> float:
-    """The number in a module's .alpha tensor. Raises WeightsError where it holds none, several, or one that is not finite."""
+    """The number in a module's .alpha tensor. Raises WeightsError unless it holds exactly one finite number."""
     if info.count != 1:
-        raise WeightsError(f"{info.name} holds {info.count} numbers; one alpha is expected")
+        raise WeightsError(f"{info.name} holds {info.count} numbers; expected one alpha")
     alpha = read_tensor(file, info).item()
     if not math.isfinite(alpha):
-        raise WeightsError(f"{info.name} is {alpha}; a finite number is expected")
+        raise WeightsError(f"{info.name} is {alpha}; expected a finite number")
     return alpha
 
 
@@ -167,7 +167,7 @@ def _asked(one: _Planned) -> Asked:
 
 
 def _fits(product: tuple[int, ...] | None, target: _Target) -> bool:
-    """Whether up @ down has the parameter's shape; conv_in may be that of a text-to-image UNet."""
+    """Whether up @ down has the parameter's shape. For conv_in, the shape of a text-to-image UNet is also accepted."""
     if product is None:
         return False
     want = tuple(target.parameter.shape)
@@ -182,8 +182,8 @@ def _is_partial(one: _Planned) -> bool:
 
 @torch.no_grad()
 def _merge(header: Header, planned: Sequence[tuple[_Planned, float]], scale: float) -> None:
-    """Reads all factors and tries every sum before the first parameter changes: whatever is not finite, or a file that is cut off
-    meanwhile, changes none.
+    """Reads all factors and computes every sum before the first parameter changes. If a number is not finite, or the file is truncated
+    meanwhile, no parameter changes.
     """
     read: dict[str, Tensor] = {}
     with open_unchanged(header) as file:
@@ -217,7 +217,7 @@ def _sums(
 
 
 def _product(factors: Mapping[str, Tensor]) -> Tensor:
-    """up @ down, for linear layers [out in] and convolutions [out in h w] (with LoCon's small middle convolution where there is one)."""
+    """up @ down, for linear layers [out in] and convolutions [out in h w] (with LoCon's small middle convolution, if any)."""
     down, up = factors["down"], factors["up"].flatten(1)
     if "mid" in factors:
         return einsum(up, factors["mid"], down.flatten(1), "wide p, p q h w, q narrow -> wide narrow h w")
@@ -225,7 +225,7 @@ def _product(factors: Mapping[str, Tensor]) -> Tensor:
 
 
 def _shape(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
-    """The product's shape; None where the factors do not multiply."""
+    """The product's shape, or None if the factors' shapes do not fit together."""
     down, up, mid = shapes["down"], shapes["up"], shapes.get("mid")
     if len(down) not in (2, 4) or len(up) not in (2, 4) or up[2:] not in ((), (1, 1)):
         return None
@@ -249,7 +249,7 @@ def _unet_targets(unet: nn.Module) -> dict[str, _Target]:
 
 
 def _text_targets(texts: Sequence[nn.Module]) -> dict[str, dict[str, _Target]]:
-    """Every weight matrix of the text encoders by its flat name; empty for an encoder that is not there."""
+    """Every weight matrix of the text encoders by its flat name; empty if the encoder does not exist."""
     found: dict[str, dict[str, _Target]] = {TEXT: {}, TEXT_2: {}}
     for network, text in zip((TEXT, TEXT_2), texts, strict=False):
         for name, parameter in text.named_parameters():
@@ -260,7 +260,7 @@ def _text_targets(texts: Sequence[nn.Module]) -> dict[str, dict[str, _Target]]:
 
 
 def _demand(problems: dict[str, list[str]], tensors: Mapping[str, TensorInfo]) -> None:
-    """Raises WeightsError unless there is nothing to complain about."""
+    """Raises WeightsError if there are any problems."""
     lines = []
     for kind, names in problems.items():
         if names:
@@ -271,9 +271,9 @@ def _demand(problems: dict[str, list[str]], tensors: Mapping[str, TensorInfo]) -
 
 
 def _looks_made_for(tensors: Mapping[str, TensorInfo]) -> str:
-    """The family that a file seems made for, in words; nothing where it does not show."""
+    """The family that a file seems made for, in words; empty if unclear."""
     if any(TRANSFORMER.search(name) for name in tensors):
-        return ". It looks made for a diffusion transformer (as SD 3 or Flux), which has no UNet"
+        return ". It looks made for a diffusion transformer (such as SD 3 or Flux), which has no UNet"
     keys = [info.shape[1] for name, info in tensors.items() if re.search(r"attn2.*to_k.*(lora_A|down)", name) and len(info.shape) > 1]
     family = WIDTHS.get(keys[0]) if keys else None
     return f". It looks made for {family} (text of width {keys[0]})" if family else ""

@@ -1,6 +1,6 @@
-"""Names in LoRA files of every producer -> modules of the networks.
+"""Names in LoRA files, as each training tool writes them -> modules of the networks.
 
-Place in the flow: first thing in lora.merge_lora, on the names of a header; nothing is read yet.
+Place in the flow: the first step of lora.merge_lora, on the names of a header; no tensor is read yet.
 Sources: kohya's sd-scripts and LyCORIS (`lora_unet_`), diffusers (`unet.`, processors), PEFT (`lora_A.<adapter>`), ComfyUI's LoraSave
 (`diffusion_model.`, `text_encoders.`), OneTrainer (`bundle_emb.`), SimpleTuner's LyCORIS (`lycoris_`).
 """
@@ -14,7 +14,7 @@ from .errors import WeightsError
 
 SHOWN = 8
 UNET, TEXT, TEXT_2 = "unet", "text", "text_2"
-ENDINGS = (  # what stands behind a module's name -> which factor it is; group 1: the adapter's name in PEFT
+ENDINGS = (  # end of a tensor's name, after the module's -> which factor it is; group 1: the adapter's name in PEFT
     (r"\.lora_down(?:\.weight)?()", "down"),
     (r"\.lora_up(?:\.weight)?()", "up"),
     (r"\.lora_mid(?:\.weight)?()", "mid"),
@@ -24,7 +24,7 @@ ENDINGS = (  # what stands behind a module's name -> which factor it is; group 1
     (r"[._]lora(?:_linear_layer)?\.up(?:\.weight)?()", "up"),
     (r"(?:[._]lora(?:_linear_layer)?)?\.(?:lora_)?alpha()", "alpha"),
 )
-NETWORKS = (  # what stands before a module's name -> the networks it may be in
+NETWORKS = (  # prefix before a module's name -> the networks it may be in
     (r"^lora_unet_", (UNET,)),
     (r"^lora_te1?_", (TEXT,)),
     (r"^lora_te2_", (TEXT_2,)),  # SDXL's second text encoder
@@ -33,16 +33,16 @@ NETWORKS = (  # what stands before a module's name -> the networks it may be in
     (r"^text_encoder_2\.(?:base_model\.model\.)?", (TEXT_2,)),
     (r"^(?:model\.)?diffusion_model\.", (UNET,)),
     (r"^(?:text_encoders\.)?clip_l\.(?:transformer\.)?", (TEXT,)),
-    (r"^(?:text_encoders\.)?clip_[gh]\.(?:transformer\.)?", (TEXT_2, TEXT)),  # SDXL's second, or SD 2's only one
+    (r"^(?:text_encoders\.)?clip_[gh]\.(?:transformer\.)?", (TEXT_2, TEXT)),  # SDXL's second, or the only one of SD 2
     (r"^(?:base_model\.model\.|lycoris_)?(?=(?:text_model[._])?(?:encoder[._]layers|embeddings|final_layer_norm)[._])", (TEXT, TEXT_2)),
     (r"^base_model\.model\.", (UNET,)),
     (r"^lycoris_", (UNET,)),
     (r"", (UNET,)),
 )
-LYCORIS_MERGES = "LyCORIS's tools/merge.py writes it into a checkpoint, which is read here"
-DIFFUSERS_FUSES = "diffusers' fuse_lora() and save_pretrained() write it into a folder, which is read here"
-PEFT_MERGES = "PEFT's merge_and_unload() writes it into the network, whose folder is read here"
-OTHER_KINDS = (  # what a name holds -> what such a file is, and which tool makes it readable
+LYCORIS_MERGES = "LyCORIS's tools/merge.py merges it into a checkpoint, which can be loaded here"
+DIFFUSERS_FUSES = "diffusers' fuse_lora() and save_pretrained() merge it into a folder, which can be loaded here"
+PEFT_MERGES = "PEFT's merge_and_unload() merges it into the network, whose folder can be loaded here"
+OTHER_KINDS = (  # part of a name -> the kind of file, and which tool converts it
     (r"\.hada_", "LoHa", LYCORIS_MERGES),
     (r"\.lokr_", "LoKr", LYCORIS_MERGES),
     (r"\.(?:glora|[ab][12]\.weight$)", "GLoRA", LYCORIS_MERGES),
@@ -54,7 +54,7 @@ OTHER_KINDS = (  # what a name holds -> what such a file is, and which tool make
     (r"\.lora_[AB](?:\.[^.]+)?\.bias$", "LoRA-with-biases", PEFT_MERGES),
     (r"\.modules_to_save\.", "LoRA-and-whole-modules", PEFT_MERGES),
     (r"\.ia3_l(?:\.|$)", "IA3", PEFT_MERGES),
-    (r"^(?:unet|text_encoder):\d+:(?:up|down)$", "cloneofsimo-lora", "its lora_add writes it into a checkpoint, which is read here"),
+    (r"^(?:unet|text_encoder):\d+:(?:up|down)$", "cloneofsimo-lora", "its lora_add merges it into a checkpoint, which can be loaded here"),
 )
 EMBEDDING = re.compile(r"^bundle_emb\.(.+?)\.(?:string_to_param|string_to_token|emb_params|clip_l|clip_g|[^.]+$)")
 TRANSFORMER = re.compile(  # blocks of networks without convolutions
@@ -64,7 +64,7 @@ TRANSFORMER = re.compile(  # blocks of networks without convolutions
 
 @dataclass
 class Module:
-    """One module's factors. theirs: the module as the file names it, without what says the network; networks: where it may be."""
+    """One module's factors. theirs: the module as the file names it, without the network's prefix; networks: those it may be in."""
 
     theirs: str
     networks: tuple[str, ...]
@@ -73,7 +73,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Names:
-    """A file's modules; strange: the names that no rule knows; embeddings: bundled textual inversions, word -> tensor names."""
+    """A file's modules. strange: names that no rule matches; embeddings: bundled textual inversions, word -> tensor names."""
 
     modules: list[Module]
     strange: list[str]
@@ -81,9 +81,9 @@ class Names:
 
 
 def modules_of(path: Path, names: Iterable[str]) -> Names:
-    """What the names of a LoRA file say.
+    """Sorts the names of a LoRA file.
 
-    Raises WeightsError for files of another kind, and says which tool makes them readable; for several PEFT adapters in one file.
+    Raises WeightsError for files of another kind, and says which tool converts them; also for several PEFT adapters in one file.
     """
     names = list(names)
     _refuse_other_kinds(path, names)
@@ -117,9 +117,9 @@ def _refuse_other_kinds(path: Path, names: list[str]) -> None:
     for mark, kind, way_on in OTHER_KINDS:
         found = next((name for name in names if re.search(mark, name)), None)
         if found is not None:
-            raise WeightsError(f"{path}: a {kind} file ({found[:160]}); only LoRA and LoCon are merged here. {way_on}")
+            raise WeightsError(f"{path}: a {kind} file ({found[:160]}); only LoRA and LoCon can be merged. {way_on}")
 
 
 def flat(name: str) -> str:
-    """A module's name as kohya writes it; what is optional in it left out."""
+    """A module's name as kohya writes it, without its optional parts."""
     return re.sub(r"_to_out_0$", "_to_out", name.replace(".", "_").removeprefix("text_model_"))

@@ -1,6 +1,6 @@
-"""What a set of tensors is, by shapes alone: geometry of UNet, VAE and text encoder, and the family they make.
+"""What a set of tensors is, from shapes alone: the sizes of UNet, VAE and text encoder, and their family.
 
-What shapes cannot tell (heads, norm groups, activation, scaling factor) is filled in from the published families; configs.py
+What shapes do not determine (heads, norm groups, activation, scaling factor) is filled in from the published families; configs.py
 overrides it.
 Place in the flow: after parts.py has put the tensors under our names.
 """
@@ -52,7 +52,7 @@ def _side(pieces: Mapping[str, Piece], name: str, axis: int, part: str) -> int:
     shape = pieces[name].shape if name in pieces else None
     if shape is None or len(shape) <= axis or not shape[axis]:
         held = "is missing" if shape is None else f"has the shape {list(shape)}"
-        raise WeightsError(f"the {part} is incomplete: {name} {held}, so that its geometry does not show")
+        raise WeightsError(f"the {part} is incomplete: {name} {held}, so its sizes cannot be determined from the tensor shapes")
     return shape[axis]
 
 
@@ -60,13 +60,13 @@ def unet_geometry(pieces: Mapping[str, Piece]) -> dict[str, Any]:
     """in_channels, out_channels, channels, layers_per_block, depth, mid_depth, text_width, and SDXL's added_width (pooled text and
     sizes) from tensors in our names.
 
-    Raises WeightsError where a tensor that shows one of them is missing.
+    Raises WeightsError if a tensor that determines one of them is missing.
     """
     levels = _indices(pieces, r"down\.(\d{1,4})\.resnets\.")
     blocks = _indices(pieces, r"down\.\d{1,4}\.resnets\.(\d{1,4})\.")
     cross = [name for name in pieces if name.endswith(".cross.to_k.weight")]
     if not levels or not cross:
-        raise WeightsError("the UNet is incomplete: no residual blocks or no cross-attention in it")
+        raise WeightsError("the UNet is incomplete: it has no residual blocks or no cross-attention")
     return {
         "in_channels": _side(pieces, "conv_in.weight", 1, "UNet"),
         "out_channels": _side(pieces, "conv_out.weight", 0, "UNet"),
@@ -107,24 +107,24 @@ def text_geometry(pieces: Mapping[str, Piece]) -> dict[str, int]:
 
 
 def unet_family(pieces: Mapping[str, Piece], text: Group | None) -> Family:
-    """The family of a UNet in our names; text: the text encoder beside it, which decides for widths nobody published."""
+    """The family of a UNet in our names. text: the text encoder beside it, which decides if the UNet's width is not a published one."""
     geometry = unet_geometry(pieces)
     width, channels = geometry["text_width"], geometry["in_channels"]
     convolved = any(name.endswith(".proj_in.weight") and len(piece.shape) == 4 for name, piece in pieces.items())
     extra = any(name.startswith(("add_embedding.", "label_emb.")) for name in pieces)
     base = SDXL if extra else TEXT_WIDTHS.get(width)
     if base is None:
-        # Small models: SD 1 has 1x1 convolutions around attention where SD 2 has linear layers, and no OpenCLIP tower.
+        # Small models: around attention, SD 1 has 1x1 convolutions and SD 2 has linear layers; SD 1 has no OpenCLIP text encoder.
         openclip = text is not None and text.layout == "openclip"
         base = SD15 if convolved and not openclip else SD2
     if channels == 9:
         return Family(f"{base}-inpainting", base, f"{LABELS[base]} inpainting")
-    kind = {4: "text to image", 8: "image editing (as InstructPix2Pix)", 5: "depth-guided", 7: "upscaling"}.get(channels, "of unknown use")
+    kind = {4: "text to image", 8: "image editing (InstructPix2Pix)", 5: "depth-guided", 7: "upscaling"}.get(channels, "of unknown use")
     return Family(base, base, f"{LABELS[base]} with {channels} input channels, {kind}: not an inpainting checkpoint (those have 9)")
 
 
 def guess(split: Split, names: list[str]) -> Family:
-    """What a file without a usable UNet is."""
+    """The kind of a file without a usable UNet."""
     if is_lora(names):
         return Family("lora", None, "a LoRA: additions to a checkpoint, not a checkpoint; merge it into an inpainting checkpoint first")
     if "tensors of a ControlNet" in split.ignored:
@@ -137,15 +137,15 @@ def guess(split: Split, names: list[str]) -> Family:
     if kinds == {"vae", "text"}:
         return Family("unknown", None, "a VAE and a text encoder without a UNet")
     if any(re.search(r"(^|\.)(double_blocks|single_transformer_blocks|joint_blocks|transformer_blocks)\.\d", name) for name in names):
-        return Family("transformer", None, "a diffusion transformer (as SD 3 or Flux), which has no UNet")
+        return Family("transformer", None, "a diffusion transformer (such as SD 3 or Flux), which has no UNet")
     if len(names) <= 2 and any("emb" in name or "clip" in name or name == "*" for name in names):
         return Family("textual-inversion", None, "a textual inversion: one word's embedding, not a checkpoint")
     shown = ", ".join(names[:3]) if names else "no tensors at all"
-    return Family("unknown", None, f"not a Stable Diffusion checkpoint as far as its names tell ({shown})")
+    return Family("unknown", None, f"not a Stable Diffusion checkpoint, judging by its names ({shown})")
 
 
 def unet_heads(base: str, channels: tuple[int, ...]) -> tuple[int, ...]:
-    """Number of heads a level where nothing says it. Raises WeightsError where the family's rule does not divide the channels."""
+    """Number of heads per level if no config says it. Raises WeightsError if the family's rule does not divide the channels."""
     if base == SD15:
         heads, rule = tuple(8 for _ in channels), "8 heads at every level"
         fits = all(c % 8 == 0 for c in channels)
@@ -154,18 +154,19 @@ def unet_heads(base: str, channels: tuple[int, ...]) -> tuple[int, ...]:
         fits = all(c % HEAD_WIDTH == 0 for c in channels)
     if not fits:
         raise WeightsError(
-            f"the number of attention heads does not show in shapes, and {LABELS[base]}'s rule ({rule}) does not divide the "
-            "UNet's "
-            f"channels {list(channels)}; say it with config= (a folder, JSON file or dict with unet.attention_head_dim)"
+            "the number of attention heads cannot be determined from the tensor shapes, and "
+            f"{LABELS[base]}'s rule ({rule}) does not divide the UNet's "
+            f"channels {list(channels)}; give it with config= (a folder, JSON file or dict with unet.attention_head_dim)"
         )
     return heads
 
 
 def text_heads(width: int) -> int:
-    """Number of heads of a text encoder where nothing says it. Raises WeightsError unless width divides by 64."""
+    """Number of heads of a text encoder if no config says it. Raises WeightsError unless the width is a multiple of 64."""
     if width % HEAD_WIDTH:
         raise WeightsError(
-            f"the text encoder's number of heads does not show in shapes, and its width {width} is no multiple of {HEAD_WIDTH}; "
-            "say it with config= (a folder, JSON file or dict with text_encoder.num_attention_heads)"
+            "the text encoder's number of heads cannot be determined from the tensor shapes, and its width "
+            f"{width} is not a multiple of {HEAD_WIDTH}; give it with config= (a folder, JSON file or dict with "
+            "text_encoder.num_attention_heads)"
         )
     return width // HEAD_WIDTH

@@ -1,6 +1,6 @@
-"""What tensor shapes cannot tell, as the fields of the networks' configs: from what configs.py found, else the family's published values.
+"""Fields of the networks' configs that tensor shapes do not determine: from what configs.py found, else the family's published values.
 
-Everything here is plain dicts; the tensors' own shapes always win over what a config says about sizes.
+Everything here is plain dicts. If a config contradicts the tensor shapes about a size, the shapes win.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any
 from . import model_families as families
 from .errors import WeightsError
 
-# Settings of a diffusers config under which its tensors mean something else than what is built here.
+# Settings of a diffusers config that need another network than ours.
 UNET_ONLY = {
     "act_fn": ("silu", "swish"),
     "time_embedding_type": ("positional",),
@@ -31,18 +31,18 @@ UNET_ONLY = {
 }
 VAE_ONLY = {"act_fn": ("silu", "swish"), "latents_mean": (None,), "latents_std": (None,), "shift_factor": (None, 0)}
 PREDICTION_TYPES = ("epsilon", "v_prediction")
-SIZES, SIZE_WIDTH = 6, 256  # SDXL: numbers that describe the picture's size, and published features of each
+SIZES, SIZE_WIDTH = 6, 256  # SDXL: how many numbers describe the picture's size, and the published features per number
 
 
 def _whole(value: object, what: str) -> int:
     if type(value) is not int or value < 1:
-        raise WeightsError(f"{what} is {value!r}; a whole number of at least 1 is expected")
+        raise WeightsError(f"{what} is {value!r}; expected a whole number of at least 1")
     return value
 
 
 def _number(value: object, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e6:
-        raise WeightsError(f"{what} is {value!r}; a positive number is expected")
+        raise WeightsError(f"{what} is {value!r}; expected a positive number")
     return value
 
 
@@ -54,7 +54,7 @@ def _only(config: Mapping[str, Any], allowed: Mapping[str, tuple], part: str) ->
     for key, values in allowed.items():
         if key in config and config[key] not in values and config[key] is not None:
             known = " or ".join(repr(value) for value in values)
-            raise WeightsError(f"the {part} config says {key} = {config[key]!r}; only {known} is built here")
+            raise WeightsError(f"the {part} config says {key} = {config[key]!r}; only {known} is supported")
 
 
 def _contradictions(config: Mapping[str, Any], sizes: Mapping[str, Any], part: str, keys: Mapping[str, str]) -> list[str]:
@@ -62,15 +62,15 @@ def _contradictions(config: Mapping[str, Any], sizes: Mapping[str, Any], part: s
     for theirs, ours in keys.items():
         said, is_ = config.get(theirs), sizes[ours]
         if said is not None and (tuple(said) if isinstance(said, list) else said) != is_:
-            notes.append(f"the {part} config says {theirs} = {said}, the tensors say {is_}: the tensors were believed")
+            notes.append(f"the {part} config says {theirs} = {said}, the tensor shapes say {is_}: the shapes were used")
     return notes
 
 
 def unet(sizes: dict[str, Any], base: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """UNetConfig's fields and notes, from shapes, family and config. Raises WeightsError for what is not built here."""
+    """UNetConfig's fields and notes, from shapes, family and config. Raises WeightsError for unsupported settings."""
     channels = sizes["channels"]
     _only(config, UNET_ONLY, "UNet")
-    # "attention_head_dim": 8 in published configs means eight heads, not heads of width 8 (a misnomer of diffusers that stayed).
+    # "attention_head_dim": 8 in published configs means eight heads, not heads of width 8 (a misnomer that diffusers has kept).
     heads = _first(config, "heads", "num_attention_heads", "attention_head_dim")
     if heads is None:
         heads = families.unet_heads(base, channels)
@@ -78,7 +78,7 @@ def unet(sizes: dict[str, Any], base: str, config: Mapping[str, Any]) -> tuple[d
         heads = [heads] * len(channels) if not isinstance(heads, (list, tuple)) else heads
         heads = tuple(_whole(head, "the UNet config's number of heads") for head in heads)
         if len(heads) != len(channels) or any(c % head for c, head in zip(channels, heads, strict=True)):
-            raise WeightsError(f"the UNet config says {list(heads)} heads a level; they must divide the channels {list(channels)}")
+            raise WeightsError(f"the UNet config says {list(heads)} heads per level; they must divide the channels {list(channels)}")
     groups = _whole(_first(config, "norm_groups", "norm_num_groups") or families.NORM_GROUPS, "the UNet config's norm_num_groups")
     _divides(groups, channels, "UNet", "unet")
     keys = {"in_channels": "in_channels", "block_out_channels": "channels", "cross_attention_dim": "text_width"}
@@ -87,7 +87,7 @@ def unet(sizes: dict[str, Any], base: str, config: Mapping[str, Any]) -> tuple[d
 
 
 def _added(sizes: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The sizes with SDXL's added_width as UNetConfig has it: pooled_width, and size_width a size."""
+    """The sizes, with SDXL's added_width split as in UNetConfig: pooled_width, and size_width per size."""
     sizes = dict(sizes)
     width = sizes.pop("added_width", None)
     if width is None:
@@ -96,7 +96,7 @@ def _added(sizes: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     if each % 2 or width <= SIZES * each:
         raise WeightsError(
             f"the UNet adds {width} features to the time embedding, too few for {SIZES} sizes of {each} and a pooled text; "
-            "say the features of a size with config= (unet.addition_time_embed_dim, an even number)"
+            "give the features per size with config= (unet.addition_time_embed_dim, an even number)"
         )
     return {**sizes, "pooled_width": width - SIZES * each, "size_width": each}
 
@@ -116,14 +116,14 @@ def vae(sizes: dict[str, Any], base: str | None, config: Mapping[str, Any]) -> t
 def _divides(groups: int, channels: tuple[int, ...], part: str, key: str) -> None:
     if any(c % groups for c in channels):
         raise WeightsError(
-            f"{groups} norm groups do not divide the {part}'s channels {list(channels)}; say their number with config= "
+            f"{groups} norm groups do not divide the {part}'s channels {list(channels)}; give their number with config= "
             f"({key}.norm_num_groups)"
         )
 
 
 def text(sizes: dict[str, int], base: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """CLIPTextConfig's arguments and notes, as unet(); num_hidden_layers is what the file holds (load.py decides how many
-    run). sizes with a projection_dim are SDXL's second encoder's, an OpenCLIP tower as SD 2's.
+    """CLIPTextConfig's arguments and notes, as unet(); num_hidden_layers is the number stored (load.py decides how many
+    are run). Sizes with a projection_dim are those of SDXL's second encoder, an OpenCLIP text encoder like SD 2's.
     """
     first = base == families.SD15 or (base == families.SDXL and "projection_dim" not in sizes)
     heads = _first(config, "num_attention_heads")
@@ -148,17 +148,17 @@ def text(sizes: dict[str, int], base: str, config: Mapping[str, Any]) -> tuple[d
 
 
 def scheduler(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The noise schedule's settings and notes; published values where the config is silent. timestep_spacing and
-    rescale_betas_zero_snr are in the result only where they differ from the published ones ("leading", off).
+    """The noise schedule's settings and notes; published values if the config gives none. timestep_spacing and
+    rescale_betas_zero_snr are in the result only if they differ from the published ones ("leading", off).
 
-    Raises WeightsError for another schedule than Stable Diffusion's (scaled_linear betas, "leading" or "trailing" times, a network
-    that predicts the noise or the velocity), and for one that cannot be sampled.
+    Raises WeightsError unless the schedule has scaled_linear betas, "leading" or "trailing" times and a network that predicts the noise
+    or the velocity; also for a schedule that cannot be sampled.
     """
     result = {name: config[name] if config.get(name) is not None else value for name, value in families.SCHEDULER.items()}
     if result["prediction_type"] not in PREDICTION_TYPES:
         raise WeightsError(
-            f"this checkpoint predicts {result['prediction_type']!r} (scheduler's prediction_type); allowed are 'epsilon', the noise, and "
-            "'v_prediction', the velocity"
+            f"this checkpoint predicts {result['prediction_type']!r} (scheduler's prediction_type); allowed are 'epsilon' (the noise) and "
+            "'v_prediction' (the velocity)"
         )
     if config.get("beta_schedule", "scaled_linear") != "scaled_linear" or config.get("trained_betas"):
         raise WeightsError(
@@ -167,15 +167,15 @@ def scheduler(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if _differs(config, "timestep_spacing", "leading"):
         if config["timestep_spacing"] != "trailing":
             raise WeightsError(
-                f"the scheduler config's timestep_spacing is {config['timestep_spacing']!r}; allowed are 'leading' and 'trailing': the "
-                "times of others are not a whole stride apart, as the steps of DDIM are. To sample at the published times all the same: "
+                f"the scheduler config's timestep_spacing is {config['timestep_spacing']!r}; allowed are 'leading' and 'trailing': "
+                "DDIM steps need times one whole stride apart, which others do not have. To sample at 'leading' times anyway: "
                 'config={"scheduler": {"timestep_spacing": "leading"}}'
             )
         result["timestep_spacing"] = "trailing"
     if _differs(config, "rescale_betas_zero_snr", False):
         if config["rescale_betas_zero_snr"] is not True:
             raise WeightsError(
-                f"the scheduler config's rescale_betas_zero_snr is {config['rescale_betas_zero_snr']!r}; true or false is expected"
+                f"the scheduler config's rescale_betas_zero_snr is {config['rescale_betas_zero_snr']!r}; expected true or false"
             )
         if result["prediction_type"] == "epsilon":
             raise WeightsError(
@@ -192,13 +192,13 @@ def scheduler(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         )
     _whole(result["num_train_timesteps"], "the scheduler config's num_train_timesteps")
     if type(result["steps_offset"]) is not int or not 0 <= result["steps_offset"] < result["num_train_timesteps"]:
-        raise WeightsError(f"the scheduler config's steps_offset is {result['steps_offset']!r}; a small whole number is expected")
+        raise WeightsError(f"the scheduler config's steps_offset is {result['steps_offset']!r}; expected a small whole number")
     if not isinstance(result["set_alpha_to_one"], bool):
-        raise WeightsError(f"the scheduler config's set_alpha_to_one is {result['set_alpha_to_one']!r}; true or false is expected")
+        raise WeightsError(f"the scheduler config's set_alpha_to_one is {result['set_alpha_to_one']!r}; expected true or false")
     notes = []
     name = config.get("_class_name")
     if name not in (None, "DDIMScheduler", "PNDMScheduler"):
-        end = "taken from it" if "set_alpha_to_one" in config else "not in it, so off as in Stable Diffusion 1 and 2"
+        end = "taken from it" if "set_alpha_to_one" in config else "not in it, so it is off as in Stable Diffusion 1 and 2"
         notes.append(
             f"the scheduler config is {name}'s: the method samples with DDIM on its betas and steps_offset; set_alpha_to_one is {end}"
         )
@@ -210,7 +210,7 @@ def _differs(config: Mapping[str, Any], name: str, published: object) -> bool:
 
 
 def assumed_prediction(config: Mapping[str, Any]) -> list[str]:
-    """A note where nothing says what the network predicts, as for a single file, which holds no scheduler."""
+    """A note if nothing says what the network predicts. Single files, for example, hold no scheduler."""
     if config.get("prediction_type") is not None:
         return []
     return [
@@ -220,13 +220,13 @@ def assumed_prediction(config: Mapping[str, Any]) -> list[str]:
 
 
 def side(config: Mapping[str, Any], factor: int) -> int | tuple[int, int]:
-    """Default picture size: the UNet config's sample_size times the VAE's factor; 512 where nothing says it."""
+    """Default picture size: the UNet config's sample_size times the VAE's factor; 512 without a sample_size."""
     size = config.get("sample_size")
     if size is None:
         return 512
     if isinstance(size, (list, tuple)):
         if len(size) != 2:
-            raise WeightsError(f"the UNet config's sample_size is {list(size)}; a whole number or [height, width] is expected")
+            raise WeightsError(f"the UNet config's sample_size is {list(size)}; expected a whole number or [height, width]")
         height, width = (_whole(value, "the UNet config's sample_size") * factor for value in size)
         return height, width
     return _whole(size, "the UNet config's sample_size") * factor

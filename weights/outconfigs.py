@@ -1,4 +1,4 @@
-"""The config files of a diffusers folder, from what a checkpoint says of itself."""
+"""The config files of a diffusers folder, from the fields of a checkpoint."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ def _unet(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "_class_name": "UNet2DConditionModel",
         "act_fn": "silu",
-        "attention_head_dim": heads[0] if len(set(heads)) == 1 else heads,  # the number of heads, by a misnomer of diffusers
+        "attention_head_dim": heads[0] if len(set(heads)) == 1 else heads,  # the number of heads, despite the name
         "block_out_channels": list(fields["channels"]),
         "center_input_sample": False,
         "cross_attention_dim": fields["text_width"],

@@ -1,6 +1,6 @@
-"""Our names -> names on disk: the way back of keymaps.py, for writing checkpoints that other tools read.
+"""Our names -> names on disk: the inverse of keymaps.py, for writing checkpoints that other tools read.
 
-Every function is pure and takes one name of ours. Sources: as keymaps.py.
+Every function is pure and takes one of our names. Sources: as keymaps.py.
 """
 
 import re
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from .keymaps import Rule, rename
 
-INSIDE_ATTENTION: tuple[Rule, ...] = (  # the same leaves in diffusers' and LDM's UNet
+INSIDE_ATTENTION: tuple[Rule, ...] = (  # the same names in diffusers' and LDM's UNet
     (r"\.blocks\.(\d+)\.", r".transformer_blocks.\1."),
     (r"(\.transformer_blocks\.\d+)\.self\.", r"\1.attn1."),
     (r"(\.transformer_blocks\.\d+)\.cross\.", r"\1.attn2."),
@@ -82,7 +82,7 @@ def unet_to_diffusers(name: str) -> str:
 
 
 def unet_to_ldm(name: str, layers_per_block: int, depth: Sequence[int]) -> str:
-    """A UNet parameter in LDM's names, whose blocks are numbered in running order. depth: transformer blocks a level, down."""
+    """A UNet parameter in LDM's names, whose blocks are numbered in running order. depth: transformer blocks per attention, by level."""
     stride = layers_per_block + 1
     match = re.match(r"^(down|up|mid)\.(?:(\d+)\.)?(resnets|attn|downsample|upsample)\.(?:(\d+)\.)?", name)
     if match:

@@ -1,6 +1,6 @@
-"""Which part of a model each tensor of a file belongs to, decided by what the names have in common.
+"""Which part of a model each tensor of a file belongs to, decided by the patterns in its name.
 
-A part is found by the names inside it; whatever stands before them is its prefix, listed anywhere or not
+A part is found by the names inside it. Anything before them is its prefix, whether we know it or not
 (`model.diffusion_model.`,
 `state_dict.first_stage_model.`, none at all ...). Place in the flow: between header.py and model_families.py.
 """
@@ -14,7 +14,7 @@ from . import keymaps
 from .errors import WeightsError
 from .header import TensorInfo
 
-# kind, layout, a pattern that only names inside such a part match (group 1 is the prefix), the first words of its names.
+# kind, layout, a pattern that matches only names inside such a part (group 1 is the prefix), the first words of its names.
 SIGNS: tuple[tuple[str, str, str, frozenset[str]], ...] = (
     (
         "unet",
@@ -60,8 +60,8 @@ SCHEDULE = frozenset(
     "posterior_mean_coef2 lvlb_weights logvar scale_factor sigmas log_sigmas alphas alphas_prev ddim_sigmas ddim_alphas ddim_alphas_prev "
     "ddim_sqrt_one_minus_alphas".split()
 )
-# What trainers, merges and interfaces leave in a checkpoint: a name behind its wrappers -> what it is, in words. All of it is ignored with
-# a note, nothing else is.
+# What trainers, merges and interfaces leave in a checkpoint: a pattern for the name without its prefixes -> what it is, in words. All of it
+# is ignored with a note, and nothing else is ignored.
 MARKS = "marks of 8-bit weights, which loading does not need"
 WRAPPERS = r"^(?:(?:state_dict|module)\.)*"
 LEFTOVERS: tuple[tuple[str, str], ...] = (
@@ -71,16 +71,16 @@ LEFTOVERS: tuple[tuple[str, str], ...] = (
         r"|rng_states?)(?:\.|_\d+\.|$)",
         "states of a trainer (optimizer, learning rate, loops)",
     ),
-    (r"(?:.*\.)?embedding_manager\.", "tensors of textual inversion (their words mean nothing new in a prompt here)"),
+    (r"(?:.*\.)?embedding_manager\.", "tensors of textual inversion (their words have no special meaning in prompts)"),
     (r"safety_checker\.", "tensors of a safety checker"),
     (r"loss\.", "tensors of a training loss"),
-    (r"(?:cond_stage_model|conditioner)\.(?:.*\.)?(?:visual|vision_model|visual_projection)\.", "tensors of CLIP's image side"),
+    (r"(?:cond_stage_model|conditioner)\.(?:.*\.)?(?:visual|vision_model|visual_projection)\.", "tensors of CLIP's image encoder"),
     (r"(?:.*\.)?(?:scaled_fp8|comfy_quant|scale_input|input_scale)$", MARKS),
 )
-SCALES = (".scale_weight", ".weight_scale")  # of 8-bit weights, as ComfyUI writes them: the number is the stored one times the scale
+SCALES = (".scale_weight", ".weight_scale")  # of 8-bit weights, as ComfyUI writes them: weight = stored number * scale
 EMA = re.compile(r"(?:^|\.)model_ema\.")
 EMA_SCALAR = re.compile(r"(?:^|\.)model_ema\.(?:decay|num_updates)$")
-# The text encoder's neighbours that may lie outside its prefix.
+# Tensors of the text encoder that may have another prefix.
 BESIDE_TEXT = re.compile(r"(?:^|\.)(?:text_projection(?:\.weight)?|logit_scale|position_ids|attn_mask)$")
 CONTROL = re.compile(r"^(?:input_hint_block|zero_convs|controlnet_)")
 LORA = re.compile(r"(?:^lora_|[._]lora[._](?:up|down|A|B|mid)\b|\.hada_w|\.lokr_w|\.alpha$|\.dora_scale$)")
@@ -98,7 +98,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Split:
-    """All tensors of a file by part. ema: moving averages, full name -> tensor; ignored: what is known to be of no use;
+    """All tensors of a file by part. ema: moving averages, full name -> tensor; ignored: known and not needed;
     other: the rest.
     """
 
@@ -114,8 +114,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Piece:
-    """Where the numbers of one of our parameters lie. part: (index, count) of equal row blocks, or None for the whole tensor; scale: the
-    tensor that they are multiplied by, one number or one for each row.
+    """Where the numbers of one of our parameters are stored. part: (index, count) of equal row blocks, or None for the whole tensor; scale:
+    the tensor that they are multiplied by, one number or one per row.
     """
 
     info: TensorInfo
@@ -124,7 +124,7 @@ class Piece:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape on disk; a part whose rows do not divide keeps the whole tensor's, which then fits nowhere."""
+        """Its shape on disk. If the rows do not divide evenly, the shape of the whole tensor, which then fits no parameter."""
         shape = self.info.shape
         if self.part and shape and shape[0] % self.part[1] == 0:
             return shape[0] // self.part[1], *shape[1:]
@@ -133,7 +133,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Mapped:
-    """A group in our names. twice: our names that two tensors claim, and those tensors; unused: names left out on purpose."""
+    """A group in our names. twice: our names that two tensors map to, and those tensors; unused: names left out on purpose."""
 
     pieces: dict[str, Piece] = field(repr=False)
     twice: dict[str, list[TensorInfo]]
@@ -141,7 +141,7 @@ class Mapped:
 
 
 def split(tensors: Mapping[str, TensorInfo]) -> Split:
-    """The parts a file holds. Never raises: what nobody knows is in `other`."""
+    """The parts that a file holds. Never raises: unknown tensors are in `other`."""
     ema = {name: info for name, info in tensors.items() if EMA.search(name)}
     ignored = {"EMA scalars": [name for name in ema if EMA_SCALAR.search(name)]}
     ema = {name: info for name, info in ema.items() if not EMA_SCALAR.search(name)}
@@ -160,7 +160,7 @@ def split(tensors: Mapping[str, TensorInfo]) -> Split:
     found = []
     for kind, layout, pattern, words in SIGNS:
         prefixes = Counter(match[1] for match in (re.match(pattern, name) for name in names) if match)
-        # A stray name that happens to look like a part's does not make a part.
+        # A single name that happens to match a part's pattern does not make a part.
         most = max(prefixes.values(), default=0)
         found += [(kind, layout, prefix, words, {}) for prefix, count in prefixes.items() if 20 * count >= most]
     found.sort(key=lambda group: -len(group[2]))
@@ -183,12 +183,12 @@ def split(tensors: Mapping[str, TensorInfo]) -> Split:
 
 
 def leftover(name: str) -> str | None:
-    """What of LEFTOVERS a name is, in words; None for any other."""
+    """Which of LEFTOVERS a name is, in words, or None."""
     return next((why for pattern, why in LEFTOVERS if re.match(WRAPPERS + pattern, name)), None)
 
 
 def blamed(split: Split) -> dict[str, list[str]]:
-    """The names of `other` by the kind of part they stand beside ("" for none): cond_stage_model.x is the text encoder's, whatever x is."""
+    """The names of `other` by the kind of part that shares their prefix ("" for none): cond_stage_model.x is the text encoder's."""
     found: dict[str, list[str]] = {}
     for name in split.other:
         shared = [(_shared(name, group.prefix), group.kind) for group in split.groups]
@@ -198,14 +198,14 @@ def blamed(split: Split) -> dict[str, list[str]]:
 
 
 def _shared(name: str, prefix: str) -> int:
-    """How many words, behind wrappers, a name and a prefix have in common at their beginning."""
+    """How many leading words, without wrappers, a name and a prefix have in common."""
     words = [re.sub(WRAPPERS, "", text).split(".") for text in (name, prefix)]
     same = [one == other for one, other in zip(words[0], words[1][:-1], strict=False)]
     return (*same, False).index(False)
 
 
 def scales_of(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
-    """Weight name -> the name of its scale, where that is one number or one for each row; any other stays a name that nobody knows."""
+    """Weight name -> the name of its scale, if that is one number or one per row; any other scale stays unknown."""
     found = {}
     for name, info in tensors.items():
         ending = next((ending for ending in SCALES if name.endswith(ending)), None)
@@ -218,7 +218,7 @@ def scales_of(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
 
 
 def _home(name: str, found: list[tuple]) -> tuple | None:
-    """The group with the longest prefix of this name; groups that share a prefix by the name's first word after it."""
+    """The group with the longest prefix of this name; among groups with the same prefix, the one that knows the first word after it."""
     fitting = [group for group in found if name.startswith(group[2])]
     if not fitting:
         return None
@@ -228,13 +228,13 @@ def _home(name: str, found: list[tuple]) -> tuple | None:
 
 
 def is_lora(names: Iterable[str]) -> bool:
-    """Whether most names are those of low-rank additions."""
+    """Whether most names are those of LoRA factors."""
     marks = [bool(LORA.search(name)) for name in names]
     return bool(marks) and 2 * sum(marks) > len(marks)
 
 
 def to_ours(group: Group, layers: int | None = None, *, projection: bool = False) -> Mapped:
-    """A group in our names. layers: how many layers of a text encoder are kept; None: all. projection: its text_projection too."""
+    """A group in our names. layers: how many layers of a text encoder are kept (None: all). projection: keep its text_projection too."""
     scales = scales_of(group.tensors)
     names = [name for name in group.tensors if name not in scales.values()]
     match group.kind, group.layout:
@@ -264,7 +264,7 @@ def to_ours(group: Group, layers: int | None = None, *, projection: bool = False
 def averaged(group: Group, ema: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
     """The UNet's tensors replaced by their moving averages, under the names of the group.
 
-    Raises WeightsError where there are none, or not one for every tensor.
+    Raises WeightsError if there are none, or if a tensor has none.
     """
     if not ema:
         raise WeightsError("ema=True, but this checkpoint holds no moving averages (model_ema.*); load it without ema")

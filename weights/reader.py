@@ -1,11 +1,11 @@
-"""Bytes from file to parameter: read (never mapped) into memory of the model's own, cast on the way where another type is asked for.
+"""Bytes from file to parameter: read (never memory-mapped) into the model's own memory, and cast on the way if needed.
 
-Why no mapping: a mapped file that somebody cuts off ends the process at the next touch of its pages (SIGBUS), during the load, and during
-every later run where parameters stay in the mapping. A read that comes back short is an error like any other, and once a part is loaded
-nothing looks at its file again: it may be cut off, overwritten or replaced.
+Why no memory mapping: if a mapped file is truncated, the next access to its pages kills the process (SIGBUS), during the load and, if the
+parameters stay mapped, in any later run. A short read is an ordinary error. Once a part is loaded, its file is never read again: it may be
+truncated, overwritten or replaced.
 
-Why it is quick all the same: a few threads read at once (the kernel copies without Python's lock), into memory that the kernel gives out
-in huge pages (one page fault instead of 512); numbers are cast in slices that still lie in the processor's cache.
+Why it is still fast: a few threads read at once (the kernel copies without holding Python's GIL), into memory that is allocated in huge
+pages (one page fault instead of 512). Numbers are cast in slices that are still in the processor's cache.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ TORCH_TYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-# No weights, but a single file written anew keeps its counters and positions, and LoRA files have whole alphas.
+# Not weights, but converting keeps a single file's counters and position ids, and LoRA files may store alpha as an integer.
 OTHER_TYPES = {
     "I64": torch.int64,
     "I32": torch.int32,
@@ -45,19 +45,19 @@ OTHER_TYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-THREADS = 4  # two already read as fast as most memory writes
-AREA = 2**26  # bytes given out at a time: small enough that parameters which are replaced later give their memory back
+THREADS = 4  # two threads already read as fast as most memory can be written
+AREA = 2**26  # bytes per allocation: small enough that parameters replaced later free their memory
 HUGE = 2**21  # bytes of a huge page on most machines
-READ = 2**24  # bytes of one read into place
-CAST = 2**20  # bytes of one read that is cast
-GRAIN = 2**15  # numbers that torch casts without threads of its own, which would get in the way of those here
-ALIGNED = 64  # bytes; vector instructions like it
+READ = 2**24  # bytes per read without a cast
+CAST = 2**20  # bytes per read with a cast
+GRAIN = 2**15  # numbers that torch casts in one thread; its own threads would compete with ours
+ALIGNED = 64  # bytes; for vector instructions
 
 
 @dataclass(frozen=True)
 class _Read:
-    """Bytes from `start` of a file that become the numbers of `into` (flat, on the CPU), which are stored as `stored`. scale: what they are
-    multiplied by, one number or one for each of as many equal rows.
+    """Reads the numbers of `into` (flat, on the CPU), stored in the type `stored`, from byte `start` of a file. scale: what they are
+    multiplied by, one number or one per row (rows are equally long).
     """
 
     file: FileIO
@@ -67,7 +67,7 @@ class _Read:
     scale: Tensor | None = None
 
     def run(self) -> None:
-        """Read, and cast where the types differ. Raises WeightsError where the file ends too early or cannot be read."""
+        """Read, and cast if the types differ. Raises WeightsError if the file ends too early or cannot be read."""
         if self.stored == self.into.dtype and self.scale is None:
             fill(self.file, self.start, self.into)
             return
@@ -81,7 +81,7 @@ class _Read:
             target.copy_(source)
 
     def slices(self) -> "Iterator[_Read]":
-        """The same in pieces that several threads can share; whole where it is scaled."""
+        """This read in pieces for several threads; a scaled one stays whole."""
         if self.scale is not None:
             yield self
             return
@@ -97,9 +97,9 @@ def read_all(
     dtype: torch.dtype,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """All parameters, in the dtype and on the device asked for.
+    """All parameters, in the given dtype and on the given device.
 
-    Raises WeightsError where a file is no longer the one whose header was read, stops being it meanwhile, or cannot be read.
+    Raises WeightsError if a file changed after its header was read, changes during the load, or cannot be read.
     """
     with ExitStack() as stack:
         files: dict[Path, FileIO] = {header.path: stack.enter_context(open_unchanged(header)) for header in headers}
@@ -125,7 +125,7 @@ def _reading(files: Mapping[Path, FileIO], piece: Piece, into: Tensor) -> _Read:
 
 
 def read_scale(file: FileIO, info: TensorInfo, part: tuple[int, int] | None) -> Tensor:
-    """What a piece's numbers are multiplied by: one number, or one for each of its rows. Raises WeightsError where one is not finite."""
+    """What a piece's numbers are multiplied by: one number, or one per row. Raises WeightsError if one is not finite."""
     scale = read_tensor(file, info).view(-1)
     if not scale.isfinite().all():
         raise WeightsError(f"{info.path}: {info.name} holds NaN or infinity")
@@ -133,7 +133,7 @@ def read_scale(file: FileIO, info: TensorInfo, part: tuple[int, int] | None) -> 
 
 
 def _travel(files: Mapping[Path, FileIO], piece: Piece, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """One parameter on another device; the smaller of the two types travels."""
+    """One parameter on another device; it is transferred in the smaller of the two types."""
     stored = TORCH_TYPES[piece.info.dtype]
     here = torch.empty(shape, dtype=dtype if dtype.itemsize < stored.itemsize or piece.scale is not None else stored)
     _run([_reading(files, piece, here)])
@@ -141,26 +141,26 @@ def _travel(files: Mapping[Path, FileIO], piece: Piece, shape: torch.Size, dtype
 
 
 def read_tensor(file: FileIO, info: TensorInfo) -> Tensor:
-    """One tensor by itself, as float32. Raises WeightsError where the file ends too early, cannot be read, or torch lacks the type."""
+    """One tensor as float32. Raises WeightsError if the file ends too early, cannot be read, or torch lacks the type."""
     stored = (TORCH_TYPES | OTHER_TYPES).get(info.dtype)
     if stored is None:
-        raise WeightsError(f"{info.path}: {info.name} has the type {info.dtype}, which is not read")
+        raise WeightsError(f"{info.path}: {info.name} has the type {info.dtype}, which cannot be read")
     result = torch.empty(info.shape, dtype=torch.float32)
     _Read(file, info.start, stored, result.view(-1)).run()
     return result
 
 
 def read_piece(files: Mapping[Path, FileIO], piece: Piece) -> Tensor:
-    """One of our parameters by itself, as float32, scaled. Raises WeightsError as read_tensor."""
+    """One of our parameters as float32, scaled. Raises WeightsError as read_tensor."""
     if piece.info.dtype not in TORCH_TYPES:
-        raise WeightsError(f"{piece.info.path}: {piece.info.name} has the type {piece.info.dtype}, which holds no weights")
+        raise WeightsError(f"{piece.info.path}: {piece.info.name} has the type {piece.info.dtype}, which weights cannot have")
     result = torch.empty(piece.shape, dtype=torch.float32)
     _reading(files, piece, result).run()
     return result
 
 
 def _run(reads: list[_Read]) -> None:
-    """All reads, on as many threads as torch may use, THREADS at most; the first error ends them."""
+    """All reads, on as many threads as torch may use, at most THREADS; the first error stops them."""
     slices = [part for read in reads if read.into.numel() for part in read.slices()]
     count = min(THREADS, torch.get_num_threads(), len(slices)) if hasattr(os, "preadv") else 1
     if count <= 1:
@@ -178,21 +178,21 @@ def _run(reads: list[_Read]) -> None:
 def fill(file: FileIO, start: int, numbers: Tensor) -> None:
     """Fills a contiguous tensor on the CPU with the bytes that begin at `start`.
 
-    Raises WeightsError where the file ends before the tensor is full, or cannot be read.
+    Raises WeightsError if the file ends before the tensor is full, or cannot be read.
     """
     left = memoryview(numbers.view(-1).view(torch.uint8).numpy().data) if numbers.numel() else memoryview(b"")
     try:
         while left:
             got = _pread(file, left, start)
             if got == 0:
-                raise WeightsError(f"{file.name}: the file became shorter while it was read; open the checkpoint again once it is whole")
+                raise WeightsError(f"{file.name}: the file was truncated while it was read; open the checkpoint again once it is complete")
             left, start = left[got:], start + got
     except OSError as error:
         raise WeightsError(f"{file.name}: cannot be read ({error.strerror})") from None
 
 
 def _pread(file: FileIO, into: memoryview, start: int) -> int:
-    """Bytes read at a place, possibly fewer than asked for; 0: the file ends there."""
+    """Reads at a given place and returns the number of bytes, possibly fewer than asked for; 0: the file ends there."""
     if hasattr(os, "preadv"):
         return os.preadv(file.fileno(), [into], start)
     file.seek(start)
@@ -200,7 +200,7 @@ def _pread(file: FileIO, into: memoryview, start: int) -> int:
 
 
 def allocate(shapes: list[torch.Size], dtype: torch.dtype) -> list[Tensor]:
-    """Tensors of unset numbers on the CPU, neighbours in areas of AREA bytes (larger ones in an area each) that are given back together."""
+    """Uninitialised tensors on the CPU. Neighbours share blocks of AREA bytes, freed together; a larger tensor has its own block."""
     sizes = [-(-shape.numel() * dtype.itemsize // ALIGNED) * ALIGNED for shape in shapes]
     result: list[Tensor] = []
     while len(result) < len(shapes):
@@ -216,19 +216,19 @@ def allocate(shapes: list[torch.Size], dtype: torch.dtype) -> list[Tensor]:
 
 
 def _area(size: int) -> "mmap.mmap | bytearray":
-    """Memory of this process alone, in huge pages where the system has them."""
+    """Private memory of this process, in huge pages if the system has them."""
     if size == 0 or not hasattr(mmap, "MADV_HUGEPAGE"):
         return bytearray(size)
     if size >= HUGE:
-        size = -(-size // HUGE) * HUGE  # only what is a multiple of huge pages is laid where huge pages fit
+        size = -(-size // HUGE) * HUGE  # only sizes that are a multiple of huge pages are aligned for them
     area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a kernel without huge pages: slower, nothing else
+    with contextlib.suppress(OSError):  # a kernel without huge pages is only slower
         area.madvise(mmap.MADV_HUGEPAGE)
     return area
 
 
 def open_unchanged(header: Header) -> FileIO:
-    """The file of a header, unbuffered. Raises WeightsError where it is no longer the one that was looked at."""
+    """The file of a header, unbuffered. Raises WeightsError if it is no longer the one whose header was read."""
     try:
         file = open(header.path, "rb", buffering=0)
     except OSError as error:

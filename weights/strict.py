@@ -1,4 +1,4 @@
-"""The strict comparison of a checkpoint's part with a module: one error that says everything, or a plan that fits.
+"""The strict comparison of a checkpoint's part with a module: either everything fits, or one error lists all differences.
 
 Place in the flow: before reader.py reads the first byte.
 """
@@ -18,8 +18,8 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a part lacks or has too much for a module. Names are ours; extra ones as on disk. misshapen: name -> (on disk,
-    expected).
+    """How a part differs from what a module needs. Names are ours; extra ones as on disk. misshapen: name -> (shape on disk,
+    expected shape).
     """
 
     missing: list[str]
@@ -31,21 +31,21 @@ class Comparison:
 
     @property
     def fits(self) -> bool:
-        """Whether there is nothing to complain about."""
+        """Whether everything fits."""
         return not (self.missing or self.extra or self.misshapen or self.twice or self.mistyped)
 
     def lines(self) -> list[str]:
-        """One line a kind of fault: count, the first eight names, the nearest names."""
+        """One line per kind of difference: count, the first eight names, the most similar names."""
         result = []
         for kind, names in (
-            ("missing", [name + (f" (nearest there: {self.near[name]})" if name in self.near else "") for name in self.missing]),
+            ("missing", [name + (f" (most similar: {self.near[name]})" if name in self.near else "") for name in self.missing]),
             ("extra", self.extra),
             (
-                "of another shape",
+                "of the wrong shape",
                 [f"{name} {list(held)} instead of {list(want)}" for name, (held, want) in self.misshapen.items()],
             ),
-            ("there twice", [f"{name} ({' and '.join(theirs)})" for name, theirs in self.twice.items()]),
-            ("of a type that holds no weights", [f"{name} ({dtype})" for name, dtype in self.mistyped.items()]),
+            ("present twice", [f"{name} ({' and '.join(theirs)})" for name, theirs in self.twice.items()]),
+            ("of a type that weights cannot have", [f"{name} ({dtype})" for name, dtype in self.mistyped.items()]),
         ):
             if names:
                 more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
@@ -69,7 +69,7 @@ def compare(mapped: Mapped, outside: list[str], module: nn.Module) -> Comparison
     misshapen = {name: (pieces[name].shape, want[name]) for name in shared if not fits(pieces[name].shape, want[name])}
     mistyped = {name: pieces[name].info.dtype for name in shared if pieces[name].info.dtype not in FLOATS}
     near = {}
-    # difflib is quadratic: long names and long lists are a sign of a foreign file, for which nearness says nothing.
+    # difflib is quadratic. Long names and long lists mean a foreign file, for which similar names would not help.
     for name in missing[:SHOWN]:
         close = difflib.get_close_matches(name, [other for other in strange[:2000] if len(other) < 200], 1, 0.8)
         if close:
@@ -79,7 +79,7 @@ def compare(mapped: Mapped, outside: list[str], module: nn.Module) -> Comparison
 
 
 def demand(comparison: Comparison, part: str, label: str, guess: str) -> None:
-    """Raise WeightsError unless everything fits. guess: what the file looks like, in words."""
+    """Raises WeightsError unless everything fits. guess: what the file looks like, in words."""
     if not comparison.fits:
         raise WeightsError(f"{label}: its {part} does not fit: {'; '.join(comparison.lines())}. The file looks like {guess}")
 

@@ -1,6 +1,6 @@
-"""What a file or folder holds, described part by part whether or not it can be used; reads headers and configs only.
+"""Describes a file or folder part by part, whether or not it can be used; reads headers and configs only.
 
-Place in the flow: `analogist weights inspect`. load.open_checkpoint is the strict way to the same parts.
+Place in the flow: `analogist weights inspect`. load.open_checkpoint opens the same parts strictly.
 """
 
 from collections import Counter
@@ -23,8 +23,8 @@ from .parts import Group, Mapped
 class PartSurvey:
     """One part as it lies on disk.
 
-    fields: its config's fields as in Checkpoint; where problem says that heads or norm groups do not show, ones stand for them, and
-    where the geometry does not show either, fields is None.
+    fields: its config's fields as in Checkpoint. If problem says that heads or norm groups are unknown, fields holds ones for them; if the
+    sizes are unknown too, fields is None.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class PartSurvey:
 
 @dataclass(frozen=True)
 class Survey:
-    """A path's family, parts and leftovers. problem: why open_checkpoint refuses it, None where it does not."""
+    """A path's family, parts and leftovers. problem: why open_checkpoint refuses it, or None."""
 
     path: Path
     layout: str
@@ -58,7 +58,7 @@ class Survey:
 def survey(path: Path | str, *, config: "Path | str | Mapping[str, Any] | None" = None, variant: str | None = None) -> Survey:
     """Describe a safetensors file or a folder in diffusers layout.
 
-    Raises WeightsError only where nothing can be described: not a safetensors file, a folder without weights, a config that is none.
+    Raises WeightsError only if nothing can be described: not a safetensors file, a folder without weights, an invalid config.
     """
     path = Path(path)
     if not path.exists():
@@ -96,12 +96,12 @@ def survey(path: Path | str, *, config: "Path | str | Mapping[str, Any] | None" 
 
 
 def _kind(part: str, group: Group) -> str:
-    """What a group is; of two text encoders the folder says which."""
+    """The kind of a group; the folder tells two text encoders apart."""
     return "text_2" if part == "text_2" and group.kind == "text" else group.kind
 
 
 def _folder(path: Path, variant: str | None) -> tuple[list[tuple[str, Found]], list[str]]:
-    """The weights of every part's folder that has any (part, files), or of the folder itself; what could not be found, in words."""
+    """The weights of each part's folder that has any (part, files), or of the folder itself; also, in words, what could not be found."""
     held, notes = [], []
     for part, name in files.FOLDERS.items():
         if (path / name).is_dir():
@@ -113,7 +113,7 @@ def _folder(path: Path, variant: str | None) -> tuple[list[tuple[str, Found]], l
         stem = next((stem for stem in sorted(set(files.STEMS.values())) if list(path.glob(f"{stem}*.safetensors*"))), None)
         if stem is None:
             files.in_checkpoint(path, variant)  # says what is missing
-            raise WeightsError(f"{path}: no weights of a Stable Diffusion part in it")
+            raise WeightsError(f"{path}: it holds no weights of a Stable Diffusion part")
         held.append(("", files.in_folder(path, stem, variant)))
     if not held:
         raise WeightsError("; ".join(notes))

@@ -1,4 +1,4 @@
-"""Which token fills a prompt up to its length, from configs and tokenizer files."""
+"""The token that pads prompts to full length, from configs and tokenizer files."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from .model_families import END_TOKEN, SD15, SDXL, Family
 
 
 def padding_id(settings: Settings, family: Family) -> int:
-    """The padding token's id: said, else the tokenizer folder's, else the family's (SD 1 and SDXL: the end token, SD 2: 0).
+    """The padding token's id: said, else the tokenizer folder's, else the family's (SD 1 and SDXL: the end token; SD 2: 0).
 
-    Raises WeightsError for a value that is no token id, or a padding token outside the folder's vocabulary.
+    Raises WeightsError for a value that is not a token id, or a padding token outside the folder's vocabulary.
     """
     said = settings.extra.get("pad_token_id")
     if said is not None:
         if type(said) is not int or said < 0:
-            raise WeightsError(f"pad_token_id is {said!r}; a token id is expected")
+            raise WeightsError(f"pad_token_id is {said!r}; expected a token id")
         return said
     if settings.tokenizer is not None:
         found = _of_folder(settings.tokenizer)
@@ -43,7 +43,7 @@ def _of_folder(folder: Path) -> int | None:
     if token is None:
         return None
     if not isinstance(token, str):
-        raise WeightsError(f"{folder}: its padding token is {str(token)[:80]!r}; a text is expected")
+        raise WeightsError(f"{folder}: its padding token is {str(token)[:80]!r}; expected a text")
     if (folder / "vocab.json").is_file():
         found = read_json(folder / "vocab.json").get(token)
     elif (folder / "tokenizer.json").is_file():

@@ -1,4 +1,4 @@
-"""Writing a safetensors file tensor by tensor, whole or not at all, without ever holding more than one.
+"""Writes a safetensors file tensor by tensor, completely or not at all; never holds more than one tensor in memory.
 
 Source: the safetensors format, https://github.com/huggingface/safetensors.
 """
@@ -25,7 +25,7 @@ CODES = {dtype: code for code, dtype in {**TORCH_TYPES, **OTHER_TYPES}.items()}
 
 @dataclass(frozen=True)
 class Planned:
-    """A tensor to be written. make: gives it when its turn has come, of this shape and type."""
+    """A tensor to be written. make: called when its turn comes; returns the tensor in this shape and type."""
 
     name: str
     dtype: torch.dtype
@@ -39,19 +39,19 @@ class Planned:
 
 
 def write(path: Path, planned: Sequence[Planned], *, progress: Callable[[int], object] | None = None) -> int:
-    """Writes the file beside its place and renames it there; returns its bytes. progress: called with the bytes of each tensor.
+    """Writes a temporary file beside the path and renames it; returns its size in bytes. progress: called with the bytes of each tensor.
 
-    Raises WeightsError where it cannot be written, naming the reason; nothing is left behind then.
+    Raises WeightsError, with the reason, if it cannot be written; nothing is left behind then.
     """
     twice = len(planned) - len({plan.name for plan in planned})
     if twice:
-        raise WeightsError(f"{path}: {twice} names would stand twice in it")
+        raise WeightsError(f"{path}: {twice} names would be in it twice")
     entries, end = {}, 0
     for plan in planned:
         entries[plan.name] = {"dtype": CODES[plan.dtype], "shape": list(plan.shape), "data_offsets": [end, end + plan.bytes]}
         end += plan.bytes
     header = json.dumps({"__metadata__": {"format": "pt"}, **entries}, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # so that tensors lie aligned
+    header += b" " * (-len(header) % 8)  # aligns the tensors
     temporary = path.parent / f".analogist-{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "xb") as file:
