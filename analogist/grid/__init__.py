@@ -1,4 +1,4 @@
-"""The picture prompt: pictures read, fitted and composed into the grid of cells A, A', B, B', and B' cut out of it again."""
+"""The picture prompt: reads, fits and composes pictures into the grid of cells A, A', B, B', and cuts B' out of the result."""
 
 from typing import TYPE_CHECKING
 

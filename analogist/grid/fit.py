@@ -1,7 +1,7 @@
-"""How a picture goes into its cell, how B' comes back out of it in B's own shape, and which cells change places.
+"""How a picture is fitted into its cell, how B' is brought back to B's shape, and which cells swap places.
 
-"stretch" squeezes the whole picture into the cell, as published; "crop" takes its middle; "pad" shrinks it and leaves white around it.
-Sizes are (width, height) here, as Pillow has them.
+"stretch" squeezes the whole picture into the cell, as published; "crop" takes its middle; "pad" shrinks it and adds white margins.
+Sizes are (width, height) here, as in Pillow.
 """
 
 from PIL import Image
@@ -11,11 +11,11 @@ from analogist.grid.layout import Box, GridError
 FITS = ("stretch", "crop", "pad")
 ALIGNED = ("a-a_prime", "a-b")  # which pictures show the same things in the same places; SAC relies on it
 Extent = tuple[int, int]  # width, height
-LONGEST = 8192  # px, of a B' stretched back; beyond it both sides shrink
+LONGEST = 8192  # px, longest side of a B' stretched back; if it would be longer, both sides are scaled down
 
 
 def placed(picture: Extent, cell: Extent, fit: str | None) -> tuple[int, int, int, int]:
-    """Where in its cell the picture lies: left, top, right, bottom; all of the cell unless it is padded."""
+    """The picture's box in its cell: left, top, right, bottom; the whole cell unless it is padded."""
     if fit != "pad":
         return 0, 0, *cell
     scale = min(cell[0] / picture[0], cell[1] / picture[1])
@@ -41,7 +41,7 @@ def fitted(picture: Image.Image, cell: Extent, fit: str | None) -> Image.Image:
 
 
 def stretched_back(cell: Extent, picture: Extent) -> Extent:
-    """The smallest size of the picture's proportions that loses no pixel of the cell; the cell itself where they agree."""
+    """The smallest size with the picture's proportions that loses no pixel of the cell; the cell's size if the proportions agree."""
     wide, tall = picture[0] * cell[1], picture[1] * cell[0]
     width, height = (cell[0] * wide / tall, cell[1]) if wide > tall else (cell[0], cell[1] * tall / wide)
     scale = min(1.0, LONGEST / max(width, height))
@@ -49,22 +49,22 @@ def stretched_back(cell: Extent, picture: Extent) -> Extent:
 
 
 def swapped(picture: Image.Image, boxes: dict[str, Box]) -> Image.Image:
-    """A copy with what lies in the boxes of A' and B exchanged."""
+    """A copy with the contents of the boxes of A' and B swapped."""
     exchanged = picture.copy()
     for name, other in (("A'", "B"), ("B", "A'")):
         left, top, right, bottom = boxes[name]
         part = picture.crop(boxes[other])
-        size = (right - left, bottom - top)  # another by a pixel where a ready grid's sides are odd
+        size = (right - left, bottom - top)  # differs by a pixel if a ready grid's sides are odd
         exchanged.paste(part if part.size == size else part.resize(size), (left, top))
     return exchanged
 
 
 def check_drawing(fit: str | None, aligned: str, pairs: int) -> None:
-    """Raises GridError for what is not one of FITS and ALIGNED, or does not go with so many example pairs."""
+    """Raises GridError for a value outside FITS or ALIGNED, or if the alignment does not work with this number of example pairs."""
     if fit not in (None, *FITS):
         raise GridError(f"fit={fit!r}; allowed are {', '.join(FITS)}, or None for the published stretch")
     if aligned not in ALIGNED:
-        hint = "; where nothing is aligned, turn SAC off (sac=None) instead" if aligned in (None, "none") else ""
+        hint = "; if nothing is aligned, turn SAC off (sac=None) instead" if aligned in (None, "none") else ""
         raise GridError(f"aligned={aligned!r}; allowed are {', '.join(ALIGNED)}{hint}")
     if aligned == "a-b" and pairs > 1:
-        raise GridError(f"aligned='a-b' lets A' and B change places, which works with one example pair; this grid has {pairs}")
+        raise GridError(f"aligned='a-b' swaps A' and B, which only works with one example pair; this grid has {pairs}")

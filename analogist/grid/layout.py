@@ -1,4 +1,4 @@
-"""Where the cells of a grid lie, how they are called, and which sizes split into them; numbers only, no pictures.
+"""Positions and names of a grid's cells, and which sizes split into cells; numbers only, no pictures.
 
 The numbers of the published drawing (Analogist, Gu et al. 2024, released code), stated for any cell size and k example pairs.
 """
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 from analogist.models.numbers import plain
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are the first ones outside
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are exclusive
 Size = int | tuple[int, int]  # one number N: cells of N/2 x N/2, so N x N for one pair; or (height, width)
 
-BORDER = 2  # px, the p of the published drawing, whatever the size
+BORDER = 2  # px, the p of the published drawing, at every size
 COLUMNS = 2
 SMALLEST_CELL = 8  # px
 MAX_GRID_PIXELS = 67_108_864  # 8192 x 8192, 0.8 GB as a float32 tensor
 
 
 class GridError(ValueError):
-    """Pictures or a size that make no grid: the message says what was given, what is allowed and what to do."""
+    """Pictures or a size that cannot form a grid. The message says what was given, what is allowed and what to do."""
 
 
 def cell_names(pairs: int) -> tuple[str, ...]:
@@ -29,7 +29,7 @@ def cell_names(pairs: int) -> tuple[str, ...]:
 
 
 def resolve_size(size: Size, rows: int) -> tuple[int, int]:
-    """(height, width) of what a user gave, N or (height, width); GridError unless it makes whole cells of a sensible size."""
+    """(height, width) from N or (height, width) as given by a user; GridError unless it splits into whole cells of a sensible size."""
     size = plain(size)
     try:
         if isinstance(size, (tuple, list)):
@@ -42,15 +42,15 @@ def resolve_size(size: Size, rows: int) -> tuple[int, int]:
     if width % COLUMNS or height % rows or height < rows * SMALLEST_CELL or width < COLUMNS * SMALLEST_CELL:
         raise GridError(
             f"a grid of {height}x{width} px (height x width) does not split into {rows} rows and {COLUMNS} columns of cells: the "
-            f"height must be a multiple of {rows}, the width of {COLUMNS}, and a cell at least {SMALLEST_CELL} px a side"
+            f"height must be a multiple of {rows}, the width of {COLUMNS}, and each side of a cell at least {SMALLEST_CELL} px"
         )
     if height * width > MAX_GRID_PIXELS:
-        raise GridError(f"a grid of {height}x{width} px (height x width) is too large; at most {MAX_GRID_PIXELS:,} px in all")
+        raise GridError(f"a grid of {height}x{width} px (height x width) is too large; at most {MAX_GRID_PIXELS:,} pixels are allowed")
     return height, width
 
 
 def check_size(height: int, width: int, multiple_h: int, multiple_w: int) -> None:
-    """Checks that a grid splits into cells on every map of a checkpoint; GridError names the nearest sizes that work.
+    """Checks that a grid splits into cells on every attention map of a checkpoint; GridError names the nearest sizes that work.
 
     multiple_h, multiple_w: the VAE's factor times the UNet's times the grid's rows, and columns; 128 and 128 for SD with k = 1.
     """
@@ -71,21 +71,21 @@ class Layout:
     rows: int  # k + 1
     height: int  # px
     width: int  # px
-    drawn_height: int  # px, the size at which the 2 px border was drawn: that of a ready grid before it was resized
+    drawn_height: int  # px, the height at which the 2 px border was drawn; for a ready grid, its height before resizing
     drawn_width: int  # px
-    border: bool = True  # the published 2 px; without, pictures fill their cells
+    border: bool = True  # the published 2 px; False: pictures fill their cells
 
     def cells(self) -> dict[str, Box]:
-        """The whole cells by name; they tile the grid."""
+        """The whole cells by name; together they cover the grid."""
         h, w = self.height // self.rows, self.width // COLUMNS
         return {name: (column * w, row * h, (column + 1) * w, (row + 1) * h) for name, row, column in self._places()}
 
     def pictures(self) -> dict[str, Box]:
-        """The pixels that lie wholly within a picture, by its cell's name."""
+        """The pixels that are entirely inside a picture, by its cell's name."""
         return {n: (math.ceil(l), math.ceil(t), math.floor(r), math.floor(b)) for n, (l, t, r, b) in self._exact().items()}
 
     def touched(self) -> dict[str, Box]:
-        """Every pixel that a picture reaches into; as `pictures` unless resizing moved its edges between pixels."""
+        """All pixels that a picture covers at least partly; equal to `pictures` unless resizing moved its edges between pixels."""
         return {n: (math.floor(l), math.floor(t), math.ceil(r), math.ceil(b)) for n, (l, t, r, b) in self._exact().items()}
 
     def _exact(self) -> dict[str, tuple[float, float, float, float]]:
@@ -106,6 +106,6 @@ class Layout:
 
 
 def _nearest_multiples(side: int, multiple: int) -> list[int]:
-    """The multiples next to a side, nearest first; the side alone where it is one."""
+    """The multiples next to a side, nearest first; only the side itself if it is a multiple."""
     below, above = max(side // multiple, 1) * multiple, max(-(-side // multiple), 1) * multiple
     return sorted({below, above}, key=lambda candidate: (abs(candidate - side), candidate))

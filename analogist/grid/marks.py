@@ -1,4 +1,4 @@
-"""Letters and arrows on a grid, by which a language model relates its cells; Pillow's own drawing and font.
+"""Letters and arrows on a grid, which help a language model relate the cells; drawn with Pillow and its font.
 
 Sizes are those of the released code at 256 px cells (Analogist, Gu et al. 2024), scaled with the cell.
 """
@@ -12,16 +12,16 @@ from PIL import Image, ImageDraw, ImageFont
 from analogist.grid.layout import Box
 
 SQUARE = 36 / 256  # side of a letter's black square, in cells
-SMALLEST_SQUARE = 16  # px, below which an A' can't be read; at most a quarter of the cell
+SMALLEST_SQUARE = 16  # px, the smallest at which A' can be read; at most a quarter of the cell
 RED = (230, 0, 0)
-HALF_LENGTH, THICKNESS, TIP = 1 / 10, 1 / 64, 0.35  # arrows: in cells, in cells, in arrow lengths
+HALF_LENGTH, THICKNESS, TIP = 1 / 10, 1 / 64, 0.35  # of arrows: in units of a cell, of a cell, of the arrow's length
 SMALLEST_THICKNESS = 2  # px
 
 
 def draw_marks(image: Image.Image, pictures: Mapping[str, Box], cells: Mapping[str, Box]) -> None:
     """Draws each cell's name into the top-left corner of its picture, and an arrow from each cell X to its X', into `image`.
 
-    pictures, cells: by name, where the pictures and the whole cells lie.
+    pictures, cells: boxes of the pictures and of the whole cells, by name.
     """
     left, top, right, bottom = cells["B'"]
     cell = min(right - left, bottom - top)
@@ -44,7 +44,7 @@ def _font_size(names: Iterable[str], side: int) -> float:
 
 
 def _stroke(font_size: float) -> int:
-    return round(font_size / 30)  # the font comes in one weight; the published letters are bold
+    return round(font_size / 30)  # the font has only one weight; the published letters are bold
 
 
 def _draw_letter(image: Image.Image, name: str, left: int, top: int, side: int, font_size: float) -> None:

@@ -1,6 +1,6 @@
-"""Reading any picture a user may give as plain 8-bit RGB, and writing PNGs that carry their record.
+"""Reads any picture from a user as plain 8-bit RGB, and writes PNGs that contain their record.
 
-Stands between files and `prompt_grid.py`; knows nothing of grids, tensors or models.
+Used between files and `prompt_grid.py`; does not depend on grids, tensors or models.
 """
 
 import contextlib
@@ -22,19 +22,19 @@ from analogist.grid import png
 from analogist.grid.samples import Refused, over_white, rgb_of_cmyk, to_levels
 from analogist.grid.tiff import Tiff, is_tiff
 
-# What a picture may be given as: a path, a PIL image, or a uint8 array [height width 3].
+# The forms in which a picture may be given: a path, a PIL image, or a uint8 array [height width 3].
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 
 RECORD_KEY = "analogist"  # the PNG text chunk that holds the record, as JSON
 MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb; a 16384 x 10922 picture
-# Below the first number every file is decoded; above it the file must have a byte for each 16384 pixels. Deflate and LZW reach
-# 8256 at most, so only a damaged or malicious header claims more, and believing it would cost memory the file can't hold.
+# Up to the first number of pixels every file is decoded. Above it the file must have one byte per 16384 pixels. Deflate and LZW reach
+# at most 8256, so only a damaged or malicious header claims more, and trusting it would waste memory.
 SMALL_PIXELS, MAX_PIXELS_PER_BYTE = 16_777_216, 16_384
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")  # EPS is left out: it runs another program
 _READABLE = "PNG, JPEG, WebP, GIF, TIFF, BMP, PPM, JPEG 2000 or AVIF"
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"II*\0", b"MM\0*", b"BM", b"\0\0\0\x0cjP")
-_TURN = {  # EXIF orientation -> what brings the picture upright
+_TURN = {  # EXIF orientation -> the transformation that turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -44,37 +44,37 @@ _TURN = {  # EXIF orientation -> what brings the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 _BOMB_LIMIT = f"{MAX_PIXELS:,} pixels, the limit against decompression bombs"
-_warnings_lock = threading.Lock()  # warnings.catch_warnings swaps a global of the interpreter
+_warnings_lock = threading.Lock()  # warnings.catch_warnings changes global state of the interpreter
 
 
 class PictureError(ValueError):
-    """A picture cannot be read: the message names which picture, its file, the reason and what to do."""
+    """A picture cannot be read. The message names the picture, its file, the reason and what to do."""
 
 
 def read_picture(source: Picture, name: str = "picture") -> Image.Image:
-    """Any picture as a new RGB image, the way a viewer shows it.
+    """Any picture as a new RGB image, as an image viewer shows it.
 
     source: a path, a PIL image, or a uint8 array [height width 3], values 0..255.
-    name: which picture it is ("A", "A'", "B", ...), named in errors.
-    EXIF rotation is applied (also to a PIL image straight from Image.open; one already processed is taken as its pixels stand),
-    transparency is laid over white. Samples of 1 to 16 bits are scaled so that their highest value is 255 and floats so that 1 is,
-    rounded. 32-bit and signed integers say no such white: where none is above 255 they are taken as levels, else 32-bit ones as
-    16-bit values. CMYK becomes (255 - c) (255 - k) / 255; the ink of a JPEG is inverted where it has Adobe's marker. An animation or a
-    file of several pages gives its first. Embedded colour profiles are not applied; metadata of any size is passed over.
-    Raises PictureError for what is missing, empty, truncated, not a picture, larger than MAX_PIXELS, of
-    a kind that is not read (named), of values whose scale is not known, or an array of another kind.
+    name: the picture's role ("A", "A'", "B", ...), named in errors.
+    EXIF rotation is applied (also to a PIL image straight from Image.open; the pixels of a processed one are taken as they are),
+    transparency is composited over white. Samples of 1 to 16 bits are scaled so that their highest value becomes 255, floats so that 1
+    becomes 255, and rounded. 32-bit and signed integers do not define white: if none is above 255 they are taken as levels, else 32-bit
+    ones as 16-bit values. CMYK becomes (255 - c) (255 - k) / 255; the ink of a JPEG is inverted if it has Adobe's marker. Of an
+    animation or a file with several pages, the first is taken. Embedded colour profiles are not applied; metadata of any size is ignored.
+    Raises PictureError for a file that is missing, empty, truncated, not a picture, larger than MAX_PIXELS, of an
+    unsupported kind (named) or of unknown value range, and for an array of another kind.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, name)
     if isinstance(source, Image.Image):
         what = f"{name}: the given image"
         if 0 in source.size:
-            raise PictureError(f"{what} is {source.width} x {source.height} pixels; it must have at least one")
+            raise PictureError(f"{what} is {source.width} x {source.height} pixels; it must have at least one pixel")
         try:
             return _decoded(source, upright=isinstance(source, ImageFile.ImageFile))
         except Refused as error:
             raise PictureError(f"{what} has {error}") from error
-        except Exception as error:  # a lazily opened file may fail in as many ways as in _from_file
+        except Exception as error:  # a lazily opened file may fail in the same ways as in _from_file
             raise PictureError(f"{what} cannot be read: {_short(error)}") from error
     if isinstance(source, (str, os.PathLike)):
         return _from_file(source, name)
@@ -100,7 +100,7 @@ def save_png(image: Image.Image, path: str | os.PathLike[str], record: Mapping[s
 
 
 def read_record(path: str | os.PathLike[str]) -> dict[str, object]:
-    """The record that `save_png` wrote into a PNG. Raises PictureError when the file is no such PNG."""
+    """The record that `save_png` wrote into a PNG. Raises PictureError if the file is not such a PNG."""
     what = f"picture: {shown(path)}"
     _check_file(path, what)
     try:
@@ -110,7 +110,7 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, object]:
     except Exception as error:  # see _from_file
         raise PictureError(f"{what}: no record can be read from it: {_short(error)}") from error
     if not isinstance(record, dict):
-        raise PictureError(f"{what}: holds no record of Analogist; give a PNG as `analogist run` writes it")
+        raise PictureError(f"{what}: holds no record of Analogist; give a PNG written by `analogist run`")
     return record
 
 
@@ -120,17 +120,17 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
         raise PictureError(
             f"{name}: an array of {array.dtype} [{shape}]; it must be uint8 [height width 3] with values 0..255 and no side of 0"
         )
-    return Image.fromarray(array)  # copies RGB: later changes to the array are not ours
+    return Image.fromarray(array)  # copies RGB, so later changes to the array have no effect
 
 
 def _from_file(path: str | os.PathLike[str], name: str) -> Image.Image:
     what = f"{name}: {shown(path)}"
     if isinstance(path, str) and path.startswith(("http://", "https://")):
-        raise PictureError(f"{what}: addresses are not fetched; download the picture and give its path")
+        raise PictureError(f"{what}: web addresses are not downloaded; download the picture and give its path")
     n_bytes = _check_file(path, what)
     Image.init()
     try:
-        # Pillow's warnings (damaged EXIF, size above half the limit) say nothing that the result or our errors do not.
+        # Pillow's warnings (damaged EXIF, size above half the limit) add nothing to the result or to our errors.
         with _warnings_lock, warnings.catch_warnings(), open(path, "rb") as file:
             warnings.simplefilter("ignore")
             head = file.read(len(png.SIGNATURE))
@@ -149,7 +149,7 @@ def _from_file(path: str | os.PathLike[str], name: str) -> Image.Image:
         raise PictureError(f"{what}: {error}; save it without its metadata") from error
     except UnidentifiedImageError as error:
         raise PictureError(f"{what}: {_not_a_picture(path)}") from error
-    except Exception as error:  # on damaged files Pillow's decoders raise nearly every kind, struct.error and IndexError too
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly any exception, even struct.error and IndexError
         raise PictureError(f"{what}: damaged or truncated ({_short(error)}); get the file again") from error
 
 
@@ -168,7 +168,7 @@ def _check_file(path: str | os.PathLike[str], what: str) -> int:
     if status.st_size == 0:
         raise PictureError(f"{what}: is empty (0 bytes); get the file again")
     if not os.access(path, os.R_OK):
-        raise PictureError(f"{what}: may not be read; check its permissions")
+        raise PictureError(f"{what}: permission denied; check its permissions")
     return status.st_size
 
 
@@ -183,22 +183,22 @@ def _from_tiff(file: BinaryIO, n_bytes: int) -> Image.Image:
             file.seek(0)
             with Image.open(file, formats=["TIFF"]) as image:
                 return _decoded(image, upright=True)
-    raise Refused(f"a kind of pixels that is not read: it is {tiff}; save it as an 8-bit or 16-bit picture")
+    raise Refused(f"an unsupported kind of pixels: it is {tiff}; save it as an 8-bit or 16-bit picture")
 
 
 def _check_size(width: int, height: int, n_bytes: int) -> None:
-    """Before any pixel is decoded: not empty, not too large, and not more than so many bytes can hold."""
+    """Checks, before any pixel is decoded, that the picture is not empty, not too large, and not larger than its bytes can hold."""
     pixels, sides = width * height, f"{width} x {height} pixels"
     if pixels == 0:
-        raise Refused(f"{sides}; it must have at least one")
+        raise Refused(f"{sides}; it must have at least one pixel")
     if pixels > MAX_PIXELS:
-        raise Refused(f"{sides}; allowed are {_BOMB_LIMIT}; make it smaller")
+        raise Refused(f"{sides}; at most {_BOMB_LIMIT}; make it smaller")
     if pixels > max(SMALL_PIXELS, n_bytes * MAX_PIXELS_PER_BYTE):
         raise Refused(f"{sides} by its header, in {n_bytes} bytes: damaged or a decompression bomb; get the file again")
 
 
 def _not_a_picture(path: str | os.PathLike[str]) -> str:
-    """Says why no decoder knew the file, by its first bytes."""
+    """Why no decoder recognised the file, from its first bytes."""
     with open(path, "rb") as file:
         head = file.read(256)
     if head.startswith(b"version https://git-lfs"):
@@ -211,14 +211,14 @@ def _not_a_picture(path: str | os.PathLike[str]) -> str:
         return "damaged or truncated (its header cannot be read); get the file again"
     other = _other_format(path)
     if other:
-        return f"is a picture of format {other}, which is not read; export it as {_READABLE}"
+        return f"is a picture of format {other}, which is not supported; export it as {_READABLE}"
     return f"not a picture; give {_READABLE}"
 
 
 def _other_format(path: str | os.PathLike[str]) -> str:
-    """The format of a picture that Pillow would read and we do not, by its header alone; "" where there is none."""
+    """The format, from the header alone, of a picture that Pillow reads and we do not; "" if there is none."""
     formats = [name for name in Image.OPEN if name not in (*_FORMATS, "TGA")]
-    if os.fsdecode(path).lower().endswith((".tga", ".targa")):  # a format without a signature: much else passes for it
+    if os.fsdecode(path).lower().endswith((".tga", ".targa")):  # a format without a signature: many other files look like it
         formats.append("TGA")
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -228,7 +228,7 @@ def _other_format(path: str | os.PathLike[str]) -> str:
 
 
 def _decoded(image: Image.Image, *, upright: bool) -> Image.Image:
-    """The pixels of the (first) picture as a new RGB image, turned upright by its EXIF or XMP orientation if asked for."""
+    """The pixels of the (first) picture as a new RGB image, turned upright by its EXIF or XMP orientation if requested."""
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:  # opened, not yet decoded
         tiff = Tiff(cast(BinaryIO, image.fp), image.tag_v2)
         if tiff.readable():
@@ -241,8 +241,8 @@ def _decoded(image: Image.Image, *, upright: bool) -> Image.Image:
     if not upright:
         return rgb
     orientation = 1
-    with contextlib.suppress(Exception):  # damaged EXIF, which raises nearly every kind of error, leaves a picture as it lies
-        # Read by hand: ImageOps.exif_transpose also rewrites the whole EXIF, which fails on pictures with odd unrelated tags.
+    with contextlib.suppress(Exception):  # damaged EXIF may raise nearly any error; the picture then keeps its orientation
+        # Not ImageOps.exif_transpose: it also rewrites the whole EXIF, which fails on pictures with invalid unrelated tags.
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     return _turned(rgb, orientation)
 
@@ -253,7 +253,7 @@ def _turned(image: Image.Image, orientation: Any) -> Image.Image:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How the pixels of an opened file lie in it, in Pillow's words, such as "L;4" or "CMYK;I"; "" once they are decoded."""
+    """The storage format of an opened file's pixels as Pillow names it, such as "L;4" or "CMYK;I"; "" once they are decoded."""
     tiles = getattr(image, "tile", None)
     args = tiles[0][3] if tiles else ""
     return args if isinstance(args, str) else str(args[0]) if args else ""
@@ -261,10 +261,10 @@ def _raw_mode(image: Image.Image) -> str:
 
 @contextlib.contextmanager
 def _quiet_libtiff() -> Iterator[None]:
-    """Keeps libtiff, which writes to standard error past Python, from adding its own lines about a damaged file to our one."""
+    """Silences libtiff, which writes directly to standard error, so that a damaged file gives only our error message."""
     try:
         standard_error = os.dup(2)
-    except OSError:  # closed, then there is nothing to keep quiet
+    except OSError:  # standard error is closed: nothing to silence
         yield
         return
     try:
@@ -301,7 +301,7 @@ def _over_white(image: Image.Image, raw_mode: str) -> Image.Image:
         colour = levels[..., :-1] if image.mode == "RGBa" else levels[..., :1].repeat(3, -1)
         return Image.fromarray(over_white(colour, levels[..., -1:], premultiplied=True))
     key = image.info.get("transparency")
-    if image.mode in ("L", "RGB") and key is not None:  # a PNG's one transparent value, said at the depth of the file
+    if image.mode in ("L", "RGB") and key is not None:  # a PNG's transparent value, given at the file's bit depth
         bits = next((n for n in (2, 4, 16) if f";{n}" in raw_mode), 8)
         wanted = to_levels(np.atleast_1d(np.asarray(key)), bits) if bits < 8 else np.atleast_1d(np.asarray(key)) >> (bits - 8)
         levels = np.array(image.convert("RGB"))
@@ -316,7 +316,7 @@ def _rgb_from_lab(image: Image.Image) -> Image.Image:
         from PIL import ImageCms
 
         lab, srgb = (ImageCms.createProfile(space) for space in ("LAB", "sRGB"))
-        return cast(Image.Image, ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB"))  # None only where it converts in place
+        return cast(Image.Image, ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB"))  # None only if it converts in place
     except ImportError as error:
         raise Refused("CIE Lab pixels, and this Pillow cannot convert them (it lacks littlecms); save it as RGB") from error
 
@@ -325,15 +325,15 @@ def _rgb_from_deep_grey(image: Image.Image) -> Image.Image:
     """16-bit, 32-bit and float grey, which Pillow's own conversion clips at 255 instead of scaling."""
     grey = np.asarray(image)
     bits, inverted = None if image.mode in ("I", "F") else 16, False
-    if isinstance(image, TiffImagePlugin.TiffImageFile):  # decoded by whoever gave it: as Tiff.rgb
-        tiff = Tiff(cast(BinaryIO, image.fp), image.tag_v2)  # of which only the tags are read
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # decoded by the caller: treated as in Tiff.rgb
+        tiff = Tiff(cast(BinaryIO, image.fp), image.tag_v2)  # only its tags are read
         bits, inverted = tiff.bound, tiff.white_is_zero
     elif image.format == "PPM" and image.mode == "I":
-        bits = 16  # Pillow scales a file's own highest value to 65535
+        bits = 16  # Pillow scales a file's highest value to 65535
     levels = to_levels(grey.astype(np.uint16) if bits is not None else grey, bits)
     if inverted:
         levels = 255 - levels
-    key = image.info.get("transparency")  # the one 16-bit value that stands for "transparent" in a PNG
+    key = image.info.get("transparency")  # the 16-bit value that means "transparent" in a PNG
     if isinstance(key, int):
         levels[grey == key] = 255
     return Image.fromarray(levels).convert("RGB")

@@ -1,6 +1,6 @@
-"""A PNG file without the metadata that has nothing to do with its pixels, and its text chunks.
+"""A PNG file without metadata that does not affect its pixels, and its text chunks.
 
-Pillow refuses a picture whose compressed text or colour profile is larger than 1 MB; workflows and profiles often are.
+Pillow refuses a picture whose compressed text or colour profile is larger than 1 MB, but workflows and profiles often are.
 Source: PNG specification, third edition (W3C 2025), sections 5 and 11.
 """
 
@@ -11,20 +11,20 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MAX_TEXT = 32 * 2**20  # bytes that a text which is read may have, inflated
+MAX_TEXT = 32 * 2**20  # most bytes of a text that is read, decompressed
 
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _UNREAD = (*_TEXTS, b"iCCP", b"sPLT")
 _LONGEST_KEYWORD = 79
-_XMP, _EXIF = b"XML:com.adobe.xmp", b"Raw profile type exif"  # the texts that may say how a picture is turned
+_XMP, _EXIF = b"XML:com.adobe.xmp", b"Raw profile type exif"  # the texts that may contain the orientation
 
 
 class TextTooLarge(ValueError):
-    """A text that is needed has more than MAX_TEXT bytes."""
+    """A required text has more than MAX_TEXT bytes."""
 
 
 def for_pixels(file: BinaryIO) -> io.BytesIO:
-    """The PNG with only what its pixels and their orientation need; a truncated file stays truncated.
+    """The PNG with only the chunks that its pixels and their orientation need; a truncated file stays truncated.
 
     Raises TextTooLarge for an EXIF or XMP text beyond MAX_TEXT.
     """
@@ -35,7 +35,7 @@ def for_pixels(file: BinaryIO) -> io.BytesIO:
             out.write(whole)
         elif text := _text(kind, data):
             keyword, value = text
-            # As plain text, which Pillow takes at any length.
+            # Written as plain text, which Pillow accepts at any length.
             plain = b"iTXt" + keyword + bytes(5) + value if keyword == _XMP else b"tEXt" + keyword + b"\0" + value
             out.write(struct.pack(">I", len(plain) - 4) + plain + struct.pack(">I", zlib.crc32(plain)))
     out.seek(0)
@@ -43,7 +43,7 @@ def for_pixels(file: BinaryIO) -> io.BytesIO:
 
 
 def read_text(file: BinaryIO, keyword: str) -> str | None:
-    """The first text of a PNG under a keyword, or None. Raises ValueError where the file is no PNG, TextTooLarge."""
+    """The first text of a PNG under a keyword, or None. Raises ValueError if the file is not a PNG, TextTooLarge for a long text."""
     for kind, data, _ in _chunks(file, (keyword.encode("latin-1"),)):
         if kind in _TEXTS and (text := _text(kind, data)):
             return text[1].decode("utf-8" if kind == b"iTXt" else "latin-1")
@@ -51,7 +51,7 @@ def read_text(file: BinaryIO, keyword: str) -> str | None:
 
 
 def _chunks(file: BinaryIO, keywords: tuple[bytes, ...]) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """(kind, data, the whole chunk) up to the end; of texts only those under the keywords, and no profiles."""
+    """(kind, data, the whole chunk) up to the end; without profiles, and without texts under other keywords."""
     file.seek(0)
     if file.read(len(SIGNATURE)) != SIGNATURE:
         raise ValueError("not a PNG")
@@ -69,7 +69,7 @@ def _chunks(file: BinaryIO, keywords: tuple[bytes, ...]) -> Iterator[tuple[bytes
 
 
 def _text(kind: bytes, data: bytes) -> tuple[bytes, bytes] | None:
-    """(keyword, text) of a text chunk; None where it is damaged, which touches no pixel."""
+    """(keyword, text) of a text chunk; None if it is damaged, which does not affect pixels."""
     keyword, _, rest = data.partition(b"\0")
     squeezed = kind == b"zTXt"
     if kind == b"iTXt":

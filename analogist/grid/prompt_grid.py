@@ -1,7 +1,7 @@
-"""The picture prompt: A, A' and B composed into a grid whose last cell, B', is left to paint; pictures <-> tensors.
+"""The picture prompt: A, A' and B composed into a grid whose last cell, B', is to be painted; pictures <-> tensors.
 
-The only place with pixels. The pipeline takes `pixels()`, `masked_pixels()` and `mask_tensor()` from here and hands decoded grids
-back to `crop()`. Composition, marks and mask follow the published drawing (Analogist, Gu et al. 2024, released code).
+The only place with pixels. The pipeline takes `pixels()`, `masked_pixels()` and `mask_tensor()` from here and passes decoded grids
+to `crop()`. Composition, marks and mask follow the published drawing (Analogist, Gu et al. 2024, released code).
 """
 
 import io
@@ -18,7 +18,7 @@ from analogist.grid.marks import draw_marks
 from analogist.grid.pictures import Picture, PictureError, read_picture
 from analogist.models.numbers import plain
 
-if TYPE_CHECKING:  # imported in the functions that need it: composing and marking a grid works without
+if TYPE_CHECKING:  # imported in the functions that need it: composing and marking a grid works without torch
     from torch import Tensor
 
 __all__ = ["ALIGNED", "GridError", "PictureError", "PromptGrid", "PUBLISHED_SIZE", "check_size", "to_image", "to_pixels"]
@@ -30,35 +30,35 @@ PUBLISHED_SIZE = 512  # px, of the published drawing and of SD 1.5
 class PromptGrid:
     """A grid of k example pairs above B: rows A1 A1' .. Ak Ak', then B B'; k = 1 is the published A A' / B B'.
 
-    Immutable; the pictures are read when it is made. While its size is None it draws at the published 512 px.
+    Immutable; the pictures are read when it is created. While its size is None it is drawn at the published 512 px.
     """
 
     pairs: int  # k, the number of example pairs
-    size: tuple[int, int] | None  # (height, width) in pixels; None: the checkpoint's own, resolved at the call by `at_size`
-    fit: str | None  # how pictures go into their cells; None: stretched, and B' stays the stretched cell, as published
-    aligned: str  # "a-a_prime" (published), or "a-b": A' and B change places in what the model is shown
+    size: tuple[int, int] | None  # (height, width) in pixels; None: the checkpoint's size, set by `at_size` at the call
+    fit: str | None  # how pictures are fitted into cells; None: stretched, and B' stays the stretched cell, as published
+    aligned: str  # "a-a_prime" (published), or "a-b": A' and B swap places in the model's input
     border: bool  # whether drawn with the published 2 px border
-    b_size: tuple[int, int] | None  # (height, width) of B before it was fitted; None: a ready grid that does not say it
+    b_size: tuple[int, int] | None  # (height, width) of B before it was fitted; None: unknown, for a ready grid
     _pictures: tuple[Image.Image, ...]  # A1 A1' .. Ak Ak' B, as read; empty for a ready grid
     _ready: Image.Image | None  # a ready grid, as read
-    _drawn: tuple[int, int] | None  # (height, width) at which a ready grid's border was drawn; None: its own
+    _drawn: tuple[int, int] | None  # (height, width) at which a ready grid's border was drawn; None: its own size
 
     def __init__(
         self, a: Picture | Sequence[Picture], a_prime: Picture | Sequence[Picture], b: Picture, size: Size | None = None, *,
         fit: str | None = None, aligned: str = "a-a_prime", border: bool = True,
     ) -> None:  # fmt: skip
-        """Reads the pictures: paths, PIL images or uint8 arrays [H W 3]; a and a_prime may be lists of k each.
+        """Reads the pictures: paths, PIL images or uint8 arrays [H W 3]; a and a_prime may be lists of k pictures.
 
         size: N for cells of N/2 x N/2 px (the grid is N wide and N (k + 1) / 2 high), (height, width), or None.
-        fit: how pictures that are not of their cell's shape go into it and B' comes back in B's shape: "stretch", "crop" (their middle)
-        or "pad" (white around them); None, as published: stretched, and B' stays the cell.
-        aligned: "a-b" where A and B, not A and A', show the same things in the same places; where nothing does, turn
-        SAC off. border: False draws the pictures side by side.
-        Raises PictureError naming the picture, GridError for lists of unequal length or a size that makes no cells.
+        fit: how pictures of another shape are fitted into their cells, and B' back into B's shape: "stretch", "crop" (their middle)
+        or "pad" (white margins); None, as published: stretched, and B' stays the cell.
+        aligned: "a-b" if A and B, rather than A and A', show the same things in the same places. If no pair does,
+        turn SAC off. border: False draws the pictures side by side.
+        Raises PictureError naming the picture, GridError for lists of unequal length or a size that does not split into cells.
         """
         firsts, seconds = _as_list(a), _as_list(a_prime)
         if not firsts or len(firsts) != len(seconds):
-            raise GridError(f"{len(firsts)} pictures A and {len(seconds)} pictures A'; give as many of each, at least one")
+            raise GridError(f"{len(firsts)} pictures A and {len(seconds)} pictures A'; give the same number of each, at least one")
         size = None if size is None else resolve_size(size, len(firsts) + 1)
         sources = [picture for pair in zip(firsts, seconds, strict=True) for picture in pair] + [b]
         pictures = [read_picture(source, name) for source, name in zip(sources, cell_names(len(firsts)), strict=False)]
@@ -72,17 +72,17 @@ class PromptGrid:
         cls, picture: Picture, size: Size | None = None, *, rows: int = 2, fit: str | None = None, aligned: str = "a-a_prime",
         border: bool = True, b_size: tuple[int, int] | None = None, drawn: tuple[int, int] | None = None,
     ) -> "PromptGrid":  # fmt: skip
-        """A ready grid, as the published data set has them: resized whole by Pillow's default filter (bicubic).
+        """A ready grid, as in the published data set: resized as a whole by Pillow's default filter (bicubic).
 
-        rows: k + 1; 2 is the published A A' / B B'. What its B' cell holds is never used: `image` shows it black.
-        border: whether it was drawn with the published 2 px. aligned: as for three pictures; the picture itself shows A A' / B B'.
-        fit, b_size: how B was fitted and its (height, width) before, so that B' comes back in B's own shape; None: in its cell's.
-        drawn: (height, width) at which its border was drawn, where it was resized since; None: its own.
-        Raises PictureError, or GridError for a size that makes no cells.
+        rows: k + 1; 2 is the published A A' / B B'. The content of its B' cell is never used: `image` shows it black.
+        border: whether it was drawn with the published 2 px. aligned: as for three pictures; the picture must show A A' / B B'.
+        fit, b_size: how B was fitted and its (height, width) before, so that B' gets B's shape; None: B' keeps its cell's.
+        drawn: (height, width) at which its border was drawn, if it was resized since; None: its own size.
+        Raises PictureError, or GridError for a size that does not split into cells.
         """
         rows, b_size, drawn = plain(rows), plain(b_size), plain(drawn)
         if not isinstance(rows, int) or rows < 2:
-            raise GridError(f"rows={rows!r}; a grid has one row for each example pair and one for B, so at least 2")
+            raise GridError(f"rows={rows!r}; a grid has one row per example pair and one for B, so at least 2")
         size = None if size is None else resolve_size(size, rows)
         ready = read_picture(picture, "grid")
         if ready.width < COLUMNS * SMALLEST_CELL or ready.height < rows * SMALLEST_CELL:
@@ -97,7 +97,7 @@ class PromptGrid:
         return grid
 
     def at_size(self, default: Size) -> "PromptGrid":
-        """This grid where it has a size, else this grid at the default: N makes (N (k + 1) / 2, N), so that cells are square."""
+        """This grid if it has a size, else at the default size: N gives (N (k + 1) / 2, N), so that cells are square."""
         return self if self.size is not None else self.with_size(default)
 
     def with_size(self, size: Size) -> "PromptGrid":
@@ -111,19 +111,19 @@ class PromptGrid:
 
     @property
     def known_size(self) -> tuple[int, int]:
-        """`size`, in every run known. Raises GridError where it still waits for the checkpoint's own."""
+        """`size`, which is known in every run. Raises GridError if it is still None."""
         if self.size is None:
-            raise GridError("this grid takes the checkpoint's own size, which is not known here; give it one with at_size or with_size")
+            raise GridError("this grid has no size yet (it would take the checkpoint's); give it one with at_size or with_size")
         return self.size
 
     @property
     def rows(self) -> int:
-        """k + 1: one row for each example pair, and the row of B and B'."""
+        """k + 1: one row per example pair, and the row of B and B'."""
         return self.pairs + 1
 
     @property
     def drawn(self) -> tuple[int, int]:
-        """(height, width) in pixels at which the border was drawn: for a ready grid that of the picture as it came."""
+        """(height, width) in pixels at which the border was drawn; for a ready grid, the size of the given picture."""
         layout = self._layout()
         return layout.drawn_height, layout.drawn_width
 
@@ -134,10 +134,10 @@ class PromptGrid:
 
     @property
     def image(self) -> Image.Image:
-        """The composed picture A A' / B B', B' black: white canvas, 2 px border, pictures resized by Pillow's default filter (bicubic).
+        """The composed picture A A' / B B' with B' black: white canvas, 2 px border, pictures resized by Pillow's default filter (bicubic).
 
-        As published at 512 px: with p = 2, pictures of int(cell - 1.5 p) px at p and at cell + p - 1. Cells that are not square
-        follow the same rule by height and by width; rows below the second start p - 1 inside their cell, as the second does.
+        As published at 512 px: with p = 2, pictures of int(cell - 1.5 p) px begin at p and at cell + p - 1. Cells that are not
+        square follow the same rule for height and width; below the second row, pictures begin p - 1 inside their cell, as in the second.
         """
         return self._composed("a-a_prime")
 
@@ -148,22 +148,22 @@ class PromptGrid:
         return canvas
 
     def pasted(self) -> Image.Image:
-        """What the noised start is encoded from: the cell left of B', border and all, copied over it.
+        """The picture that is encoded and noised for the start: the cell left of B' is copied over B', with its border.
 
-        That cell is B's; where A and B are aligned, A' and B have changed places and it is that of A'.
+        That cell is B's; if A and B are aligned, A' and B have swapped places and it is that of A'.
         """
         canvas, cells = self._composed(self.aligned), self._layout().cells()
         canvas.paste(canvas.crop(cells["B"]), cells["B'"])
         return canvas
 
     def as_given(self, picture: Image.Image) -> Image.Image:
-        """A decoded grid with A' and B back in their places where `aligned` had changed them."""
+        """A decoded grid with A' and B back in their places if `aligned` had swapped them."""
         if self.aligned == "a-a_prime":
             return picture
         return swapped(picture, self.at_size((picture.height, picture.width)).boxes())
 
     def mask(self) -> np.ndarray:
-        """uint8 [H W], 1 exactly on the cell of B' (its whole quadrant), else 0."""
+        """uint8 [H W], 1 on the whole cell of B' (its quadrant), else 0."""
         layout = self._layout()
         mask = np.zeros((layout.height, layout.width), np.uint8)
         left, top, right, bottom = layout.cells()["B'"]
@@ -185,16 +185,16 @@ class PromptGrid:
         return torch.from_numpy(self.mask()).float()[None, None]
 
     def boxes(self, *, without_border: bool = False) -> dict[str, Box]:
-        """Each cell's (left, top, right, bottom) in pixels by name: the whole cell, or only the picture in it.
+        """Each cell's (left, top, right, bottom) in pixels, by name: the whole cell, or only the picture in it.
 
-        A ready grid is taken to have been drawn with the published 2 px border at its own size.
+        A ready grid is assumed to have been drawn with the published 2 px border at its own size.
         """
         return self._layout().pictures() if without_border else self._layout().cells()
 
     def cells(self, picture: Image.Image | None = None, *, without_border: bool = False) -> dict[str, Image.Image]:
         """All cells of a picture of this grid's size (None: of `image`), by name: A, A', B, B', or A1, A1', .., B, B'.
 
-        Raises GridError when the picture's size is not the grid's; a grid whose size is None takes the picture's.
+        Raises GridError if the picture's size is not the grid's; a grid without a size takes the picture's.
         """
         if picture is None:
             grid, picture = self, self.image
@@ -210,7 +210,7 @@ class PromptGrid:
         return self.cells(picture, without_border=without_border)["B'"]
 
     def b_prime(self, picture: Image.Image, *, without_border: bool = False) -> Image.Image:
-        """B' of a decoded grid in B's own shape.
+        """B' of a decoded grid in B's shape.
 
         fit "stretch": the whole cell, stretched back so that no pixel of it is lost. "pad": the part of the cell that B took up, as it
         is. "crop", None (published), or a grid that does not say B's shape: the whole cell. without_border: of the picture in the cell
@@ -240,7 +240,7 @@ class PromptGrid:
 
     def _set(self, **fields: object) -> None:
         for name, value in fields.items():
-            object.__setattr__(self, name, value)  # the only place that writes into a frozen grid
+            object.__setattr__(self, name, value)  # the only place that sets attributes of a frozen grid
 
     def _copy(self, **changes: object) -> "PromptGrid":
         grid = type(self).__new__(type(self))
@@ -248,12 +248,12 @@ class PromptGrid:
         return grid
 
     def _composed(self, aligned: str) -> Image.Image:
-        """The composed picture, B' black, for one of ALIGNED."""
+        """The composed picture with B' black, for one of ALIGNED."""
         layout = self._layout()
         boxes = layout.touched()
         if self._ready is not None:
             drawn, own = self._ready.copy(), replace(layout, height=self._ready.height, width=self._ready.width).touched()
-            # Before resizing too, else a true B' in it would reach across the border by the filter's width.
+            # Also before resizing, else a true B' in it would bleed across the border by the filter's width.
             drawn.paste((0, 0, 0), own["B'"])
             canvas = (swapped(drawn, own) if aligned == "a-b" else drawn).resize((layout.width, layout.height))
         else:
@@ -290,10 +290,10 @@ def to_image(pixels: "Tensor") -> Image.Image:
     """
     shape = tuple(pixels.shape)
     if len(shape) not in (3, 4) or shape[-3] != 3 or shape[:-3] not in ((), (1,)) or 0 in shape:
-        raise GridError(f"a tensor of shape {list(shape)} is no picture; give [3 H W] or [1 3 H W]")
+        raise GridError(f"a tensor of shape {list(shape)} is not a picture; give [3 H W] or [1 3 H W]")
     x = pixels.detach().float().reshape(shape[-3:])
     if not x.isfinite().all():
-        raise GridError("the pixels hold NaN or infinity; decode in another dtype, such as float32")
+        raise GridError("the pixels hold NaN or infinity; decode in another dtype, for example float32")
     levels = (255 * (x / 2 + 0.5).clamp(0, 1)).round().byte()
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
 
@@ -301,4 +301,4 @@ def to_image(pixels: "Tensor") -> Image.Image:
 def _as_list(pictures: Picture | Sequence[Picture]) -> list[Picture]:
     if isinstance(pictures, list | tuple):
         return list(pictures)
-    return [cast(Picture, pictures)]  # no other sequence is taken for several pictures
+    return [cast(Picture, pictures)]  # only lists and tuples count as several pictures

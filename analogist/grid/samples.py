@@ -1,23 +1,24 @@
-"""Samples of any depth as 8-bit levels, and what is laid over white: numbers only, no files."""
+"""Samples of any depth as 8-bit levels, composited over white: numbers only, no files."""
 
 import numpy as np
 
 
 class Refused(Exception):
-    """A picture that decoders would take and we do not; becomes a PictureError with the picture's name."""
+    """A picture that decoders accept and we do not; becomes a PictureError with the picture's name."""
 
 
 def to_levels(values: np.ndarray, bits: int | None = None) -> np.ndarray:
     """Samples as uint8 levels of the same shape.
 
-    bits: 1..16, of unsigned samples: 0 is 0 and the highest value 2^bits - 1 is 255, rounded. None: floats run from 0 to 1. Integers
-    without such a bound (32 bits, signed) say no white: none above 255 means levels as they are, else 32-bit ones are 16-bit values.
-    Raises Refused for NaN, values below 0, or of another scale.
+    bits: 1..16, of unsigned samples: 0 stays 0 and the highest value 2^bits - 1 becomes 255, rounded. None: floats run from 0 to 1.
+    Integers without such a bound (32 bits, signed) do not define white: if none is above 255 they are levels, else 32-bit ones are
+    16-bit values.
+    Raises Refused for NaN, values below 0, or another value range.
     """
     if bits == 8:
         return values.astype(np.uint8, copy=False)
     if bits is not None:
-        highest = 2**bits - 1  # odd, so that no value lies half way between two levels
+        highest = 2**bits - 1  # odd, so that no value is half way between two levels
         table = (np.arange(highest + 1, dtype=np.uint32) * 510 + highest) // (2 * highest)
         return table.astype(np.uint8)[values]
     low, high = (values.min(), values.max()) if values.size else (0, 0)

@@ -1,7 +1,7 @@
-"""TIFF pictures of any depth and layout as 8-bit RGB: grey, RGB, palette and CMYK of 1 to 16-bit, 32 and 64-bit samples and floats.
+"""TIFF pictures of any depth and layout as 8-bit RGB: grey, RGB, palette and CMYK with samples of 1 to 16, 32 and 64 bits and floats.
 
-Pillow decompresses; what it has no pixel mode for (float RGB, planar 16-bit, 12-bit, premultiplied deep alpha, ...) is put together
-here from the file's own tags. Source: TIFF Revision 6.0 (Adobe 1992) and Technical Notes 1 to 3.
+Pillow decompresses. Kinds for which it has no pixel mode (float RGB, planar 16-bit, 12-bit, premultiplied deep alpha, ...) are assembled
+here from the file's tags. Source: TIFF Revision 6.0 (Adobe 1992) and Technical Notes 1 to 3.
 """
 
 import io
@@ -20,7 +20,7 @@ _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR =
 _PREDICTOR, _COLOUR_MAP, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES = 317, 320, 322, 323, 324, 325
 _INK_SET, _EXTRA, _FORMAT = 332, 338, 339
 
-_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4}  # photometric interpretation -> samples of colour: white is 0, black is 0, RGB, palette, CMYK
+_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4}  # photometric interpretation -> colour samples: white is 0, black is 0, RGB, palette, CMYK
 _PHOTOMETRICS = {
     0: "grey, white is 0", 1: "grey", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "CIE Lab", 9: "ICC Lab",
     10: "ITU Lab", 32803: "colour filter array", 32844: "LogL", 32845: "LogLuv", 34892: "linear raw",
@@ -31,26 +31,26 @@ _COMPRESSIONS = {
     32809: "ThunderScan", 32946: "deflate", 34712: "JPEG 2000", 34887: "LERC", 34925: "LZMA", 50000: "zstd", 50001: "WebP",
     50002: "JPEG XL", 52546: "JPEG XL",
 }  # fmt: skip
-_BYTEWISE = (1, 5, 8, 32773, 32946, 34925, 50000)  # compressions of bytes, whatever the bytes mean
-_EIGHT_BIT = (6, 7, 50001)  # of pictures, which Pillow reads at 8 bits
+_BYTEWISE = (1, 5, 8, 32773, 32946, 34925, 50000)  # compressions that work on bytes, whatever they mean
+_EIGHT_BIT = (6, 7, 50001)  # compressions of pictures, which Pillow reads at 8 bits
 
 
 def is_tiff(head: bytes) -> bool:
-    """Whether a file that begins so is a TIFF."""
+    """Whether a file with these first bytes is a TIFF."""
     return head[:4] in PREFIXES
 
 
 class Tiff:
-    """The first picture of a TIFF file by its tags."""
+    """The first picture of a TIFF file, read by its tags."""
 
     def __init__(self, file: BinaryIO, tags: ImageFileDirectory_v2 | None = None) -> None:
-        """Reads the tags of the file's first picture, or takes the given ones of another."""
+        """Reads the tags of the file's first picture, or takes the given tags."""
         self._file = file
         if tags is None:
             file.seek(0)
             head = file.read(16)
             big = 43 in head[2:4]
-            # Pillow knows a BigTIFF by its third byte, which is only right where the low byte comes first.
+            # Pillow recognises a BigTIFF by its third byte, which is only correct for little-endian files.
             tags = ImageFileDirectory_v2(b"II+\0" + head[4:], prefix=head[:2]) if big else ImageFileDirectory_v2(head[:8])
             file.seek(tags.next)
             tags.load(file)
@@ -72,12 +72,12 @@ class Tiff:
 
     @property
     def orientation(self) -> int:
-        """As EXIF has it: 1 is upright."""
+        """The EXIF orientation: 1 is upright."""
         return int(self._tags.get(_ORIENTATION, 1))
 
     @property
     def bound(self) -> int | None:
-        """The bits whose highest value is white; None for floats, and for integers that say no white (32 bits, signed)."""
+        """The bits whose highest value is white; None for floats, and for integers that do not define white (32 bits, signed)."""
         bits = min(self._bits)
         return bits if self._formats <= {1, 4} and bits <= 16 else None
 
@@ -86,7 +86,7 @@ class Tiff:
         return self._photometric == 0
 
     def readable(self) -> bool:
-        """Whether `rgb` reads this kind."""
+        """Whether `rgb` supports this kind."""
         bits, form = min(self._bits), min(self._formats)
         if form in (1, 4):
             known = 1 <= bits <= 16 or bits in (32, 64)
@@ -112,17 +112,17 @@ class Tiff:
         return self._photometric == 5 and self._tags.get(_INK_SET, 1) != 1
 
     def rgb(self) -> np.ndarray:
-        """The picture as its pixels lie in the file: uint8 [height width 3], alpha laid over white.
+        """The picture before its orientation is applied: uint8 [height width 3], alpha composited over white.
 
-        Raises Refused for values whose white is not known; where the file is damaged, nearly any error.
+        Raises Refused for values without a known white; for a damaged file, nearly any error.
         """
         colours, bound = _COLOURS[self._photometric], self.bound
-        extra = _many(self._tags.get(_EXTRA, 2 if self._photometric == 2 and self._samples == 4 else ()))  # RGBA often lacks its tag
+        extra = _many(self._tags.get(_EXTRA, 2 if self._photometric == 2 and self._samples == 4 else ()))  # RGBA files often lack this tag
         alpha = next((k for k, kind in enumerate(extra) if kind in (1, 2, 999) and colours + k < self._samples), None)
         wanted = list(range(colours)) + ([] if alpha is None else [colours + alpha])
         samples = self._decoded(wanted)
         if self._photometric == 3:
-            # The high byte, as others read it: writers fill the low one with 0 or with the high one again.
+            # The high byte, as other readers do: writers fill the low byte with 0 or repeat the high one.
             table = (np.asarray(self._tags[_COLOUR_MAP], np.uint16) >> 8).astype(np.uint8).reshape(3, -1).T
             shade = table[samples[..., 0]]
         else:
@@ -138,7 +138,7 @@ class Tiff:
         return over_white(shade, to_levels(samples[..., -1:], bound), premultiplied=extra[alpha] == 1)
 
     def _decoded(self, wanted: list[int]) -> np.ndarray:
-        """The samples [height width sample] in their own type, only those wanted."""
+        """The requested samples [height width sample], in their own type."""
         tags, tiled = self._tags, _TILE_OFFSETS in self._tags
         offsets = _many(tags[_TILE_OFFSETS if tiled else _STRIP_OFFSETS])
         lengths = _many(tags.get(_TILE_BYTES if tiled else _STRIP_BYTES, ()))
@@ -174,15 +174,15 @@ class Tiff:
         if flat.size < rows * n_row:
             raise ValueError(f"a part of {rows} rows ends after {flat.size} of {rows * n_row} bytes")
         block = flat[: rows * n_row].reshape(rows, n_row)
-        if self._tags.get(_FILL_ORDER, 1) == 2 and bits < 8:  # the lowest bit of a byte comes first
+        if self._tags.get(_FILL_ORDER, 1) == 2 and bits < 8:  # the lowest bit of a byte is first
             block = np.packbits(np.unpackbits(block, axis=1, bitorder="little"), axis=1)
         predictor, type_ = self._tags.get(_PREDICTOR, 1), self._type()
         if predictor not in (1, 2, 3):
-            raise Refused(f"{self}, predictor {predictor}, which is not read; save it as an 8-bit or 16-bit picture")
+            raise Refused(f"{self}, predictor {predictor}, which is not supported; save it as an 8-bit or 16-bit picture")
         if bits % 8:
             values = _unpacked(block, bits, wide * each)
         elif predictor == 3:
-            # Technical Note 3: the bytes of a row lie by significance, highest first, as differences.
+            # Technical Note 3: the bytes of a row are ordered by significance, highest first, and stored as differences.
             sums = np.cumsum(block.reshape(rows, -1, each), axis=1, dtype=np.uint8).reshape(rows, type_.itemsize, wide * each)
             values = np.ascontiguousarray(sums.transpose(0, 2, 1)).view(type_.newbyteorder(">"))[..., 0]
         else:
@@ -204,7 +204,7 @@ class Tiff:
 
 
 def _by_libtiff(raw: bytes, compression: int, rows: int, n_row: int) -> bytes:
-    """Decompresses a strip by giving it to Pillow as a TIFF of its own: bytes as grey pixels, or four as an RGBA one."""
+    """Decompresses a strip by giving it to Pillow as a separate TIFF: each byte as a grey pixel, or four as an RGBA pixel."""
     four = n_row % 4 == 0
     tags = {
         _WIDTH: n_row // 4 if four else n_row, _HEIGHT: rows, _BITS: 8, _COMPRESSION: compression, _PHOTOMETRIC: 2 if four else 1,
@@ -230,5 +230,5 @@ def _unpacked(block: np.ndarray, bits: int, count: int) -> np.ndarray:
 
 
 def _many(value: object) -> tuple[int, ...]:
-    """A tag's value or values."""
+    """The value or values of a tag."""
     return tuple(int(one) for one in value) if isinstance(value, tuple) else (int(value),)  # type: ignore[call-overload]
