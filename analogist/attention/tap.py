@@ -1,4 +1,4 @@
-"""The tap of one run: edits first, then captures; it is made for a run, serves it, and is done with it.
+"""The tap of one run: edits first, then captures. Each run has its own tap.
 
 Place in the flow: `AttentionControl(tap=...)`; every attention module and block passes its tensors through it.
 """
@@ -25,14 +25,14 @@ __all__ = ["CaptureLost", "RunShape", "StudyTap"]
 
 
 class CaptureLost(UserWarning):
-    """Something that was to be kept could not be written; the run's result is not touched by it."""
+    """A captured tensor could not be written. The run's result is not affected."""
 
 
 class StudyTap:
     """Implements the Tap protocol of models/control.py for one run.
 
     Everything is checked here, before the first UNet call: raises ValueError for selectors that match nothing, steps outside
-    the run, regions outside the picture, words that are not in the prompt; CaptureTooLarge over max_bytes or the disk's room.
+    the run, regions outside the picture, words that are not in the prompt; CaptureTooLarge if it exceeds max_bytes or the free disk space.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class StudyTap:
         self._check_disk()
         self._keepers: list[Keeper] = []
         self._at: dict[tuple[str, str], list[Keeper]] = {}
-        self._finish = weakref.finalize(self, _finish, self._keepers)  # also where nobody calls close
+        self._finish = weakref.finalize(self, _finish, self._keepers)  # also if close is never called
         try:
             for item in self.plan.items:
                 keeper = Keeper(item, run)
@@ -64,21 +64,21 @@ class StudyTap:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise ValueError(f"spill: the folder {folder} cannot be made ({error.strerror})") from error
+                raise ValueError(f"spill: the folder {folder} cannot be created ({error.strerror})") from error
             needed = sum(item.nbytes for item in self.plan.items if item.request.spill == folder)
             free = shutil.disk_usage(folder).free
             if needed > free:
                 raise CaptureTooLarge(f"spill: {folder} has {human_bytes(free)} free, this capture would write {human_bytes(needed)}")
 
     def wants(self, site: Site, point: str, step: int) -> bool:
-        """Whether the point is looked at or edited in this step."""
+        """Whether the point is captured or edited in this step."""
         place = (site.name, point)
         return any(edit.acts(step) for edit in self._edits.get(place, ())) or any(
             step in keeper.item.steps for keeper in self._at.get(place, ())
         )
 
     def whole(self, site: Site, step: int) -> bool:
-        """Whether map points must come with all heads: where an edit or a user's reduction acts, which may mix heads."""
+        """Whether map points must come with all heads, because an edit or a user's reduction may mix heads."""
         places = [(site.name, point) for point in MAP_POINTS]
         edits = (edit for place in places for edit in self._edits.get(place, ()))
         return any(edit.acts(step) and not edit.by_head for edit in edits) or any(
@@ -102,11 +102,11 @@ class StudyTap:
 
     @property
     def maps(self) -> Maps:
-        """What was captured so far, complete steps only; after an interrupt, what came before it."""
+        """The maps captured so far, complete steps only; after an interrupt, those from before it."""
         return self._gather(None)
 
     def step_maps(self, step: int) -> Maps:
-        """What was captured in one step, with a step axis of length 1; sums over steps as they stand."""
+        """The maps captured in one step, with a step axis of length 1; sums over steps as they are so far."""
         return self._gather(step)
 
     def _gather(self, step: int | None) -> Maps:
@@ -115,7 +115,7 @@ class StudyTap:
         return Maps({name: m for name, m in found.items() if m is not None}, lost)
 
     def close(self) -> None:
-        """Completes spilled files; also called by itself when the tap is gone. Nothing can be captured afterwards."""
+        """Completes spilled files; called automatically when the tap is deleted. Nothing can be captured afterwards."""
         self._finish()
 
 

@@ -1,1 +1,1 @@
-"""Maps kept during a run: the request, its plan in bytes, the storage, and the maps with named axes."""
+"""Maps captured during a run: the request, its plan with sizes in bytes, the storage, and the maps with named axes."""

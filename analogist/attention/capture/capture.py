@@ -1,6 +1,6 @@
-"""Capture: an immutable request for what a run shall keep of its attention, as an argument of the call.
+"""Capture: an immutable request for the attention tensors that a run should keep, as an argument of the call.
 
-A capture holds no data; the maps come back with the run (`result.maps`, `step.maps`), so that the same request can be
+A capture holds no data. The maps come back with the run (`result.maps`, `step.maps`), so the same request can be
 used for any number of runs.
 """
 
@@ -29,23 +29,23 @@ GIB = 2**30
 
 
 class CaptureTooLarge(ValueError):
-    """A capture would keep more than max_bytes, or more than the disk has room for; nothing has run."""
+    """A capture would keep more than max_bytes, or more than fits on the disk. Raised before the run."""
 
 
 @dataclass(frozen=True, init=False)
 class Capture:
-    """What to keep, where and when.
+    """Which tensors to keep, from which sites and steps.
 
     patterns: selectors on site:point ("up.1.*.self:probs", "9.self:logits", "*.cross:probs").
-    layers: only transformer blocks of these numbers (0..15). steps: executed steps (0 first), a range, `every(10)`.
+    layers: only transformer blocks with these numbers (0..15). steps: executed steps (0 first), a range, `every(10)`.
     branches: "negative", "text" (0, 1). images, heads: indices. query, key: regions "A", "A'", "B", "B'", "A1'", a pixel
     (x, y), a box (left, top, right, bottom) of the picture, or a list of them; key at self-attention only.
-    words: of the prompt, "<start>", "<end>", "<padding>" or column numbers; at cross-attention only, in place of key.
+    words: words of the prompt, "<start>", "<end>", "<padding>" or column numbers; only at cross-attention, in place of key.
     reduce: "mean_heads", "regions", "sum_steps", "mean_steps", "running_mean", TopK(k), RunningMean(decay), a function
     (tensor, at) -> tensor on [branch image head query key], or a list of them, applied in order on the device.
-    dtype: of what is kept; None: float32 for scores, logits and sums, else the run's own. max_bytes: in memory at most.
-    spill: a folder; the maps are written there as safetensors while the run goes on, and read back by memory map.
-    label: tells two captures of the same point apart; appended to the names of its maps as "@label".
+    dtype: of the kept tensors; None: float32 for scores, logits and sums, else the run's dtype. max_bytes: the limit in memory.
+    spill: a folder; the maps are written there as safetensors during the run, and read back memory-mapped.
+    label: distinguishes two captures of the same point; appended to the names of its maps as "@label".
     """
 
     patterns: tuple[str, ...]
@@ -89,17 +89,17 @@ class Capture:
         query, key, words, max_bytes = (plain(value) for value in (query, key, words, max_bytes))
         reductions = parse_reductions(reduce)
         if words is not None and branches is None:
-            branches = "text"  # a word is one of the prompt; the negative prompt is asked for by name
+            branches = "text"  # words are looked up in the prompt; the negative prompt only if the branch is named
         if any(isinstance(one, RegionTotals) for one in reductions) and (query is not None or key is not None):
-            raise ValueError("reduce='regions' already goes region by region; leave query= and key= out")
+            raise ValueError("reduce='regions' already covers all regions; leave query= and key= out")
         if spill is not None and reductions and isinstance(reductions[-1], OverSteps):
-            raise ValueError("spill= writes every step as it comes, a sum over steps is one small map: leave spill= out")
+            raise ValueError("spill= writes every step as it comes, but a sum over steps is one small map: leave spill= out")
         if dtype not in (None, torch.float64, torch.float32, torch.float16, torch.bfloat16):
             raise ValueError(f"dtype {dtype!r}: allowed are torch.float64, float32, float16 and bfloat16")
         if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
-            raise ValueError(f"max_bytes {max_bytes!r}: a whole number of bytes from 1 up")
+            raise ValueError(f"max_bytes {max_bytes!r}: expected a whole number of bytes, at least 1")
         if label is not None and (not label or set(label) & set("/\\@:")):
-            raise ValueError(f"label {label!r}: a short name without / \\ @ :")
+            raise ValueError(f"label {label!r}: expected a short name without / \\ @ :")
         values = {
             "patterns": patterns,
             "layers": None if layers is None else frozenset([layers] if isinstance(layers, int) else layers),
@@ -120,15 +120,15 @@ class Capture:
             object.__setattr__(self, name, value)
 
     def plan(self, model: "Analogist", grid: "PromptGrid", prompt: str = "", **call: "Unpack[Call]") -> Plan:
-        """What a run with these arguments would keep, and its bytes; nothing runs. call: as for the model."""
+        """What a run with these arguments would keep, and its size in bytes; nothing is run. call: as for the model."""
         return make_plan(self, model.unet, run_shape(model, grid, prompt, **call), check_size=False)
 
     @property
     def maps(self) -> None:
-        raise AttributeError("a Capture is a request and holds no maps: run it (result = model(..., capture=...)), then read result.maps")
+        raise AttributeError("a Capture is a request and holds no maps; run it (result = model(..., capture=...)), then read result.maps")
 
     def __getitem__(self, name: str) -> None:
-        raise ValueError("a Capture is a request and holds no maps: run it (result = model(..., capture=...)), then read result.maps")
+        raise ValueError("a Capture is a request and holds no maps; run it (result = model(..., capture=...)), then read result.maps")
 
 
 def _frozen(value: int | str | Sequence[int] | Sequence[str] | Sequence[int | str] | None) -> int | str | tuple[int | str, ...] | None:
@@ -151,14 +151,14 @@ def parse_captures(capture: Capture | str | Sequence[Capture | str] | None) -> l
 def make_plan(
     capture: Capture | str | Sequence[Capture | str] | None, unet: "UNet", run: RunShape, *, check_size: bool = True
 ) -> Plan:
-    """The plan of one run. Raises CaptureTooLarge over max_bytes, ValueError for what the run does not have."""
+    """The plan of one run. Raises CaptureTooLarge above max_bytes, ValueError for steps, branches, ... that the run does not have."""
     items: list[Item] = []
     for request in parse_captures(capture):
         planned = plan_items(request, unet, run)
         total = sum(item.nbytes for item in planned)
         if check_size and request.spill is None and total > request.max_bytes:
             raise CaptureTooLarge(
-                f"this capture would keep {human_bytes(total)}, max_bytes is {human_bytes(request.max_bytes)}; largest: "
+                f"this capture would keep {human_bytes(total)}, but max_bytes is {human_bytes(request.max_bytes)}; largest: "
                 f"{largest(planned)}. Keep fewer steps (steps=every(10)), one branch (branches='text'), a region (query=\"B'\"), "
                 "a reduction (reduce='mean_heads', 'regions', 'mean_steps'), fewer sites, or spill='folder' to write to disk"
             )
@@ -166,5 +166,5 @@ def make_plan(
     names = [item.name for item in items]
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
-        raise ValueError(f"{twice[0]} is captured twice: give one of the captures a label=, which is appended to its names")
+        raise ValueError(f"{twice[0]} is captured twice: give one of the captures a label=, which is appended to the names of its maps")
     return Plan(items, run)

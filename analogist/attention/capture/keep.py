@@ -1,6 +1,6 @@
-"""Keeping one point of one site: takes what was asked for out of the tensor, reduces it, and stores it.
+"""Keeps one point of one site: takes the requested part of the tensor, reduces it, and stores it.
 
-Captures copy after all edits, so that what is kept is what the next line of forward uses.
+Captures copy after all edits, so the kept tensor is the one that the next line of forward uses.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from analogist.models.control import At
 
 
 def pick(tensor: Tensor, dim: int, places: tuple[int, ...] | Tensor) -> Tensor:
-    """The given places of an axis, as a view where they are consecutive."""
+    """The given positions on an axis, as a view if they are consecutive."""
     first, count = int(places[0]), len(places)
     if int(places[-1]) - first == count - 1:  # ascending, hence consecutive
         return tensor if count == tensor.shape[dim] else tensor.narrow(dim, first, count)
@@ -28,15 +28,15 @@ def pick(tensor: Tensor, dim: int, places: tuple[int, ...] | Tensor) -> Tensor:
 
 
 class Keeper:
-    """Keeps one item of a plan during one run. A step counts when all of its heads have come."""
+    """Keeps one item of a plan during one run. A step is complete when all of its heads have been received."""
 
     def __init__(self, item: Item, run: RunShape) -> None:
         self.item, self.run = item, run
         self.done: list[int] = []  # complete steps
         self.step = -1  # the step being received
-        self.got = 0  # heads of it so far
-        self.parts: list[Tensor] = []  # of a step that is reduced as a whole
-        self.total: Tensor | None = None  # of what is reduced over steps
+        self.got = 0  # number of its heads received so far
+        self.parts: list[Tensor] = []  # of a step whose heads are reduced together
+        self.total: Tensor | None = None  # for reductions over steps
         cut = [i for i, one in enumerate(item.request.reductions) if isinstance(one, MeanHeads)]
         last = len(item.request.reductions) - (item.over_steps is not None)
         at = cut[0] if cut else last
@@ -59,11 +59,11 @@ class Keeper:
 
     @property
     def lost(self) -> str:
-        """Why something could not be kept, else empty."""
+        """Why something could not be kept, or empty."""
         return next((store.lost for store in self.stores if store.lost), "")
 
     def see(self, tensor: Tensor, at: At) -> None:
-        """Keeps what was asked for of a tensor (branch image) ...; map points may come in slices of heads."""
+        """Keeps the requested part of a tensor (branch image) ...; map points may arrive in slices of heads."""
         item = self.item
         if at.step != self.step:
             self._begin(at.step)
@@ -77,7 +77,7 @@ class Keeper:
             self.got += len(heads) or 1
             complete = self.got == (len(item.heads) or 1)
             if self.got > (len(item.heads) or 1):
-                raise ValueError(f"{item.name} came twice in step {at.step}: a tap serves one run, make a new one for each")
+                raise ValueError(f"{item.name} arrived twice in step {at.step}: a tap is for one run, create a new one for each")
             if self.after or item.over_steps is not None:
                 self._collect(part, at, complete)
             else:
@@ -88,11 +88,11 @@ class Keeper:
 
     def _begin(self, step: int) -> None:
         if self.done and step <= self.done[-1]:
-            raise ValueError(f"{self.item.name} already holds step {step}: a tap serves one run, make a new one for each")
+            raise ValueError(f"{self.item.name} already holds step {step}: a tap is for one run, create a new one for each")
         self.step, self.got, self.parts = step, 0, []
 
     def _take(self, tensor: Tensor, at: At, heads: list[int]) -> Tensor:
-        """[branch image (head) ...]: only what was asked for, on the device."""
+        """[branch image (head) ...]: only the requested part, on the device."""
         item = self.item
         part = tensor.unflatten(0, (at.branches, at.images))
         part = pick(part, 0, tuple(self.run.branch_labels.index(branch) for branch in item.branches))
@@ -124,7 +124,7 @@ class Keeper:
         return one.apply(part, at) if isinstance(one, RegionTotals | Function) else part
 
     def _collect(self, part: Tensor, at: At, complete: bool) -> None:
-        """What needs all heads of a step: their mean, and sums over steps."""
+        """Reductions that need all heads of a step: their mean, and sums over steps."""
         mean = bool(self.after) and isinstance(self.after[0], MeanHeads)
         if mean:
             part = part.sum(dim=2, dtype=torch.float32)
@@ -164,7 +164,7 @@ class Keeper:
         self.stores[1].write(step, heads, index)
 
     def map(self, step: int | None = None) -> AttentionMap | None:
-        """What is kept so far, or of one step alone; None where there is nothing yet."""
+        """The tensor kept so far, or that of one step only; None if there is nothing yet."""
         item = self.item
         if item.over_steps is not None:
             if self.total is None:
@@ -200,7 +200,7 @@ class Keeper:
         )  # fmt: skip
 
     def finish(self) -> None:
-        """Completes what was spilled."""
+        """Completes spilled files."""
         for store, suffix in zip(self.stores, ("", INDEX), strict=False):
             store.finish(len(self.done), self._about(tuple(self.done), suffix))
 

@@ -1,4 +1,4 @@
-"""What a capture gives back: maps with named axes, selected by step, branch, head, region or word; saved and loaded.
+"""The result of a capture: maps with named axes, to be selected by step, branch, head, region or word, saved and loaded.
 
 Place in the flow: `result.maps["up.1.attn.2.self:probs"]` is an AttentionMap; a Maps holds all of one run.
 """
@@ -23,7 +23,7 @@ Columns = Callable[[str, str], Sequence[int]]  # (word, branch) -> text columns
 
 
 class MapNotFound(KeyError, ValueError):
-    """A name that no captured map has."""
+    """No captured map has this name."""
 
     def __str__(self) -> str:
         return self.args[0]
@@ -33,10 +33,10 @@ class MapNotFound(KeyError, ValueError):
 class AttentionMap:
     """One captured tensor with named axes, on the CPU.
 
-    tensor: one dimension for each name in `axes`. hw: token rows and columns of the site. size: the picture's height, width
-    in pixels. rows: rows of cells. coords: for the axes step, branch, image and head what each entry is, also where an
-    axis was dropped by `sel` (then one entry). query, key: token numbers kept on these axes, None for all. index: for top-k
-    the token each value stands at (same shape as tensor). reduced: reductions in the order applied.
+    tensor: one dimension per name in `axes`. hw: token rows and columns of the site. size: the picture's height, width
+    in pixels. rows: rows of cells. coords: the labels of the entries on the axes step, branch, image and head, also if an
+    axis was dropped by `sel` (then one entry). query, key: token numbers kept on these axes, None for all. index: for top-k,
+    the token that each value belongs to (same shape as tensor). reduced: reductions in the order applied.
     """
 
     name: str
@@ -51,11 +51,11 @@ class AttentionMap:
     times: dict[int, int]  # executed step -> training time
     query: Tensor | None = None
     key: Tensor | None = None
-    columns: dict[str, tuple[int, ...]] | None = None  # text columns kept, by branch
+    columns: dict[str, tuple[int, ...]] | None = None  # kept text columns, by branch
     index: Tensor | None = None
     reduced: tuple[str, ...] = ()
     prompts: dict[str, str] = field(default_factory=dict)
-    tokens: dict[str, tuple[str, ...]] = field(default_factory=dict)  # start to end token of each branch's prompt
+    tokens: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the tokens of each branch's prompt, from start to end
     words: Columns | None = field(default=None, repr=False)
 
     @property
@@ -64,12 +64,12 @@ class AttentionMap:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """Executed steps it holds (or was summed over)."""
+        """The executed steps that it holds or was summed over."""
         return self.coords["step"]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its tensors."""
+        """Size of its tensors in bytes."""
         return sum(t.numel() * t.element_size() for t in (self.tensor, self.index) if t is not None)
 
     def __repr__(self) -> str:
@@ -84,7 +84,7 @@ class AttentionMap:
         return np.array(self.numpy(), dtype=dtype, copy=True if copy is None else copy)
 
     def axis(self, name: str) -> int:
-        """The dimension of a named axis. Raises ValueError where there is none."""
+        """The dimension number of a named axis. Raises ValueError if there is none."""
         if name not in self.axes:
             raise ValueError(f"{self.name} has no axis {name!r}; it has {', '.join(self.axes)}")
         return self.axes.index(name)
@@ -99,10 +99,10 @@ class AttentionMap:
         query: Region | Sequence[Region] | int | None = None,
         key: Region | Sequence[Region] | str | int | None = None,
     ) -> "AttentionMap":
-        """A part of the map, a view where that is possible. One value drops its axis, a list keeps it.
+        """A part of the map, as a view if possible. A single value drops its axis, a list keeps it.
 
-        step: executed steps. branch: "negative", "text" (or 0, 1). query, key: a region, box or pixel of the picture (their
-        tokens stay an axis), a token number (drops the axis); key at cross-attention: a word, or a text column.
+        step: executed steps. branch: "negative", "text" (or 0, 1). query, key: a region, box or pixel of the picture (keeps
+        the axis of tokens), or a token number (drops the axis). key at cross-attention: a word or a text column.
         Raises ValueError for what was not captured.
         """
         out = self
@@ -142,7 +142,7 @@ class AttentionMap:
         have_list = torch.arange(count) if have is None else have
         places = torch.searchsorted(have_list, wanted).clamp(max=len(have_list) - 1)
         if not torch.equal(have_list[places], wanted):
-            raise ValueError(f"{name} {value!r}: {self.name} was captured with a part of the picture that does not hold all of it")
+            raise ValueError(f"{name} {value!r}: {self.name} was captured for a part of the picture that does not contain all of it")
         if one:
             return self._with(lambda t: t.select(dim, int(places[0])), _without(self.axes, dim), **{name: wanted})
         return self._with(lambda t: _take(t, dim, places), self.axes, **{name: wanted})
@@ -153,7 +153,7 @@ class AttentionMap:
         words = [word] if isinstance(word, str) else list(word)
         found = {branch: sorted({c for w in words for c in self.columns_of(w, branch)}) for branch in branches}
         if len({tuple(columns) for columns in found.values()}) > 1:
-            raise ValueError(f"key {word!r} stands elsewhere in each branch's prompt: select a branch first (branch='text')")
+            raise ValueError(f"key {word!r} is in different columns of each branch's prompt: select a branch first (branch='text')")
         wanted = found[branches[0]]
         have = list(range(self.tensor.shape[dim])) if self.columns is None else list(self.columns[branches[0]])
         missing = [c for c in wanted if c not in have]
@@ -164,9 +164,9 @@ class AttentionMap:
         return self._with(lambda t: _take(t, dim, places), self.axes, columns=columns)
 
     def columns_of(self, word: str, branch: str) -> tuple[int, ...]:
-        """Text columns of a word in a branch's prompt. Raises ValueError where it is not in it, or no prompt is known."""
+        """Text columns of a word in a branch's prompt. Raises ValueError if the prompt does not contain it or is not known."""
         if self.words is None:
-            raise ValueError(f"word {word!r}: this map knows no prompt; select text columns by number")
+            raise ValueError(f"word {word!r}: the prompt of this map is not known; select text columns by number")
         return tuple(self.words(word, branch))
 
     def mean(self, *axes: str) -> "AttentionMap":
@@ -178,28 +178,28 @@ class AttentionMap:
         return self._fold(axes, lambda t, dims: t.sum(dims))
 
     def max(self, *axes: str) -> "AttentionMap":
-        """The greatest value over named axes."""
+        """The maximum over named axes."""
         return self._fold(axes, lambda t, dims: t.amax(dims))
 
     def _fold(self, axes: tuple[str, ...], fold: Callable[[Tensor, tuple[int, ...]], Tensor]) -> "AttentionMap":
         dims = tuple(self.axis(name) for name in axes)
         if not dims or "rank" in self.axes:
-            raise ValueError("name the axes to fold, such as .mean('head'); top-k values can't be folded, their keys differ")
+            raise ValueError("name the axes to reduce, such as .mean('head'); top-k values cannot be reduced, because their keys differ")
         left = tuple(name for i, name in enumerate(self.axes) if i not in dims)
         return replace(self, tensor=fold(self.tensor.float(), dims), axes=left, index=None)
 
     def grid(self, axis: str = "key") -> Tensor:
-        """The values with a token axis unfolded to the rows and columns of the picture, moved last: [... row column].
+        """The values with a token axis unfolded into rows and columns of the picture, as the last two axes: [... row column].
 
-        Raises ValueError where the tokens of that axis fill no rectangle.
+        Raises ValueError if the tokens of that axis do not form a rectangle.
         """
         dim = self.axis(axis)
         if axis == "key" and self.site.kind != "self":
-            raise ValueError(f"{self.name}: its keys are text tokens, not places of the picture")
+            raise ValueError(f"{self.name}: its keys are text tokens, not positions in the picture")
         tokens = getattr(self, axis)
         box = (0, self.hw[0], 0, self.hw[1]) if tokens is None else rectangle(tokens, self.hw)
         if box is None:
-            raise ValueError(f"{self.name}: the tokens on axis {axis} fill no rectangle; select one region")
+            raise ValueError(f"{self.name}: the tokens on axis {axis} do not form a rectangle; select one region")
         return self.tensor.movedim(dim, -1).unflatten(-1, (box[1] - box[0], box[3] - box[2]))
 
     def _with(self, part: Callable[[Tensor], Tensor], axes: tuple[str, ...], **changes: object) -> "AttentionMap":
@@ -207,12 +207,12 @@ class AttentionMap:
         return replace(self, tensor=part(self.tensor), index=index, axes=axes, **changes)
 
     def save(self, path: str | Path) -> None:
-        """Writes it as safetensors, whole or not at all."""
+        """Writes it as safetensors, completely or not at all."""
         Maps({self.name: self}).save(path)
 
     @staticmethod
     def load(path: str | Path) -> "AttentionMap":
-        """Reads the one map of a file. Raises ValueError where it holds another number of maps."""
+        """Reads the only map of a file. Raises ValueError if it holds another number of maps."""
         maps = Maps.load(path)
         if len(maps) != 1:
             raise ValueError(f"{path} holds {len(maps)} maps; use Maps.load")
@@ -220,7 +220,7 @@ class AttentionMap:
 
 
 class Maps(Mapping[str, AttentionMap]):
-    """The maps of one run by name. lost: what could not be kept, by name, with the reason."""
+    """The maps of one run, by name. lost: name -> reason, for maps that could not be kept."""
 
     def __init__(self, maps: Mapping[str, AttentionMap], lost: Mapping[str, str] | None = None) -> None:
         self._maps = dict(maps)
@@ -232,7 +232,7 @@ class Maps(Mapping[str, AttentionMap]):
         if name in self.lost:
             raise MapNotFound(f"{name} was lost: {self.lost[name]}")
         if not self._maps:
-            raise MapNotFound(f"{name}: nothing was captured; pass capture='{name}' to the run (or let it reach that step)")
+            raise MapNotFound(f"{name}: nothing was captured; pass capture='{name}' to the run, or let it reach a captured step")
         near = difflib.get_close_matches(name, self._maps, 3, 0.3) or list(self._maps)[:3]
         raise MapNotFound(f"no map {name!r} was captured; there are {len(self._maps)}, such as {', '.join(near)}")
 
@@ -243,7 +243,7 @@ class Maps(Mapping[str, AttentionMap]):
         return len(self._maps)
 
     def select(self, pattern: str) -> "Maps":
-        """The maps whose name matches a shell pattern. Raises ValueError where none does."""
+        """The maps whose name matches a shell pattern. Raises ValueError if there are none."""
         found = {name: m for name, m in self._maps.items() if fnmatchcase(name, pattern)}
         if not found:
             raise ValueError(f"pattern {pattern!r} matches none of the {len(self)} maps captured: {_short(tuple(self._maps))}")
@@ -251,7 +251,7 @@ class Maps(Mapping[str, AttentionMap]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
+        """Size of all tensors in bytes."""
         return sum(m.nbytes for m in self.values())
 
     def __repr__(self) -> str:
@@ -261,21 +261,21 @@ class Maps(Mapping[str, AttentionMap]):
         return "\n".join(lines + ([f"  ... and {len(self.lost) - SHOWN} more lost"] if len(self.lost) > SHOWN else []))
 
     def save(self, path: str | Path) -> None:
-        """Writes all maps into one safetensors file, whole or not at all."""
+        """Writes all maps into one safetensors file, completely or not at all."""
         from analogist.attention.capture.storage import save_maps
 
         save_maps(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "Maps":
-        """Reads maps from a file, or from a folder that a capture spilled to; large ones stay on disk until they are used."""
+        """Reads maps from a file, or from the folder of a spilled capture; large maps stay on disk until they are used."""
         from analogist.attention.capture.storage import load_maps
 
         return load_maps(path)
 
 
 def _take(tensor: Tensor, dim: int, places: Tensor) -> Tensor:
-    """index_select, as a view where the places are consecutive."""
+    """index_select, as a view if the positions are consecutive."""
     first, count = int(places[0]), len(places)
     if torch.equal(places, torch.arange(first, first + count)):
         return tensor.narrow(dim, first, count)

@@ -1,4 +1,4 @@
-"""The plan of a capture: what exactly is kept at every point, in which shape, and how many bytes, before anything runs."""
+"""The plan of a capture, made before the run: exactly what is kept at every point, in which shape, and how many bytes."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -24,10 +24,10 @@ Axes = tuple[str, ...]
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """What one capture keeps at one point.
+    """One tensor that a capture keeps, from one point.
 
-    name: key in the maps. steps, branches, images, heads: what is kept of each. query, key: token numbers, None for all.
-    columns: text columns of each branch in place of key. axes, shape: of the tensor kept, step first unless summed over.
+    name: its name among the maps. steps, branches, images, heads: the kept ones. query, key: token numbers, None for all.
+    columns: text columns per branch, in place of key. axes, shape: of the kept tensor, step first unless summed over.
     """
 
     name: str
@@ -53,12 +53,12 @@ class Item:
 
     @property
     def has_index(self) -> bool:
-        """Whether the keys of top-k are kept beside the values (int32)."""
+        """Whether the keys of top-k (int32) are kept in addition to the values."""
         return any(isinstance(one, TopK) for one in self.request.reductions)
 
     @property
     def needs_whole(self) -> bool:
-        """Whether a user's function wants all heads in one tensor."""
+        """Whether a user's function needs all heads in one tensor."""
         return any(isinstance(one, Function) for one in self.request.reductions)
 
     @property
@@ -68,7 +68,7 @@ class Item:
 
 
 class Plan:
-    """Rows of what will be kept; prints as a table. `bytes` is the total, in memory or (spilled) on disk."""
+    """The tensors that will be kept; prints as a table. `bytes` is the total, in memory or (spilled) on disk."""
 
     def __init__(self, items: list[Item], run: RunShape) -> None:
         self.items = items
@@ -76,21 +76,21 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all tensors kept."""
+        """Size of all kept tensors in bytes."""
         return sum(item.nbytes for item in self.items)
 
     def __len__(self) -> int:
         return len(self.items)
 
     def rows(self) -> list[dict]:
-        """One row a tensor kept: name, axes, shape, dtype, bytes."""
+        """One row per kept tensor: name, axes, shape, dtype, bytes."""
         return [
             {"name": i.name, "axes": i.axes, "shape": i.shape, "dtype": str(i.dtype).removeprefix("torch."), "bytes": i.nbytes}
             for i in self.items
         ]
 
     def table(self, limit: int | None = 40) -> str:
-        """The plan as text, one line a tensor; limit: lines at most, the rest summed up."""
+        """The plan as text, one line per tensor; limit: most lines shown, the rest is summed up."""
         lines = [f"{'point':44} {'axes and lengths':72} {'dtype':9} {'MiB':>10}"]
         for row in islice(self.rows(), limit):
             axes = " ".join(f"{name} {length}" for name, length in zip(row["axes"], row["shape"], strict=True))
@@ -120,7 +120,7 @@ def human_bytes(count: float) -> str:
 
 
 def plan_items(request: "Capture", unet: UNet, run: RunShape) -> list[Item]:
-    """Everything that one capture keeps. Raises ValueError for whatever the run does not have."""
+    """Everything that one capture keeps. Raises ValueError for steps, branches, ... that the run does not have."""
     points = select(request.patterns, unet, request.layers)
     steps = resolve_steps(request.steps, run.steps)
     branches = resolve_branches(request.branches, run)
@@ -154,13 +154,13 @@ def _item(
             at = axes.index("key")
             if site.kind == "self":
                 if request.words is not None:
-                    raise ValueError("words= picks text tokens, but the keys of self-attention are the picture's; select *.cross")
+                    raise ValueError("words= selects text tokens, but the keys of self-attention are tokens of the picture; select *.cross")
                 if request.key is not None:
                     key = region_tokens(request.key, hw, run.rows, run.size)
                     shape = (*shape[:at], len(key), *shape[at + 1 :])
             else:
                 if request.key is not None:
-                    raise ValueError("key= picks a region, but the keys of cross-attention are text tokens; use words=")
+                    raise ValueError("key= selects a region, but the keys of cross-attention are text tokens; use words=")
                 if request.words is not None:
                     columns = branch_columns(request.words, branches, run)
                     shape = (*shape[:at], len(columns[branches[0]]), *shape[at + 1 :])
@@ -183,7 +183,7 @@ def _with_query(axes: Axes, shape: tuple[int, ...], query: Tensor, hw: tuple[int
         return (*shape[:at], len(query), *shape[at + 1 :])
     box = rectangle(query, hw)
     if box is None:
-        raise ValueError("query= must be one rectangle at the points of blocks")
+        raise ValueError("query= must be a single rectangle at points of blocks")
     return (shape[0], box[1] - box[0], box[3] - box[2])
 
 
@@ -194,7 +194,7 @@ def _reduced(
     for one in request.reductions:
         if isinstance(one, OverSteps):
             if request.dtype not in (None, torch.float32):
-                raise ValueError(f"dtype {request.dtype}: what is summed over steps is kept in float32; leave dtype out")
+                raise ValueError(f"dtype {request.dtype}: sums over steps are kept in float32; leave dtype out")
             dtype = torch.float32
         elif isinstance(one, Function):
             at = At(
@@ -205,7 +205,7 @@ def _reduced(
             dtype = request.dtype or out.dtype
         elif isinstance(one, RegionTotals):
             if point not in MAP_POINTS:
-                raise ValueError("reduce='regions' works on maps: the points scores, logits and probs")
+                raise ValueError("reduce='regions' works only on maps: the points scores, logits and probs")
             axes, shape = one.layout(axes, shape, site.kind)
             dtype = request.dtype or torch.float32
         else:
@@ -216,13 +216,13 @@ def _reduced(
 
 
 def _try(function: Function, shape: tuple[int, ...], dtype: torch.dtype, at: At) -> Tensor:
-    """What the user's function gives for this shape; on real zeros where it can't run without values."""
+    """The result shape of the user's function; tried on real zeros if it cannot run without values."""
     try:
         return function.apply(torch.empty(shape, dtype=dtype, device="meta"), at)
     except (NotImplementedError, RuntimeError) as error:
         if torch.Size(shape).numel() * dtype.itemsize > 2**30:
             raise ValueError(
-                f"the reduction {function.name} can't be planned: it does not run on tensors without values ({error}), and this "
-                f"one is too large to try; avoid .item() and branches on values in it"
+                f"the reduction {function.name} cannot be planned: it does not run on tensors without values ({error}), and this "
+                f"tensor is too large to try it on zeros; avoid .item() and branches on values in the reduction"
             ) from error
         return function.apply(torch.zeros(shape, dtype=dtype), at)

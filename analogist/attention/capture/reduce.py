@@ -1,4 +1,4 @@
-"""Reductions: what is kept of a tensor instead of the whole, computed on the device before the copy.
+"""Reductions: smaller tensors that are kept instead of the whole one, computed on the device before the copy.
 
 In-step reductions turn one step's tensor into a smaller one; step reductions keep one tensor for all steps.
 """
@@ -21,7 +21,7 @@ Axes = tuple[str, ...]
 
 @dataclass(frozen=True)
 class MeanHeads:
-    """The mean over the heads asked for."""
+    """The mean over the requested heads."""
 
     name = "mean_heads"
     per_head = False
@@ -35,7 +35,7 @@ class MeanHeads:
 
 @dataclass(frozen=True)
 class RegionTotals:
-    """How much attention flows between the regions A, A', B, B': the share of each key region, mean over the queries of a region.
+    """The attention between the regions A, A', B, B': the share of each key region, mean over the queries of a region.
 
     Self-attention: [... query_region key_region]; on probabilities a row sums to 1. Cross-attention: [... query_region key].
     """
@@ -45,13 +45,13 @@ class RegionTotals:
 
     def layout(self, axes: Axes, shape: Shape, kind: str = "self") -> tuple[Axes, Shape]:
         if axes[-2:] != ("query", "key"):
-            raise ValueError("reduce='regions' works on maps: the points scores, logits and probs")
+            raise ValueError("reduce='regions' works only on maps: the points scores, logits and probs")
         if kind == "self":
             return (*axes[:-2], "query_region", "key_region"), (*shape[:-2], 4, 4)
         return (*axes[:-2], "query_region", "key"), (*shape[:-2], 4, shape[-1])
 
     def apply(self, tensor: Tensor, at: At) -> Tensor:
-        """tensor: branch image head query key, or without heads where their mean came first."""
+        """tensor: branch image head query key, or without head if their mean was taken first."""
         flat = (tensor if tensor.ndim == 5 else tensor.unsqueeze(2)).flatten(0, 1)
         rows = []
         for query in REGIONS:
@@ -67,7 +67,7 @@ class RegionTotals:
 
 @dataclass(frozen=True)
 class TopK:
-    """The k greatest keys of each query, greatest first: the values, and the token (or text column) each stands at."""
+    """The k largest values of each query, largest first, and the token (or text column) of each."""
 
     k: int = 8
     per_head = True
@@ -75,7 +75,7 @@ class TopK:
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", plain(self.k))
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
-            raise ValueError(f"TopK({self.k!r}): a whole number from 1 up")
+            raise ValueError(f"TopK({self.k!r}): expected a whole number of at least 1")
 
     @property
     def name(self) -> str:
@@ -83,7 +83,7 @@ class TopK:
 
     def layout(self, axes: Axes, shape: Shape) -> tuple[Axes, Shape]:
         if axes[-1] != "key":
-            raise ValueError("TopK works on maps: the points scores, logits and probs")
+            raise ValueError("TopK works only on maps: the points scores, logits and probs")
         if self.k > shape[-1]:
             raise ValueError(f"TopK({self.k}): only {shape[-1]} keys are captured")
         return (*axes[:-1], "rank"), (*shape[:-1], self.k)
@@ -93,7 +93,7 @@ class TopK:
 class Function:
     """The user's function (tensor, at) -> tensor on [branch image ...]; its first two axes must stay.
 
-    axes: names of the axes behind (branch, image) that come back; None: the same as before where their number is the same.
+    axes: names of the returned axes after (branch, image); None: the same as before, if their number is the same.
     """
 
     function: Callable[[Tensor, At], Tensor]
@@ -118,7 +118,7 @@ class Function:
     def result_axes(self, before: Axes, ndim: int) -> Axes:
         if self.axes is not None:
             if len(self.axes) != ndim:
-                raise ValueError(f"the reduction {self.name} returns {ndim} axes behind (branch, image), but axes={self.axes}")
+                raise ValueError(f"the reduction {self.name} returns {ndim} axes after (branch, image), but axes={self.axes}")
             return tuple(self.axes)
         return before if len(before) == ndim else tuple(f"axis{i}" for i in range(ndim))
 
@@ -151,7 +151,7 @@ class RunningMean:
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1:
-            raise ValueError(f"RunningMean({self.decay}): decay from 0 to less than 1")
+            raise ValueError(f"RunningMean({self.decay}): decay must be at least 0 and less than 1")
 
     @property
     def name(self) -> str:
@@ -195,9 +195,9 @@ def parse_reductions(reduce: Any) -> tuple[Reduction, ...]:
         out.append(one)
     over = [one for one in out if isinstance(one, OverSteps)]
     if len(over) > 1 or (over and out[-1] is not over[0]):
-        raise ValueError("reduce: at most one reduction over steps, and it comes last")
+        raise ValueError("reduce: at most one reduction over steps is allowed, and it must be the last")
     if any(isinstance(one, TopK) for one in out) and (over or not isinstance(out[-1], TopK)):
-        raise ValueError("reduce: TopK comes last and can't be summed over steps, since its keys differ by step")
+        raise ValueError("reduce: TopK must be the last and cannot be summed over steps, because its keys differ by step")
     if sum(isinstance(one, MeanHeads) for one in out) > 1:
-        raise ValueError("reduce: mean_heads once")
+        raise ValueError("reduce: mean_heads may occur only once")
     return tuple(out)

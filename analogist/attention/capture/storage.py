@@ -1,4 +1,4 @@
-"""Maps on disk: one safetensors file for saved maps, one a map for spilled ones, which grow while the run goes on."""
+"""Maps on disk: one safetensors file for all saved maps, or one file per spilled map, which grows during the run."""
 
 import json
 import os
@@ -20,14 +20,14 @@ INDEX = "#index"  # appended to the name of a map for the keys of its top-k
 
 
 def describe(m: AttentionMap) -> dict:
-    """Everything of a map but its values, JSON-ready."""
+    """Everything about a map except its values, JSON-ready."""
     words = {}
     for branch, prompt in m.prompts.items():
         found = {}
         for word in dict.fromkeys(prompt.lower().replace(",", " ").split()) if m.words is not None else ():
             try:
                 found[word] = list(m.columns_of(word, branch))
-            except ValueError:  # cut off with the end of the prompt
+            except ValueError:  # the word was cut off at the end of the prompt
                 continue
         words[branch] = found
     return {
@@ -50,7 +50,7 @@ def describe(m: AttentionMap) -> dict:
 
 
 def restore(name: str, tensor: Tensor, index: Tensor | None, data: dict) -> AttentionMap:
-    """A map from its values and what `describe` said."""
+    """A map from its values and the output of `describe`."""
     return AttentionMap(
         name=name, site=Site(*data["site"]), point=data["point"], tensor=tensor, axes=tuple(data["axes"]), hw=tuple(data["hw"]),
         size=tuple(data["size"]), rows=data["rows"], coords={axis: tuple(values) for axis, values in data["coords"].items()},
@@ -64,7 +64,7 @@ def restore(name: str, tensor: Tensor, index: Tensor | None, data: dict) -> Atte
 
 
 def save_maps(maps: Maps, path: str | Path) -> None:
-    """One file for all maps, written beside its place and then moved there. Raises ValueError where that fails."""
+    """Writes all maps to a temporary file, which is then renamed. Raises ValueError if that fails."""
     path = Path(path)
     tensors = {}
     for name, m in maps.items():
@@ -87,7 +87,7 @@ def save_maps(maps: Maps, path: str | Path) -> None:
 
 
 def load_maps(path: str | Path) -> Maps:
-    """Maps of a file, or of all map files in a folder. Raises ValueError for what is none of ours."""
+    """Maps of a file, or of all map files in a folder. Raises ValueError for other files."""
     path = Path(path)
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if not files:

@@ -1,1 +1,1 @@
-"""Edits of attention: bound to a run, ready ones, FreeU, and patching one run with another's tensors."""
+"""Edits of attention: binding to a run, ready edits, FreeU, and patching one run with another's tensors."""

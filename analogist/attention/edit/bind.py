@@ -1,4 +1,4 @@
-"""Edits bound to one run: selectors resolved, checked before anything runs, and guarded while it does."""
+"""Edits bound to one run: selectors are resolved and checked before it starts, and results are checked while it runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
@@ -16,7 +16,7 @@ Edits = Mapping[str, Edit | Sequence[Edit]]  # selector -> function(s) (tensor, 
 
 
 class EditError(ValueError):
-    """An edit that returned nothing, or something that does not fit where it came from."""
+    """An edit returned nothing, or a value that does not fit its point."""
 
 
 class BoundEdit:
@@ -34,8 +34,8 @@ class BoundEdit:
         return self.steps is None or step in self.steps
 
     def __call__(self, tensor: Tensor, at: At) -> Tensor:
-        """The edited tensor. Raises EditError where it is none, or differs in shape, dtype or device."""
-        # A block's tensor lives on in skips, so that an edit in place would reach further than its point.
+        """The edited tensor. Raises EditError if it is not a tensor, or differs in shape, dtype or device."""
+        # A block's tensor is reused in skips, so an in-place edit would also act there.
         given = tensor.clone() if at.site.kind == "block" else tensor
         try:
             out = self.function(given, at)
@@ -44,7 +44,7 @@ class BoundEdit:
             raise
         where = f"the edit {self.selector!r} at {at.site}:{at.point}, step {at.step},"
         if not isinstance(out, Tensor):
-            hint = "; return the tensor, also where nothing was changed" if out is None else ""
+            hint = "; return the tensor, even if nothing was changed" if out is None else ""
             raise EditError(f"{where} returned {'nothing' if out is None else type(out).__name__}{hint}")
         if out.shape != tensor.shape:
             raise EditError(f"{where} returned {tuple(out.shape)}; the shape must stay {tuple(tensor.shape)}")
@@ -71,7 +71,7 @@ def bind_edits(edit: Edits | None, unet: UNet, run: RunShape) -> dict[tuple[str,
         selected = select([selector], unet)
         for function in functions if isinstance(functions, list | tuple) else [functions]:
             if not callable(function):
-                raise ValueError(f"edit {selector!r}: {function!r} is no function (tensor, at) -> tensor")
+                raise ValueError(f"edit {selector!r}: {function!r} is not a function (tensor, at) -> tensor")
             try:
                 steps = getattr(function, "steps", None)
                 steps = None if steps is None else resolve_steps(steps, run.steps)

@@ -1,7 +1,7 @@
 """Ready edits of attention, to be passed as `edit={"up.1.*.self:logits": scale_block("B'", "A'", 2.0)}`.
 
-Each takes steps=, branches=, images= and heads= (None: all). An edit of one's own is any function (tensor, at) -> tensor
-of the same shape; `at.cells(tensor)` and `region_view(tensor, at, "B'", "A'")` are views to write into.
+Each takes steps=, branches=, images= and heads= (None: all). Your own edit is any function (tensor, at) -> tensor
+of the same shape; `at.cells(tensor)` and `region_view(tensor, at, "B'", "A'")` are views that you can write into.
 """
 
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ __all__ = [
 
 
 def scale(by: float, **where: Unpack[Chosen]) -> ReadyEdit:
-    """Multiplies everything at any point, blocks and skips included."""
+    """Multiplies the whole tensor at any point, including blocks and skips."""
     factor = number(by, "scale by")
     return ReadyEdit(f"scale({by})", ANYWHERE, lambda part, at: part * factor, **where)
 
 
 def scale_block(query: str | None, key: str | None, by: float, **where: Unpack[Chosen]) -> ReadyEdit:
-    """Multiplies the block of a map that leads from a query region to a key region.
+    """Multiplies the block of a map from a query region to a key region.
 
     query, key: "A", "A'", "B", "B'" ("A1" .. with several pairs); None: all (key must be None at cross-attention).
     At `probs` rows no longer sum to 1; at `logits` the softmax renormalises.
@@ -58,7 +58,7 @@ def zero_block(query: str | None, key: str | None = None, **where: Unpack[Chosen
 
 
 def cut_block(query: str | None, key: str, **where: Unpack[Chosen]) -> ReadyEdit:
-    """Keeps a query region from looking at a key region: its logits become -inf, the rest of each row is renormalised."""
+    """Prevents a query region from attending to a key region: its logits become -inf, the rest of each row is renormalised."""
 
     def change(part: Tensor, at: At) -> Tensor:
         region_view(part, at, query, key).fill_(float("-inf"))
@@ -68,7 +68,7 @@ def cut_block(query: str | None, key: str, **where: Unpack[Chosen]) -> ReadyEdit
 
 
 def swap_heads(first: int, second: int, **where: Unpack[Chosen]) -> ReadyEdit:
-    """Exchanges two heads."""
+    """Swaps two heads."""
 
     def change(part: Tensor, at: At) -> Tensor:
         order = list(range(part.shape[1]))
@@ -91,9 +91,9 @@ def average_heads(**where: Unpack[Chosen]) -> ReadyEdit:
 
 
 def ablate_heads(heads: int | Sequence[int], *, by: str = "zero", **where: Unpack[WithoutHeads]) -> ReadyEdit:
-    """Silences heads at `head_out` (or `probs`, `v`). by: "zero", or "mean" over the tokens (keeps a head's constant part).
+    """Silences heads at `head_out` (or `probs`, `v`). by: "zero", or "mean" over the tokens (which keeps a head's constant part).
 
-    Zero at head_out equals zeroing the heads' columns of the output projection.
+    Zero at head_out is equivalent to zeroing the heads' columns of the output projection.
     """
     if by not in ("zero", "mean"):
         raise ValueError(f"ablate_heads by={by!r}: allowed are 'zero' and 'mean'")
@@ -108,12 +108,12 @@ def temperature(value: float, **where: Unpack[Chosen]) -> ReadyEdit:
     """Divides scores or logits: above 1 rows become flatter, below 1 sharper."""
     factor = number(value, "temperature")
     if factor <= 0:
-        raise ValueError(f"temperature {value!r}: more than 0 is allowed")
+        raise ValueError(f"temperature {value!r}: must be greater than 0")
     return ReadyEdit(f"temperature({value})", ("scores", "logits"), lambda part, at: part / factor, **where)
 
 
 def sharpen_rows(power: float, **where: Unpack[Chosen]) -> ReadyEdit:
-    """Raises probabilities to a power, row sums kept: above 1 sharper, below 1 flatter. Rows of zeros stay."""
+    """Raises probabilities to a power and keeps row sums: above 1 sharper, below 1 flatter. Rows of zeros stay zero."""
     exponent = number(power, "sharpen_rows power", 0)
 
     def change(part: Tensor, at: At) -> Tensor:
@@ -126,7 +126,7 @@ def sharpen_rows(power: float, **where: Unpack[Chosen]) -> ReadyEdit:
 
 
 def blur_rows(sigma: float, **where: Unpack[Chosen]) -> ReadyEdit:
-    """Blurs what each query looks at, over the keys' places in the picture. sigma: of the Gaussian, in tokens; row sums are kept."""
+    """Blurs each query's attention over the keys' positions in the picture. sigma: of the Gaussian, in tokens. Row sums are kept."""
     width = number(sigma, "blur_rows sigma", 0)
 
     def change(part: Tensor, at: At) -> Tensor:
@@ -140,17 +140,17 @@ def blur_rows(sigma: float, **where: Unpack[Chosen]) -> ReadyEdit:
 
 
 def _gaussian(side: int, sigma: float) -> Tensor:
-    """[from to]: where each token's share goes along one side; rows sum to 1, so that nothing is lost at the borders."""
+    """[from to]: how each token's share is spread along one side; rows sum to 1, so nothing is lost at the borders."""
     places = torch.arange(side, dtype=torch.float32)
     weights = torch.exp(-((places[:, None] - places[None]) ** 2) / (2 * sigma**2))
     return weights / weights.sum(dim=1, keepdim=True)
 
 
 def reweight_word(word: str | int, by: float, *, branches: str | Sequence[str] = "text", **where: Unpack[WithoutBranches]) -> ReadyEdit:
-    """Multiplies the attention that every place pays to a word (all its tokens, all its places in the prompt).
+    """Multiplies the attention that every query pays to a word (all its tokens, all its occurrences in the prompt).
 
-    word: of the prompt, "<start>", "<end>", "<padding>" or a text column. Not renormalised (Hertz et al. 2022, re-weighting).
-    Raises ValueError before the run where the prompt does not hold the word.
+    word: a word of the prompt, "<start>", "<end>", "<padding>" or a text column. Not renormalised (Hertz et al. 2022, re-weighting).
+    Raises ValueError before the run if the prompt does not contain the word.
     """
     factor = number(by, "reweight_word by")
 
@@ -170,7 +170,7 @@ def reweight_word(word: str | int, by: float, *, branches: str | Sequence[str] =
 
 
 def share_keys(image: int = 0, *, mix: float = 1.0, **where: Unpack[Chosen]) -> ReadyEdit:
-    """Gives every image of the batch the keys (or values) of one image: put it at self-attention's `k` and `v`.
+    """Gives every image of the batch the keys (or values) of one image; use it at self-attention's `k` and `v`.
 
     mix: 1 replaces, between 0 and 1 blends. Source of the idea: Hertz et al. 2023 (StyleAligned), Alaluf et al. 2023.
     """
@@ -187,19 +187,19 @@ def share_keys(image: int = 0, *, mix: float = 1.0, **where: Unpack[Chosen]) -> 
         return change
 
     if "images" in where:
-        raise ValueError("share_keys: it acts on all images of the batch; leave images= out")
+        raise ValueError("share_keys always acts on all images of the batch; leave images= out")
     return ReadyEdit(f"share_keys({image})", ("k", "v"), kind="self", prepare=prepare, **where)
 
 
 def sac(setting: SAC | None = None, **where: Unpack[Chosen]) -> ReadyEdit:
-    """Self-Attention Cloning as an edit of `logits`, for a run with sac=None: equal to the built-in one before the softmax.
+    """Self-Attention Cloning as an edit of `logits`, for a run with sac=None: equal to the built-in SAC before the softmax.
 
-    setting: scale, mirror and clone are used; where it acts is said by the selector and where=.
+    setting: its scale, mirror and clone are used; the selector and where= decide where it acts.
     Source: Gu et al. 2024 (Analogist), Sec. 4.2.
     """
     cloning = SAC() if setting is None else setting
     if cloning.stage != "scores":
-        raise ValueError("sac as an edit clones before the softmax; give SAC(stage='scores')")
+        raise ValueError("sac as an edit always clones before the softmax; give SAC(stage='scores')")
 
     def change(part: Tensor, at: At) -> Tensor:
         untouched, M = at.cells(part.clone()), at.cells(part)

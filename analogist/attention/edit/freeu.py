@@ -1,4 +1,4 @@
-"""FreeU as two edits of the blocks on the way up: the hidden state amplified, the skip's low frequencies damped.
+"""FreeU as two edits of the blocks on the way up: it amplifies the hidden state and damps the skip's low frequencies.
 
 Source: Si et al. 2023, "FreeU: Free Lunch in Diffusion U-Net", Eq. (3) and (4).
 """
@@ -15,7 +15,7 @@ from analogist.models.control import At
 def freeu(b1: float = 1.5, b2: float = 1.6, s1: float = 0.9, s2: float = 0.2, **where: Unpack[Chosen]) -> dict[str, ReadyEdit]:
     """Edits for the two lowest levels on the way up; merge them with others: edit={**freeu(), ...}.
 
-    b1, b2: factor of the first half of the hidden state's channels at up.0 and up.1. s1, s2: factor of the lowest
+    b1, b2: factors of the first half of the hidden state's channels at up.0 and up.1. s1, s2: factors of the lowest
     frequencies of the skips there. The defaults are the authors' for Stable Diffusion 1.5.
     """
     edits = {}

@@ -1,4 +1,4 @@
-"""Patching: a captured tensor put into another run, whole or in part (activation patching, causal tracing).
+"""Patching: puts a captured tensor, or a part of it, into another run (activation patching, causal tracing).
 
 Source of the idea: Meng et al. 2022, "Locating and Editing Factual Associations in GPT", Sec. 2.1.
 """
@@ -20,12 +20,12 @@ _KNOWN = {"step", "branch", "image", "head", "query", "key", "channel", "row", "
 
 
 class Patch:
-    """Replaces a point by a captured map; made by `patch`."""
+    """Replaces the tensor at a point by a captured map; created by `patch`."""
 
     def __init__(self, captured: AttentionMap, steps: Steps, weight: float) -> None:
         unknown = [axis for axis in captured.axes if axis not in _KNOWN]
         if unknown or "sum_steps" in captured.reduced:
-            raise ValueError(f"patch: {captured.name} was reduced ({', '.join(captured.reduced)}); capture it whole to put it back")
+            raise ValueError(f"patch: {captured.name} was reduced ({', '.join(captured.reduced)}); capture it without reduce= to patch it")
         self.captured, self.weight = captured, number(weight, "patch weight")
         self.steps = captured.steps if steps is None else steps
         self.chosen_steps = steps is not None
@@ -37,19 +37,19 @@ class Patch:
         raise ValueError("patch acts inside a run: pass it as edit={'up.1.attn.2.self:head_out': patch(captured)}")
 
     def bind(self, run: RunShape, places: list[tuple[Site, str]]) -> Edit:
-        """The function to call in this run. Raises ValueError where the captured tensor has no place in it."""
+        """The function to call in this run. Raises ValueError if the captured tensor does not fit into it."""
         m = self.captured
         for site, point in places:
             alike = (site.kind, site.heads, site.hw(run.latent)) == (m.site.kind, m.site.heads, m.hw)
             if point != m.point or not alike:
                 raise ValueError(
                     f"patch: {m.name} (token map {m.hw}) was captured at the point {m.point} of a {m.site.kind} site, "
-                    f"it does not fit {site}:{point} (token map {site.hw(run.latent)})"
+                    f"so it does not fit {site}:{point} (token map {site.hw(run.latent)})"
                 )
         several = "step" in m.axes and m.tensor.shape[m.axis("step")] > 1
         missing = [step for step in resolve_steps(self.steps, run.steps) if several and step not in m.steps]
         if missing:
-            raise ValueError(f"patch: {m.name} holds steps {m.steps}, not {missing}; select one step to use it at others")
+            raise ValueError(f"patch: {m.name} holds steps {m.steps}, not {missing}; select a single step to use it at other steps")
         branches = resolve_branches(m.coords["branch"], run)
         images = resolve_indices(m.coords["image"], run.images, "patch: images")
         numbers = [run.branch_labels.index(branch) for branch in branches]
@@ -61,7 +61,7 @@ class Patch:
         return edit
 
     def _put(self, out: Tensor, value: AttentionMap, at: At, branches: Sequence[int], images: Sequence[int]) -> Tensor:
-        """out: (branch image) ..., changed in place."""
+        """out: (branch image) ..., modified in place."""
         target = out.unflatten(0, (at.branches, at.images))
         names = ["branch", "image", *at.site.axes(at.point)]
         indices: list[Sequence[int] | Tensor] = [branches, images]
@@ -73,7 +73,7 @@ class Patch:
         if "step" in present:
             values = values.select(present.index("step"), 0)
             present.remove("step")
-        for i, name in enumerate(names):  # axes that were dropped or averaged apply to every entry
+        for i, name in enumerate(names):  # values of axes that were dropped or averaged go to every entry
             if name not in present:
                 values = values.unsqueeze(i)
                 present.insert(i, name)
@@ -85,7 +85,7 @@ class Patch:
 
 
 def _places(m: AttentionMap, axis: str, length: int, at: At) -> Sequence[int] | Tensor:
-    """Which entries of an axis of the run's tensor the captured values stand for."""
+    """The entries of an axis of the run's tensor that the captured values replace."""
     if axis == "head":
         return m.coords["head"]
     if axis == "query" and m.query is not None:
@@ -95,7 +95,7 @@ def _places(m: AttentionMap, axis: str, length: int, at: At) -> Sequence[int] | 
     if axis == "key" and m.columns is not None:
         columns = {m.columns[branch] for branch in m.coords["branch"]}
         if len(columns) > 1:
-            raise ValueError(f"patch: {m.name} holds other text columns in each branch; select one branch")
+            raise ValueError(f"patch: {m.name} holds different text columns per branch; select one branch")
         return columns.pop()
     if axis in ("row", "column") and m.query is not None:
         box = rectangle(m.query, at.hw)
@@ -106,11 +106,11 @@ def _places(m: AttentionMap, axis: str, length: int, at: At) -> Sequence[int] | 
 
 
 def patch(captured: AttentionMap, *, steps: Steps = None, weight: float = 1.0) -> Patch:
-    """Puts a captured tensor into another run at the same point of its own or a like site.
+    """Puts a captured tensor into another run, at the same point of the same site or of a matching one.
 
-    captured: an AttentionMap; it is put back where it came from, so that what was selected (`sel`) from it decides which
-    branches, images, heads, queries and keys are replaced; what was averaged over goes to all entries of that axis.
-    steps: at which executed steps; None: the steps captured. weight: 1 replaces, between 0 and 1 blends.
+    captured: an AttentionMap. The part selected from it (`sel`) decides which branches, images, heads, queries and keys are
+    replaced. A value averaged over an axis goes to all entries of that axis.
+    steps: at which executed steps; None: the captured steps. weight: 1 replaces, between 0 and 1 blends.
     """
     return Patch(captured, steps, weight)
 

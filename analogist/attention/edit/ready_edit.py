@@ -1,4 +1,4 @@
-"""What every ready edit shares: where it may be used, and the branches, images, heads and steps it acts on."""
+"""The common part of all ready edits: where it may be used, and the branches, images, heads and steps it acts on."""
 
 from collections.abc import Callable, Sequence
 from typing import TypedDict
@@ -11,9 +11,9 @@ from analogist.models.control import At, Where
 from analogist.models.numbers import plain
 from analogist.models.placement import Site
 
-Change = Callable[[Tensor, At], Tensor]  # the chosen rows and heads, which may be changed in place -> the same shape
+Change = Callable[[Tensor, At], Tensor]  # the selected rows and heads, which may be modified in place -> the same shape
 RunChange = Callable[[Tensor, At, list[str]], Tensor]  # as Change, with the branch of each row
-Prepare = Callable[[RunShape, tuple[str, ...]], RunChange]  # run, branches -> the change of this run
+Prepare = Callable[[RunShape, tuple[str, ...]], RunChange]  # run, branches -> the change for this run
 
 
 class WithoutBranches(TypedDict, total=False):
@@ -38,10 +38,10 @@ class Chosen(WithoutBranches, WithoutHeads, total=False):
 
 
 class ReadyEdit:
-    """An edit that checks itself against the run and acts on chosen branches, images, heads and steps only.
+    """An edit that checks itself against the run and acts only on selected branches, images, heads and steps.
 
     points: where it may be used; kind: "self", "cross" or None for both (blocks: kind "block").
-    change: what it does to the chosen part, [row (head) ...]; or prepare(run), which makes that function for a run.
+    change: the function applied to the selected part, [row (head) ...]; or prepare(run, branches), which creates that function for a run.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class ReadyEdit:
         raise ValueError(f"{self.name} acts inside a run: pass it as edit={{'up.1.*.self:{self.points[0]}': ...}}")
 
     def bind(self, run: RunShape, places: list[tuple[Site, str]]) -> Edit:
-        """The function to call in this run. Raises ValueError where it is put to a point at which it has no meaning."""
+        """The function to call in this run. Raises ValueError at a point where it has no meaning."""
         for site, point in places:
             self.check(site, point)
         branches = resolve_branches(self.branches, run)
@@ -97,7 +97,7 @@ class ReadyEdit:
         return edit
 
     def check(self, site: Site, point: str) -> None:
-        """Raises ValueError where it has no meaning."""
+        """Raises ValueError at points where it has no meaning."""
         kind = "" if self.kind is None else f" of {self.kind} attention"
         if point not in self.points or (self.kind is not None and site.kind != self.kind):
             raise ValueError(f"{self.name} works at {', '.join(self.points)}{kind}, not at {site}:{point}; narrow the selector")
@@ -114,7 +114,7 @@ def number(value: float, what: str, low: float | None = None) -> float:
     value = plain(value)
     finite = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
     if not finite or (low is not None and value < low):
-        raise ValueError(f"{what} {value!r}: a finite number{'' if low is None else f' from {low} up'} is allowed")
+        raise ValueError(f"{what} {value!r}: expected a finite number{'' if low is None else f' of at least {low}'}")
     return float(value)
 
 

@@ -1,5 +1,5 @@
-"""Colour scales for maps, computed, so that no plotting library is needed: lightness rises evenly and hue runs from blue to
-yellow, which reads the same with the common colour blindnesses and in print.
+"""Colour scales for maps, computed here so that no plotting library is needed. Lightness rises evenly and hue runs from blue to
+yellow, which stays readable in print and with the common kinds of colour blindness.
 
 Source of the colour space: Ottosson 2020, OKLab.
 """
@@ -17,7 +17,7 @@ _LAB_TO_LMS = np.array([[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0
 
 
 def oklab_to_rgb(lab: np.ndarray) -> np.ndarray:
-    """OKLab [... 3] to sRGB in 0..1, clipped to what can be shown."""
+    """OKLab [... 3] to sRGB in 0..1, clipped to the displayable range."""
     linear = ((lab @ _LAB_TO_LMS.T) ** 3) @ _LMS_TO_RGB.T
     linear = linear.clip(0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
@@ -47,11 +47,11 @@ def _table(values: np.ndarray) -> np.ndarray:
 
 SEQUENTIAL = _table(_sequential())  # uint8 [256 3]: dark blue (least) to yellow (most)
 DIVERGING = _table(_diverging())  # uint8 [256 3]: blue (negative), near white (zero), orange (positive)
-MISSING = (128, 128, 128)  # where a value is nan
+MISSING = (128, 128, 128)  # for NaN
 
 
 def colourise(values: np.ndarray, low: float, high: float, *, diverging: bool = False) -> np.ndarray:
-    """Values to colours, uint8 [... 3]; below low and above high the ends of the scale, nan grey. diverging: zero lies in the middle."""
+    """Values to colours, uint8 [... 3]; values outside low .. high are clipped, NaN is grey. diverging: zero is in the middle."""
     table = DIVERGING if diverging else SEQUENTIAL
     if diverging:
         high = max(abs(low), abs(high))

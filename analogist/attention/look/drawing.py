@@ -1,4 +1,4 @@
-"""Drawing parts shared by the pictures of viz.py: text, frames, colour bars and sheets, by Pillow alone."""
+"""Drawing functions shared by the pictures of viz.py: text, frames, colour bars and sheets, with Pillow only."""
 
 from collections.abc import Sequence
 
@@ -14,17 +14,17 @@ GAP = 8  # px
 
 
 def font(size: int = TEXT) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, which is always there."""
+    """Pillow's built-in font, which is always available."""
     return ImageFont.load_default(size)
 
 
 def plain(text: str) -> str:
-    """Text with the primes that the font does not have as apostrophes."""
+    """Text with apostrophes in place of the primes, which the font lacks."""
     return text.replace("′", "'").replace("→", "->")
 
 
 def text_size(text: str, size: int = TEXT) -> tuple[int, int]:
-    """Width and height in pixels of a text of any number of lines."""
+    """Width and height in pixels of a text with any number of lines."""
     text = plain(text)
     if not text:
         return 0, 0
@@ -33,12 +33,12 @@ def text_size(text: str, size: int = TEXT) -> tuple[int, int]:
 
 
 def put_text(image: Image.Image, place: tuple[float, float], text: str, size: int = TEXT, anchor: str = "la", fill=INK) -> None:
-    """Writes text at a place (x, y) by an anchor of Pillow's."""
+    """Writes text at (x, y) with one of Pillow's anchors."""
     ImageDraw.Draw(image).text(place, plain(text), font=font(size), fill=fill, anchor=anchor)
 
 
 def wrap(text: str, width: int, size: int = TEXT) -> str:
-    """Text broken into lines that fit a width in pixels, where it has places to break (blanks, commas, points, slashes)."""
+    """Text broken into lines that fit a width in pixels; breaks are possible at spaces, commas, full stops and slashes."""
     lines: list[str] = []
     for paragraph in text.split("\n"):
         line, piece = "", ""
@@ -54,7 +54,7 @@ def wrap(text: str, width: int, size: int = TEXT) -> str:
 
 
 def number_text(value: float) -> str:
-    """A number with three figures, without useless zeros."""
+    """A number with three significant figures, without trailing zeros."""
     return "nan" if value != value else f"{value:.3g}"
 
 
@@ -89,7 +89,7 @@ def beside(parts: Sequence[Image.Image], gap: int = GAP) -> Image.Image:
 
 
 def titled(image: Image.Image, title: str, size: int = TEXT) -> Image.Image:
-    """A picture with a caption above it, broken into lines; widened where one word needs it."""
+    """A picture with a caption above it, broken into lines; widened if a word needs more space."""
     if not title:
         return image
     text = wrap(plain(title), image.width, size)
@@ -101,14 +101,14 @@ def titled(image: Image.Image, title: str, size: int = TEXT) -> Image.Image:
 
 
 def margin(image: Image.Image, pixels: int = GAP) -> Image.Image:
-    """A picture with white around it."""
+    """A picture with white margins."""
     out = Image.new("RGB", (image.width + 2 * pixels, image.height + 2 * pixels), PAPER)
     out.paste(image, (pixels, pixels))
     return out
 
 
 def outline(image: Image.Image, box: tuple[float, float, float, float], width: int = 2) -> None:
-    """A frame that is seen on any ground: white around dark. box: left, top, right, bottom in pixels."""
+    """A frame that is visible on any background: white around dark. box: left, top, right, bottom in pixels."""
     drawing = ImageDraw.Draw(image)
     left, top, right, bottom = box
     drawing.rectangle((left, top, right - 1, bottom - 1), outline=INK, width=width + 2)
@@ -116,6 +116,6 @@ def outline(image: Image.Image, box: tuple[float, float, float, float], width: i
 
 
 def enlarge(pixels: np.ndarray, side: int) -> Image.Image:
-    """An image array scaled up by a whole factor so that its longer side has about `side` pixels; every token stays a square."""
+    """An image array scaled up by a whole factor so that its longer side has about `side` pixels; every token stays square."""
     factor = max(1, round(side / max(pixels.shape[:2])))
     return Image.fromarray(np.repeat(np.repeat(pixels, factor, axis=0), factor, axis=1))

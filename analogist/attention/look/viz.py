@@ -1,6 +1,6 @@
-"""Pictures of attention, as PIL images that notebooks show by themselves: heat maps, overlays, sheets, tables, arrows.
+"""Pictures of attention as PIL images, which notebooks display: heat maps, overlays, sheets, tables, arrows.
 
-Every picture has a colour scale with its unit. Values may be tensors, arrays or AttentionMaps of two axes.
+Every picture has a colour scale with its unit. Values may be tensors, arrays or AttentionMaps with two axes.
 """
 
 import math
@@ -23,7 +23,7 @@ Values = torch.Tensor | np.ndarray | AttentionMap | WordHeat
 
 
 def array(values: Values) -> np.ndarray:
-    """Values as a float array of two axes. Raises ValueError for another number of axes."""
+    """Values as a float array with two axes. Raises ValueError for another number of axes."""
     if isinstance(values, AttentionMap | WordHeat):
         values = values.tensor if isinstance(values, AttentionMap) else values.values
     out = values.detach().float().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values, dtype=np.float64)
@@ -33,7 +33,7 @@ def array(values: Values) -> np.ndarray:
 
 
 def limits(values: np.ndarray, low: float | None, high: float | None) -> tuple[float, float]:
-    """The ends of the colour scale; None: the least and greatest value."""
+    """The ends of the colour scale; None: the smallest and largest value."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         finite = np.zeros(1)
@@ -46,8 +46,8 @@ def heatmap(
 ) -> Image.Image:  # fmt: skip
     """A heat map with its colour scale. values: [row column]. low, high: ends of the scale; None: the values' own.
 
-    title: None: of an AttentionMap its name and axes, else none. diverging: zero in the middle, for differences. side: about
-    its longer side in pixels.
+    title: None: an AttentionMap's name and axes, otherwise no title. diverging: zero in the middle, for differences. side:
+    approximate length of the longer side in pixels.
     """
     data = array(values)
     if title is None:
@@ -65,13 +65,13 @@ def overlay(
     unit: str = "share of attention", low: float | None = 0.0, high: float | None = None, opacity: float = 0.65, side: int = 384,
     rows: int = 2, region_values: Region | None = None,
 ) -> Image.Image:  # fmt: skip
-    """A heat map laid over a picture, with the frame of a region and the mark of a pixel.
+    """A heat map over a picture, optionally with a frame around a region and a mark at a pixel.
 
-    image: the grid picture. values: [row column] over the whole picture, or over `region_values` alone. region: framed.
-    pixel: (x, y), marked, such as the query. opacity: of the map, 0..1. rows: rows of cells. side: of the result, in pixels.
+    image: the grid picture. values: [row column] over the whole picture, or only over `region_values`. region: to be framed.
+    pixel: (x, y) to be marked, such as the query. opacity: of the map, 0..1. rows: rows of cells. side: of the result, in pixels.
     """
     if not 0 <= opacity <= 1:
-        raise ValueError(f"opacity {opacity}: allowed is 0..1")
+        raise ValueError(f"opacity {opacity}: expected 0..1")
     data = array(values)
     low, high = limits(data, low, high)
     scale = max(1, round(side / max(image.size)))
@@ -91,7 +91,7 @@ def overlay(
 def looks_at(
     m: AttentionMap, pixel: tuple[float, float], image: Image.Image, *, title: str | None = None, side: int = 384
 ) -> Image.Image:  # fmt: skip
-    """Where a pixel looks: its row of a self-attention map over the picture; mean over all other axes. pixel: (x, y)."""
+    """Where a pixel looks: its row of a self-attention map, drawn over the picture; mean over all other axes. pixel: (x, y)."""
     row = m.sel(query=pixel)
     rest = [axis for axis in row.axes if axis not in ("query", "key")]
     row = row.mean(*rest, "query")
@@ -100,7 +100,7 @@ def looks_at(
 
 
 def head_grid(m: AttentionMap, *, axis: str = "key", unit: str = "share of attention", side: int = 160) -> Image.Image:
-    """One heat map a head on one colour scale; mean over all axes but head and the one shown ("key" or "query")."""
+    """One heat map per head, all on one colour scale; mean over all axes except head and the one shown ("key" or "query")."""
     rest = [name for name in m.axes if name not in ("head", axis)]
     part = m.mean(*rest) if rest else m
     part_axes = part.axis("head")
@@ -114,13 +114,13 @@ def sheet(
     unit: str = "share of attention", low: float | None = None, high: float | None = None, diverging: bool = False, side: int = 96,
     by_row: bool = False,
 ) -> Image.Image:  # fmt: skip
-    """Heat maps in rows and columns on one colour scale, such as layer by step. values: one list a row.
+    """Heat maps in rows and columns on one colour scale, such as layer by step. values: one list per row.
 
-    by_row: a scale for each row, drawn behind it: shares at a site of 4 tokens and at one of 256 have little of a scale in common.
+    by_row: one scale per row, drawn at its end. Useful because shares at a site of 4 tokens and at one of 256 differ widely.
     """
     data = [[array(torch.as_tensor(v) if isinstance(v, np.ndarray) else v) for v in row] for row in values]
     if len(data) != len(row_names) or any(len(row) != len(column_names) for row in data):
-        raise ValueError(f"sheet: {len(data)} rows for {len(row_names)} names, columns for {len(column_names)} names: one name each")
+        raise ValueError(f"sheet: {len(data)} rows for {len(row_names)} names, {len(column_names)} column names: expected one each")
     groups = data if by_row else [[v for row in data for v in row]] * len(data)
     scales = [limits(np.concatenate([v.ravel() for v in group]), low, high) for group in groups]
     if diverging:
@@ -138,10 +138,10 @@ def matrix(
     values: Values, row_names: Sequence[str], column_names: Sequence[str], *, title: str = "", unit: str = "", low: float | None = None,
     high: float | None = None, diverging: bool = False, cell: tuple[int, int] = (56, 26), numbers: bool = True,
 ) -> Image.Image:  # fmt: skip
-    """A table of numbers as colours, such as recovered effect by site and step. cell: width and height of one in pixels."""
+    """A table of numbers as colours, such as recovered effect by site and step. cell: width and height of a cell in pixels."""
     data = array(values)
     if data.shape != (len(row_names), len(column_names)):
-        raise ValueError(f"matrix {data.shape}: {len(row_names)} row names and {len(column_names)} column names; one each")
+        raise ValueError(f"matrix {data.shape}: {len(row_names)} row and {len(column_names)} column names; expected one per row and column")
     low, high = limits(data, low, high)
     if diverging:
         high = max(abs(low), abs(high))
@@ -163,7 +163,7 @@ def matrix(
 
 
 def cell_text(value: float) -> str:
-    """A number for a table: three decimals, fewer for large ones; "~0" for what would read 0.000, nothing for nan."""
+    """A number for a table: three decimals, fewer for large numbers; "~0" for what would be 0.000, empty for NaN."""
     if value != value:
         return ""
     if value == 0 or abs(value) < 0.0005:
@@ -172,9 +172,9 @@ def cell_text(value: float) -> str:
 
 
 def flow_picture(table: FlowTable, *, title: str | None = None, high: float | None = None) -> Image.Image:
-    """The 4 x 4 flow table: row the region that looks, column the region looked at.
+    """The 4 x 4 flow table: the row is the region that looks, the column the region looked at.
 
-    high: upper end of the colour scale, the same for tables that are compared; None: the table's greatest share.
+    high: upper end of the colour scale (use the same for tables to be compared); None: the table's largest share.
     """
     return matrix(
         table.values, [f"{name} looks at" for name in REGIONS], list(REGIONS), title=table.title if title is None else title,
@@ -187,7 +187,7 @@ def arrows(
 ) -> Image.Image:
     """Correspondences as arrows from query to match, coloured by share. matches: a Field, or pairs of (x, y) and Match.
 
-    every: of a field, only each n-th token along both sides.
+    every: draw only every n-th token of a field along both sides.
     """
     if isinstance(matches, Field):
         start, end, share = (t[every // 2 :: every, every // 2 :: every].flatten(0, 1) for t in (matches.start, matches.end, matches.share))
@@ -215,15 +215,15 @@ def contact_sheet(
 ) -> Image.Image:  # fmt: skip
     """Pictures in rows with a caption above each.
 
-    side: longer side of each in pixels, very small ones enlarged by whole factors; None: as they are (pictures that hold text).
+    side: longer side of each in pixels, very small ones enlarged by whole factors; None: unchanged (for pictures with text).
     """
     captions = [""] * len(images) if captions is None else list(captions)
     if not images or len(images) != len(captions):
-        raise ValueError(f"contact_sheet: {len(images)} pictures and {len(captions)} captions; at least one picture, one caption each")
+        raise ValueError(f"contact_sheet: {len(images)} pictures and {len(captions)} captions; expected at least one, and as many captions")
     cells = []
     for image, caption in zip(images, captions, strict=True):
         factor = 1 if side is None else side / max(image.size)
-        resample = Image.Resampling.NEAREST if factor >= 4 else Image.Resampling.LANCZOS  # few pixels: show them as they are
+        resample = Image.Resampling.NEAREST if factor >= 4 else Image.Resampling.LANCZOS  # few pixels: keep them visible as squares
         factor = math.floor(factor) if factor >= 4 else factor
         size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
         cells.append(titled(image.convert("RGB").resize(size, resample), caption))
@@ -270,7 +270,7 @@ def _box(region: Region, image: Image.Image, rows: int) -> tuple[int, int, int, 
 
 
 def _mark(image: Image.Image, place: tuple[float, float], radius: int = 6) -> None:
-    """A ring with a white and a dark line, seen on any ground."""
+    """A ring with a white and a dark line, visible on any background."""
     drawing = ImageDraw.Draw(image)
     x, y = place
     for grow, colour, width in ((2, INK, 5), (1, PAPER, 3)):
@@ -278,7 +278,7 @@ def _mark(image: Image.Image, place: tuple[float, float], radius: int = 6) -> No
 
 
 def _arrow(drawing: ImageDraw.ImageDraw, start: tuple[float, float], end: tuple[float, float], colour: tuple[int, int, int]) -> None:
-    """A line with a dark rim from start to end, a dot where it starts and a tip where it ends."""
+    """A line with a dark rim, a dot at its start and an arrowhead at its end."""
     for fill, width, dot in ((INK, 4, 4), (colour, 2, 3)):
         drawing.line((start, end), fill=fill, width=width)
         drawing.ellipse((start[0] - dot, start[1] - dot, start[0] + dot, start[1] + dot), fill=fill)

@@ -1,1 +1,1 @@
-"""Which part of attention is meant: points of sites, regions of the picture, token columns of words, steps and branches."""
+"""Selects parts of attention: points of sites, regions of the picture, token columns of words, steps and branches."""

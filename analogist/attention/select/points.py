@@ -1,7 +1,7 @@
-"""Selectors: which points of which sites a text names, and what a tensor looks like there.
+"""Selectors: the points and sites that a text names, and the axes of the tensor there.
 
 A selector is a shell pattern on "site:point" ("up.1.*.self:probs"). Its site part may start with a layer number
-("9.self:probs", "9:*"), which stands for the transformer block of that number.
+("9.self:probs", "9:*"), which stands for the transformer block with that number.
 """
 
 import difflib
@@ -17,7 +17,7 @@ _LAYER = re.compile(r"([0-9]+)(\.(?:self|cross|\*))?:(.+)")
 
 
 def all_points(unet: UNet) -> list[tuple[Site, str]]:
-    """Every point of every site and block of a UNet, sites first. Only blocks that join a skip have the point `skip`."""
+    """Every point of every site and block of a UNet, sites first. Only blocks that concatenate a skip have the point `skip`."""
     attention = [(site, point) for site in unet.sites for point in site.points]
     return attention + [(site, point) for site in unet.places for point in site.points if point in site.widths]
 
@@ -32,9 +32,9 @@ def matches(selector: str, site: Site, point: str) -> bool:
 
 
 def select(selectors: Iterable[str], unet: UNet, layers: frozenset[int] | None = None) -> list[tuple[Site, str]]:
-    """The points that any of the selectors names, in execution order of sites.
+    """The points that at least one selector names, in execution order of sites.
 
-    layers: only transformer blocks of these numbers. Raises ValueError for a selector that matches nothing.
+    layers: only transformer blocks with these numbers. Raises ValueError for a selector that matches nothing.
     """
     points = all_points(unet)
     chosen: set[tuple[str, str]] = set()
@@ -61,7 +61,7 @@ def _nothing(selector: str, points: list[tuple[Site, str]], layers: frozenset[in
 
 
 def layout(site: Site, point: str, run: RunShape) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Names and lengths of the axes that follow (branch, image) at a point. site: of a UNet, which knows its widths."""
+    """Names and lengths of the axes that follow (branch, image) at a point. site: a site of a UNet, which holds its widths."""
     (h, w), axes = site.hw(run.latent), site.axes(point)
     lengths = {"head": site.heads, "query": h * w, "key": h * w if site.kind == "self" else run.tokens, "row": h, "column": w}
     return axes, tuple(site.widths[point] if axis == "channel" else lengths[axis] for axis in axes)

@@ -1,6 +1,6 @@
-"""Regions of the picture as tokens: "A", "A'", "B", "B'", one example pair ("A1", "A1'"), a pixel box, a pixel.
+"""Regions of the picture as tokens: "A", "A'", "B", "B'", a cell of one example pair ("A1", "A1'"), a pixel box, a pixel.
 
-Every name stands for a rectangle of the token map, whose tokens are numbered row-major.
+Every name stands for a rectangle of the token map. Tokens are numbered row by row.
 """
 
 import re
@@ -30,7 +30,7 @@ def is_region(value: object) -> TypeGuard[Region]:
 def token_box(region: Region, hw: tuple[int, int], rows: int, size: tuple[int, int]) -> Box:
     """The rectangle of tokens that a region covers: (top, bottom, left, right), half-open.
 
-    region: a name; a pixel box (left, top, right, bottom) of the picture; a pixel (x, y). A box takes every token it touches.
+    region: a name; a pixel box (left, top, right, bottom) of the picture; a pixel (x, y). A box covers every token that it touches.
     hw: token rows and columns. rows: rows of cells. size: height, width of the picture in pixels.
     Raises ValueError for an unknown name and for pixels outside the picture.
     """
@@ -62,28 +62,28 @@ def _named_box(region: str, hw: tuple[int, int], rows: int) -> Box:
     elif region in REGIONS:
         cells = cells_of(region, rows)
     else:
-        more = "" if rows == 2 else f", A1 .. A{rows - 1}' for one example pair"
+        more = "" if rows == 2 else f", A1 .. A{rows - 1}' for a single example pair"
         raise ValueError(f"region {region!r}: allowed are {', '.join(REGIONS)}{more}, or a pixel box of the picture")
     check_splits(hw, rows)
     y, x = hw[0] // rows, hw[1] // 2
-    first, last = cells[0], cells[-1]  # the cells of a name lie below each other
+    first, last = cells[0], cells[-1]  # the cells of one name are below each other
     return (first[0] * y, (last[0] + 1) * y, first[1] * x, (first[1] + 1) * x)
 
 
 def region_tokens(
     region: Region | Sequence[Region], hw: tuple[int, int], rows: int, size: tuple[int, int]
 ) -> Tensor:
-    """Token numbers of a region, or of several together, ascending, int64 [token]."""
+    """Token numbers of one region or of several, ascending, int64 [token]."""
     boxes = [token_box(one, hw, rows, size) for one in ([region] if is_region(region) else cast(Sequence[Region], region))]
     if not boxes:
-        raise ValueError("regions: an empty list keeps nothing; None is the whole map")
+        raise ValueError("regions: an empty list selects nothing; use None for the whole map")
     grid = torch.arange(hw[0] * hw[1]).reshape(hw)
     tokens = [grid[top:bottom, left:right].flatten() for top, bottom, left, right in boxes]
     return tokens[0] if len(tokens) == 1 else torch.cat(tokens).unique()
 
 
 def region_of_token(token: int, hw: tuple[int, int], rows: int) -> str:
-    """The name of the region in which a token lies."""
+    """The name of the region that contains a token."""
     row, column = divmod(int(token), hw[1])
     below = "B" if row // (hw[0] // rows) == rows - 1 else "A"
     return below + ("'" if column >= hw[1] // 2 else "")
@@ -96,7 +96,7 @@ def token_pixel(token: int, hw: tuple[int, int], size: tuple[int, int]) -> tuple
 
 
 def rectangle(tokens: Tensor, hw: tuple[int, int]) -> Box | None:
-    """The rectangle that these tokens fill row-major, or None where they fill none."""
+    """The rectangle that these tokens fill row by row, or None if they do not form one."""
     rows, columns = tokens // hw[1], tokens % hw[1]
     top, bottom, left, right = int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1
     filled = torch.arange(hw[0] * hw[1]).reshape(hw)[top:bottom, left:right].flatten()
@@ -104,10 +104,10 @@ def rectangle(tokens: Tensor, hw: tuple[int, int]) -> Box | None:
 
 
 def region_view(tensor: Tensor, at: At, query: str | None = None, key: str | None = None) -> Tensor:
-    """A view of a map by named regions: writing into it writes into the map.
+    """A view of a map for named regions: writing into it changes the map.
 
-    tensor: (branch image) head query key, at a map point; with `key` only at self-attention sites.
-    query, key: region names, None for all. Returns batch head qy qx ky kx (self) or batch head qy qx token (cross).
+    tensor: (branch image) head query key, at a map point. `key` is only allowed at self-attention sites.
+    query, key: region names; None: all. Returns batch head qy qx ky kx (self) or batch head qy qx token (cross).
     """
     h, w = at.hw
     view = tensor.unflatten(2, (h, w))

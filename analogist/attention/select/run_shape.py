@@ -1,4 +1,4 @@
-"""What a study needs to know of a run before it starts: its steps, branches, images, sizes and words."""
+"""What captures and edits need to know about a run before it starts: steps, branches, images, sizes and words."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 class WordSource(Protocol):
-    """Where the token columns of a word come from; the text encoder is one."""
+    """Gives the token columns of a word; the text encoder is one implementation."""
 
     def positions(self, prompt: str, word: str) -> list[int]:
-        """All token columns of a word in a prompt. Raises ValueError where it is not in it."""
+        """All token columns of a word in a prompt. Raises ValueError if the prompt does not contain it."""
         ...
 
     def tokens(self, prompt: str) -> list[str]:
-        """The tokens of a prompt, start and end included, without padding."""
+        """The tokens of a prompt, including start and end, without padding."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunShape:
-    """The shape of one run; everything that is captured or edited is planned and checked against it.
+    """The shape of one run. Captures and edits are planned and checked against it.
 
     steps: executed steps. times: their training times, noisiest first. branches: 2 (negative, text) or 1 (text alone).
     latent: h, w of the latents. size: height, width of the picture in pixels. rows: rows of cells (example pairs + 1).
@@ -59,18 +59,18 @@ class RunShape:
         if isinstance(self.prompts, Mapping):
             object.__setattr__(self, "prompts", _as_encoded(self.prompts, self.branches))
         if len(self.times) != self.steps:
-            raise ValueError(f"times {self.times}: one for each of the {self.steps} executed steps")
+            raise ValueError(f"times {self.times}: expected one per executed step, {self.steps} in all")
         if self.prompts is not None and len(self.prompts) != self.branches:
-            raise ValueError(f"{len(self.prompts)} prompts for {self.branches} branches: one each")
+            raise ValueError(f"{len(self.prompts)} prompts for {self.branches} branches: expected one per branch")
 
     @property
     def branch_labels(self) -> tuple[str, ...]:
-        """Names of the branches in batch order; a single branch is the text's."""
+        """Names of the branches in batch order; a single branch is "text"."""
         return BRANCHES if self.branches == 2 else (BRANCHES[TEXT],)
 
     @cached_property
     def lasting(self) -> "RunShape":
-        """The same shape without the text encoder: it knows the words of this run's prompts alone, and can be pickled."""
+        """The same shape without the text encoder: it knows only the words of this run's prompts, and can be pickled."""
         places = getattr(self.words, "places", None)
         if self.prompts is None or not callable(places):
             return self
@@ -87,7 +87,7 @@ class RunShape:
 
 
 def _as_encoded(prompts: Mapping[str, str | None], branches: int) -> tuple[str, ...] | None:
-    """The texts of the branches in batch order, the suffix behind the prompt; nothing alone stays nothing."""
+    """The texts of the branches in batch order, with the suffix appended to the prompt; None if no prompt is known."""
     prompt = prompts.get("prompt")
     if prompt is None:
         return None
@@ -105,12 +105,12 @@ def run_shape(
 
 
 class Every:
-    """Every n-th executed step from `start` on; resolved when the number of steps is known."""
+    """Every n-th executed step from `start` on; becomes step numbers once the number of steps is known."""
 
     def __init__(self, n: int, start: int = 0) -> None:
         n, start = plain(n), plain(start)
         if n < 1 or start < 0:
-            raise ValueError(f"every({n}, start={start}): n from 1 up, start from 0 up")
+            raise ValueError(f"every({n}, start={start}): n must be at least 1, start at least 0")
         self.n, self.start = n, start
 
     def __repr__(self) -> str:
@@ -143,7 +143,7 @@ def resolve_steps(steps: Steps, count: int) -> tuple[int, ...]:
     steps = plain(steps)
     numbers = [steps] if isinstance(steps, int) else list(steps)
     if not numbers:
-        raise ValueError("steps: an empty choice keeps nothing; None is all steps")
+        raise ValueError("steps: an empty list selects nothing; use None for all steps")
     bad = [n for n in numbers if isinstance(n, bool) or not isinstance(n, int) or not -count <= n < count]
     if bad:
         raise ValueError(f"steps {bad}: this run executes {count} steps, numbered 0..{count - 1} (or -1, -2 ... from the end)")
@@ -160,12 +160,12 @@ def resolve_branches(branches: int | str | Sequence[int | str] | None, run: RunS
     missing = [name for name in names if name not in run.branch_labels]
     if missing or not names:
         allowed = ", ".join(repr(name) for name in run.branch_labels)
-        raise ValueError(f"branches {missing or names}: this run has {allowed} (guidance 1 runs the text branch alone)")
+        raise ValueError(f"branches {missing or names}: this run has {allowed} (with guidance 1 only the text branch is run)")
     return tuple(name for name in run.branch_labels if name in names)
 
 
 def resolve_indices(numbers: int | Sequence[int] | None, count: int, what: str) -> tuple[int, ...]:
-    """Sorted indices below count; None is all. Raises ValueError outside."""
+    """Sorted indices below count; None: all. Raises ValueError for others."""
     if numbers is None:
         return tuple(range(count))
     numbers = plain(numbers)

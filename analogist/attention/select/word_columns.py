@@ -1,4 +1,4 @@
-"""Token columns of words, branch by branch, with the start, end and padding tokens as explicit names."""
+"""Token columns of words, per branch; the start, end and padding tokens have explicit names."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ START, END, PADDING = "<start>", "<end>", "<padding>"
 
 
 def columns_of(word: str | int, branch: str, run: RunShape) -> tuple[int, ...]:
-    """Token columns of a word in the prompt of a branch: every token of a split word, every place of a repeated one.
+    """Token columns of a word in the prompt of a branch: all tokens of a split word, all occurrences of a repeated one.
 
     word: of the prompt; "<start>", "<end>" or "<padding>"; or a column number.
     Raises ValueError where the prompt does not hold it, where the run has no prompts or several, or where the column is outside.
@@ -23,7 +23,7 @@ def columns_of(word: str | int, branch: str, run: RunShape) -> tuple[int, ...]:
     if word == START:
         return (0,)
     if run.prompts is None or run.words is None:
-        raise ValueError(f"word {word!r}: the text of this run was given as a tensor, so that only column numbers can be used")
+        raise ValueError(f"word {word!r}: the text of this run was given as a tensor, so only column numbers can be used")
     prompt = run.prompts[run.branch_labels.index(branch)]
     if prompt is None:
         raise ValueError(
@@ -48,7 +48,7 @@ def columns_of(word: str | int, branch: str, run: RunShape) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class ColumnsOf:
-    """`columns_of` for one run, as its maps hold it: (word, branch) -> token columns."""
+    """`columns_of` for one run, in the form that its maps need: (word, branch) -> token columns."""
 
     run: RunShape
 
@@ -58,7 +58,7 @@ class ColumnsOf:
 
 @dataclass(frozen=True)
 class ColumnsOnFile:
-    """The same for maps read from a file: branch -> word in small letters -> token columns."""
+    """The same for maps read from a file: branch -> word in lower case -> token columns."""
 
     table: Mapping[str, Mapping[str, Sequence[int]]]
 
@@ -71,22 +71,22 @@ class ColumnsOnFile:
 
 
 def end_column(prompt: str, run: RunShape) -> int:
-    """The column of the end token: behind the last token of the prompt."""
+    """The column of the end token, after the last token of the prompt."""
     tokens = getattr(run.words, "tokens", None)
     if tokens is None:
-        raise ValueError("the end token: this run's words know no token count; use a column number")
+        raise ValueError("the end token: the number of tokens of this run's prompt is unknown; use a column number")
     return len(tokens(prompt)) - 1
 
 
 def branch_columns(words: str | int | Sequence[str | int], branches: Sequence[str], run: RunShape) -> dict[str, tuple[int, ...]]:
-    """For each branch the token columns of all words together, ascending.
+    """The token columns of all words together, ascending, per branch.
 
-    Raises ValueError where branches differ in their number of columns: they could not share one key axis.
+    Raises ValueError if branches differ in their number of columns, because they could not share one key axis.
     """
     words = plain(words)
     words = [words] if isinstance(words, str | int) else list(words)
     if not words:
-        raise ValueError("words: an empty list keeps nothing; None is all tokens")
+        raise ValueError("words: an empty list selects nothing; use None for all tokens")
     found = {
         branch: tuple(sorted({column for word in words for column in columns_of(word, branch, run)})) for branch in branches
     }
