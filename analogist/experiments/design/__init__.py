@@ -1,1 +1,1 @@
-"""What is to be run: studies, their factors and levels, their inputs, and the ready ones."""
+"""What to run: studies, their factors, levels and inputs, and ready studies."""

@@ -1,6 +1,6 @@
-"""The claims of the paper's ablation section as hypotheses. Source: Gu et al. 2024; words there, no numbers.
+"""The claims of the paper's ablation section as hypotheses. Source: Gu et al. 2024, which states them in words, without numbers.
 
-Not testable here: that marks and arrows help a language model relate the cells, which is about the model that writes prompts.
+Not testable here: the claim that marks and arrows help a language model relate the cells. It is about the model that writes prompts.
 """
 
 from analogist.config import AnalogistConfig
@@ -11,15 +11,15 @@ MAP = "16x16"  # the paper speaks of 16 x 16 maps, at 512 px
 
 
 def claims(space: Space, config: AnalogistConfig) -> tuple[list[dict], list[Hypothesis]]:
-    """Runs (factor -> level) and the hypotheses on them, for the layers of a checkpoint and its own settings (with SAC on)."""
-    # Where a checkpoint has no 16 x 16 map, the same share of the latents is taken.
+    """Runs (factor -> level) and hypotheses on them, for the layers of a checkpoint and its own settings (with SAC on)."""
+    # If a checkpoint has no 16 x 16 map, the map with the same ratio to the latents is taken.
     middle = MAP if space.at_map(16, 16) else "1/4"
     chosen = space.at_map(16, 16) or space.at_stride(4)
     others = [f"1/{stride}" for stride in space.resolutions() if space.at_stride(stride) != chosen]
     finest, deepest = min(space.resolutions()), max(space.resolutions())
     shallow = middle if space.at_stride(finest) == chosen else f"1/{finest}"
     deep = f"1/{deepest}"
-    # Where the checkpoint's own settings leave CAM out, the claim is tested by putting it in.
+    # If the checkpoint's own settings leave CAM out, the claim is tested by adding it.
     cam, cam_expect = ({"cam": "off"}, "higher") if config.cam else ({"cam.layers": "all"}, "lower")
     cam_text = "without it B' is further from the truth" if config.cam else "with it in all layers B' is closer to the truth"
     off, every, encoder, decoder = ({"sac": "off"}, *({"sac.layers": level} for level in ("all", "encoder", "decoder")))

@@ -1,4 +1,4 @@
-"""Factors of a study: what each one changes in a setting, and what levels it allows."""
+"""Factors of a study: what each one changes in the settings, and which levels it allows."""
 
 import dataclasses
 import json
@@ -21,9 +21,9 @@ TEXTS = ("on", "off", "wrong")
 
 @dataclass(frozen=True)
 class Setting:
-    """What one run of a study does besides its pictures and seed.
+    """The settings of one run of a study, apart from its pictures and seed.
 
-    text: "on" (the input's prompt), "off" (no prompt), "wrong" (the input's wrong prompt) or "= " and another prompt.
+    text: "on" (the input's prompt), "off" (no prompt), "wrong" (the input's wrong prompt) or "= " followed by another prompt.
     edit: of attention, as in a call of the model; None: none.
     """
 
@@ -61,7 +61,7 @@ def _on_off(setting: Setting, level: object, space: Space, factor: str) -> Setti
 
 
 def _where(setting: Setting, level: object, space: Space, factor: str) -> Setting:
-    """Steps, heads and branches, of SAC, CAM or (without a prefix) both."""
+    """Steps, heads and branches of SAC, of CAM or (without a prefix) of both."""
     prefix, _, what = factor.rpartition(".")
     if what == "windows":
         what = "steps"
@@ -142,10 +142,10 @@ def edit_levels(given: object, folder: Path | None = None) -> list[OwnEdit]:
     return [OwnEdit.of(str(name), one, folder) for name, one in given.items()]
 
 
-# In the order in which they act: the number of executed steps first, then what is on, where, and how.
+# In the order in which they are applied: the number of executed steps first, then what is on, where, and how.
 FACTORS: dict[str, tuple[Change, str]] = {
     "steps": (_sampling, "steps of the whole schedule"),
-    "strength": (_sampling, "part of the schedule that is run"),
+    "strength": (_sampling, "fraction of the schedule that is run"),
     "guidance": (_sampling, "classifier-free guidance weight"),
     "eta": (_sampling, "0 DDIM .. 1 DDPM"),
     "sac": (_on_off, "SAC on or off"),
@@ -158,13 +158,13 @@ FACTORS: dict[str, tuple[Change, str]] = {
     "cam.steps": (_where, "executed steps at which CAM acts"),
     "sac.heads": (_where, "heads of SAC"),
     "cam.heads": (_where, "heads of CAM"),
-    "sac.branches": (_where, "halves of the guidance batch in which SAC acts"),
-    "cam.branches": (_where, "halves of the guidance batch in which CAM acts"),
+    "sac.branches": (_where, "branches of the guidance batch in which SAC acts"),
+    "cam.branches": (_where, "branches of the guidance batch in which CAM acts"),
     "sac.scale": (_sac_field, "s in M(A',B') := s M(A,B)"),
     "sac.mirror": (_sac_field, "also M(B',A') := s M(B,A)"),
     "sac.stage": (_sac_field, "scores (before the softmax) or probs (after it)"),
-    "sac.clone": (_sac_field, "which block is written from which"),
-    "cam.silence": (_silence, "regions that hear no text"),
+    "sac.clone": (_sac_field, "which block is copied to which"),
+    "cam.silence": (_silence, "regions that are masked from the text"),
     "text": (_text, "the prompt on, off or wrong"),
     "edit": (_edit, "attention edits by name, as in edit= of a call"),
 }
@@ -172,13 +172,13 @@ ORDER = list(FACTORS)
 
 
 def check_factor(name: str) -> None:
-    """Raises StudyError for an unknown factor, naming all there are."""
+    """Raises StudyError for an unknown factor, naming all known ones."""
     if name not in FACTORS:
         raise StudyError(f"factor {name!r}: allowed are {', '.join(FACTORS)} (seeds and inputs are crossed with every run)")
 
 
 def expand(name: str, given: object, base: Setting, space: Space) -> list[object]:
-    """The levels of a factor, words such as "each" expanded. Raises StudyError where there is none or one comes twice."""
+    """The levels of a factor, with words such as "each" expanded. Raises StudyError if there is none, or one occurs twice."""
     check_factor(name)
     listed = edit_levels(given) if name == "edit" else list(given) if isinstance(given, list | tuple) else [given]
     out: list[object] = []
@@ -196,7 +196,7 @@ def expand(name: str, given: object, base: Setting, space: Space) -> list[object
     if not out or len(set(labels)) < len(labels):
         twice = sorted({text for text in labels if labels.count(text) > 1})
         raise StudyError(
-            f"factor {name}: " + (f"levels {', '.join(twice)} come twice" if twice else "no level; give one or more")
+            f"factor {name}: " + (f"levels {', '.join(twice)} occur twice" if twice else "no level; give at least one")
         )
     return out
 
@@ -215,7 +215,7 @@ def label(level: object) -> str:
 
 
 def apply(levels_of: dict[str, object], base: Setting, space: Space) -> Setting:
-    """The base with levels of factors put over it, in the fixed order of FACTORS."""
+    """The base with the levels of factors applied to it, in the fixed order of FACTORS."""
     setting = base
     for name in sorted(levels_of, key=ORDER.index):
         setting = FACTORS[name][0](setting, levels_of[name], space, name)

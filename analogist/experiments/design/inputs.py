@@ -1,6 +1,6 @@
-"""Inputs of studies and evaluations: a grid with its prompt, and where there is one the true answer.
+"""Inputs of studies and evaluations: a grid with its prompt and, if known, the true answer.
 
-From files, ready grids, the bundled examples, the built-in drawings by people or the lab's own drawings (which differ by seed without end).
+From files, ready grids, the bundled examples, the built-in drawings by people or the lab's own drawings (different ones for every seed).
 """
 
 import hashlib
@@ -27,7 +27,7 @@ class Input:
     """One analogy to run.
 
     name: unique in a study. grid: A, A' and B. prompt: what B' shows. wrong_prompt: a prompt that does not fit.
-    truth: the true B', any size. group: a task or family, by which results are averaged. strength, guidance: None: the study's.
+    truth: the true B', in any size. group: a task or family, over which results are averaged. strength, guidance: None: the study's.
     """
 
     name: str
@@ -41,11 +41,11 @@ class Input:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
-            raise StudyError(f"input name {self.name!r}: give a text")
+            raise StudyError(f"input name {self.name!r}: expected a text")
         object.__setattr__(self, "name", composed(self.name))
         odd = not 1 <= len(self.name) <= 120 or not all(map(_allowed, self.name))
         if odd or self.name.startswith(("/", ".")) or ".." in self.name:
-            raise StudyError(f"input name {self.name!r}: letters, digits, spaces and _ . - ( ) / are allowed, up to 120")
+            raise StudyError(f"input name {self.name!r}: up to 120 letters, digits, spaces and _ . - ( ) / are allowed")
         for what, text in (("prompt", self.prompt), ("wrong_prompt", "" if self.wrong_prompt is None else self.wrong_prompt)):
             try:
                 check_text(text, what)
@@ -57,7 +57,7 @@ class Input:
         """The name as part of a file name."""
         name = re.sub(r"[()' /]+", "-", self.name)
         raw = name.encode()
-        # File systems allow 255 bytes, of which a seed and a key follow; a letter may take four.
+        # File systems allow 255 bytes, which must include a seed and a key; a letter may take four bytes.
         return name if len(raw) <= 150 else raw[:130].decode("utf-8", "ignore") + "-" + hashlib.sha256(raw).hexdigest()[:12]
 
     def truth_key(self) -> str | None:
@@ -66,12 +66,12 @@ class Input:
 
 
 def _allowed(character: str) -> bool:
-    """Letters of any script with their marks, digits, and what is harmless in a file name."""
+    """Whether a character is a letter of any script, a mark, a digit, or harmless in a file name."""
     return character.isalnum() or character in "_.()' /-" or unicodedata.category(character).startswith("M")
 
 
 def input_name(text: str) -> str:
-    """A name made of any text, such as that of a picture's file: what is not allowed becomes "-"."""
+    """A name made from any text, such as a file name; characters that are not allowed become "-"."""
     name = "".join(one if _allowed(one) and one != "/" else "-" for one in composed(text))
     return re.sub(r"\.\.+", ".", name).lstrip(".")[:100] or "input"
 
@@ -82,7 +82,7 @@ def from_json(data: object, size: int) -> list[Input]:
     {"a", "a_prime", "b"} or {"grid"} with paths, optional "b_prime", "prompt", "wrong_prompt", "name",
     "group"; {"example": name}; {"lab": [families], "count": n, "seed": s}: n of the lab's held-out drawings per family;
     {"drawings": [kinds] or "all", "count": n, "seed": s, "prompts": true}: n built-in drawings by people per kind of change.
-    size: of drawings, in pixels. Raises StudyError naming the entry.
+    size: of drawings, in pixels. Raises StudyError that names the entry.
     """
     if data == "examples":
         data = [{"example": name} for name in _example_names()]
@@ -107,7 +107,7 @@ def from_json(data: object, size: int) -> list[Input]:
 
 
 def beside(data: object, folder: Path) -> object:
-    """The inputs of a study file with their paths made relative to the file's folder."""
+    """The inputs of a study file, with paths resolved against the file's folder."""
     if not isinstance(data, list):
         return data
     out = []
@@ -124,7 +124,7 @@ def beside(data: object, folder: Path) -> object:
 
 
 def check_names(inputs: Sequence[Input]) -> None:
-    """Raises StudyError where two inputs have one name."""
+    """Raises StudyError if two inputs have the same name."""
     seen: set[str] = set()
     for one in inputs:
         if one.file_name in seen:
@@ -189,7 +189,7 @@ def _example(entry: dict) -> Input:
 def _count(entry: dict, what: str) -> int:
     count = plain(entry.get("count", 1))
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 10_000:
-        raise StudyError(f"{what}: count {count!r}: a whole number from 1 to 10000 is allowed")
+        raise StudyError(f"{what}: count {count!r}: expected a whole number from 1 to 10000")
     return count
 
 
@@ -207,8 +207,8 @@ def _drawings(entry: dict, size: int) -> list[Input]:
 def drawing_inputs(kinds: Sequence[str] | str = "all", *, count: int, seed: int = 0, size: int, prompts: bool = True) -> list[Input]:
     """The built-in drawings by people: `count` analogies per kind of change, with exact answers.
 
-    kinds: of `analogist.examples.by_people.KINDS`, or "all". size: of the grid in pixels; changes are made at the size of its cells.
-    prompts: the name of what B' shows; False: none. The wrong prompt is the next analogy's.
+    kinds: of `analogist.examples.by_people.KINDS`, or "all". size: of the grid in pixels; changes are drawn at the size of its cells.
+    prompts: True: the name of the drawing in B'; False: none. The wrong prompt is the next analogy's.
     """
     from analogist.examples import by_people
     from analogist.grid.layout import Layout
@@ -247,10 +247,10 @@ def _lab(entry: dict, size: int) -> list[Input]:
 
 
 def lab_inputs(families: Sequence[str], *, count: int, seed: int = 0, size: int, held_out_pairs: bool = False) -> list[Input]:
-    """The lab's own drawings that training never saw: `count` grids a family, with captions and true answers.
+    """The lab's own drawings that training never saw: `count` grids per family, with captions and true answers.
 
     seed: counted from the first evaluation seed. size: of the grid, in pixels.
-    The wrong prompt is the next grid's caption that differs.
+    The wrong prompt is the next different caption.
     """
     from analogist.grid.prompt_grid import to_image
     count, seed, size = plain(count), plain(seed), plain(size)
@@ -263,7 +263,7 @@ def lab_inputs(families: Sequence[str], *, count: int, seed: int = 0, size: int,
     drawn: list[tuple[str, Image.Image, str, Image.Image]] = []
     for family in families:
         for k in range(count):
-            # Families have seeds of their own: with one seed they would all be drawn from the same scenes.
+            # Each family has its own seeds: with the same seeds, all would be drawn from the same scenes.
             number = EVALUATION_SEED + FAMILIES.index(family) * 1_000_000 + seed + k
             batch = evaluation_batch([family], size=size, seed=number, held_out_pairs=held_out_pairs)
             whole = to_image(batch.pixels[0])

@@ -1,4 +1,4 @@
-"""Levels of the factors that say where: layers, steps, heads and branches, from short texts to placements."""
+"""Levels of the factors that say where SAC and CAM act: turns short texts for layers, steps, heads and branches into placements."""
 
 import re
 
@@ -18,11 +18,11 @@ STEP_LEVELS = (
 
 
 class StudyError(ValueError):
-    """A study that cannot be run as written; the message names the factor or field and what is allowed."""
+    """A study cannot be run as written. The message names the factor or field and what is allowed."""
 
 
 def expand_layers(level: object, base: Placement | None, space: Space) -> list[object]:
-    """The levels that a word stands for ("each", "each-left-out", "parts", "resolutions", "ranges N"); else the level alone."""
+    """The levels that a word stands for ("each", "each-left-out", "parts", "resolutions", "ranges N"); else only the level itself."""
     if not isinstance(level, str):
         return [level]
     word = level.strip()
@@ -30,7 +30,7 @@ def expand_layers(level: object, base: Placement | None, space: Space) -> list[o
         return [str(number) for number in space.numbers]
     if word == "each-left-out":
         if base is None:
-            raise StudyError("each-left-out: nothing can be left out where the base is off; give the base layers first")
+            raise StudyError("each-left-out: nothing can be left out, because the base is off; give the base layers first")
         chosen = base_layers(base, space)
         return [f"without {number}" for number in chosen]
     if word == "parts":
@@ -41,7 +41,7 @@ def expand_layers(level: object, base: Placement | None, space: Space) -> list[o
     if ranges:
         width = int(ranges[1])
         if width < 1:
-            raise StudyError("ranges 0: a width of 1 layer or more is allowed")
+            raise StudyError("ranges 0: the width must be at least 1 layer")
         numbers = space.numbers
         chunks = [numbers[i : i + width] for i in range(0, len(numbers), width)]
         return [str(chunk[0]) if len(chunk) == 1 else f"{chunk[0]}-{chunk[-1]}" for chunk in chunks]
@@ -49,7 +49,7 @@ def expand_layers(level: object, base: Placement | None, space: Space) -> list[o
 
 
 def base_layers(placement: Placement, space: Space) -> list[int]:
-    """Numbers of the layers where a placement acts at any step, head and branch."""
+    """Numbers of the layers where a placement acts at least at one step, head and branch."""
     steps = {NO_STEP, *_steps(placement.to_json())}
     return [
         layer.number
@@ -58,7 +58,7 @@ def base_layers(placement: Placement, space: Space) -> list[int]:
     ]
 
 
-NO_STEP = -1  # a step that no placement names: where something acts at all steps it acts here
+NO_STEP = -1  # a step number that no placement names: only placements for all steps act here
 
 
 def _steps(data: dict) -> set[int]:
@@ -67,7 +67,7 @@ def _steps(data: dict) -> set[int]:
 
 
 def _plain(data: dict) -> bool:
-    """Whether a placement acts at all steps, heads and branches where it acts."""
+    """Whether a placement acts at all steps, heads and branches of its layers."""
     return not {"steps", "heads", "branches"} & set(data)
 
 
@@ -84,7 +84,7 @@ def layers_level(level: object, base: Placement | None, space: Space, factor: st
     word = level.strip()
     if word.startswith("without "):
         if base is None:
-            raise StudyError(f"{factor} {level!r}: nothing can be left out where the base is off")
+            raise StudyError(f"{factor} {level!r}: nothing can be left out, because the base is off")
         out = layers_level(word.removeprefix("without "), None, space, factor)
         return base if out is None else base - out
     if word == "base":
@@ -98,7 +98,7 @@ def layers_level(level: object, base: Placement | None, space: Space, factor: st
 
 
 def _named_layers(word: str, space: Space, factor: str) -> list[int] | None:
-    """Numbers of the layers a word names, None where it is not such a word."""
+    """Numbers of the layers that a word names, or None if it is not such a word."""
     resolution, token_map = re.fullmatch(r"1/(\d+)", word), re.fullmatch(r"(\d+)x(\d+)", word)
     if word == "all":
         found = space.numbers
@@ -112,7 +112,7 @@ def _named_layers(word: str, space: Space, factor: str) -> list[int] | None:
         return None
     if not found:
         there = sorted({f"1/{layer.stride} ({layer.hw[0]}x{layer.hw[1]})" for layer in space.layers})
-        raise StudyError(f"{factor} {word!r}: no layer there; this checkpoint has {', '.join(there)}")
+        raise StudyError(f"{factor} {word!r}: there is no such layer; this checkpoint has {', '.join(there)}")
     return found
 
 
@@ -124,7 +124,7 @@ def _as_base(placement: Placement | None, base: Placement | None) -> Placement |
     if "any" in data or "of" in data:
         if not _all_plain(data):
             raise StudyError(
-                "the base joins placements with steps, heads or branches of their own; give layer levels as placement objects"
+                "the base joins placements with different steps, heads or branches; give layer levels as placement objects"
             )
         return placement
     return restrict(placement, **{key: data[key] for key in ("steps", "heads", "branches") if key in data})
@@ -136,7 +136,7 @@ def _all_plain(data: dict) -> bool:
 
 
 def restrict(placement: Placement, **where: object) -> Placement:
-    """The placement with steps, heads or branches (None: all) put in place of its own; what is excepted stays excepted."""
+    """The placement with its steps, heads or branches replaced (None: all); exceptions are kept."""
     return Placement.from_json(_restrict(placement.to_json(), where))
 
 
@@ -150,13 +150,13 @@ def _restrict(data: dict, where: dict) -> dict:
 
 
 def expand_steps(level: object) -> list[object]:
-    """The windows that a word stands for ("thirds", "windows N"), else the level alone."""
+    """The windows that a word stands for ("thirds", "windows N"), else only the level itself."""
     windows = re.fullmatch(r"thirds|windows (\d+)", level.strip()) if isinstance(level, str) else None
     if not windows:
         return [level]
     count = int(windows[1] or 3)
     if not 1 <= count <= 100:
-        raise StudyError(f"{level}: 1 to 100 windows are allowed")
+        raise StudyError(f"{level}: expected 1 to 100 windows")
     edges = [round(100 * i / count) for i in range(count + 1)]
     return [f"{first}%-{last}%" for first, last in zip(edges, edges[1:], strict=False)]
 
@@ -174,7 +174,7 @@ def steps_level(level: object, executed: int, factor: str) -> list[int] | None:
     if share:
         first, last = (round(executed * int(edge) / 100) for edge in share.groups())
         if not 0 <= first < last <= executed:
-            raise StudyError(f"{factor} {level!r}: no step of the {executed} executed ones lies there")
+            raise StudyError(f"{factor} {level!r}: it contains none of the {executed} executed steps")
         return list(range(first, last))
     if re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", word):
         steps: list[int] = []

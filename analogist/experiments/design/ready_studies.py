@@ -1,4 +1,4 @@
-"""Ready studies: each a function of the model, since layers, maps and steps are the checkpoint's own."""
+"""Ready studies. Each is a function of the model, because layers, maps and steps depend on the checkpoint."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,12 +15,12 @@ PLACES = ("base", "none", "all", "each", "each-left-out", "parts", "resolutions"
 
 
 def is_lab(model: Analogist) -> bool:
-    """Whether a checkpoint paints the lab's own drawings: small pictures, of which there are as many held-out ones as needed."""
+    """Whether a checkpoint seems to be trained on the lab's drawings: small pictures and a narrow text encoder."""
     return model.size <= 256 and model.unet.config.text_width < 256
 
 
 def _base(model: Analogist, *needed: str) -> AnalogistConfig:
-    """The checkpoint's own settings; what a study is about (sac, cam) is on, everywhere, where these leave it out."""
+    """The checkpoint's own settings. If they leave out what the study is about (sac, cam), it is switched on everywhere."""
     own = model.config
     sac = own.sac or (SAC(Placement("*")) if "sac" in needed else None)
     cam = own.cam or (CAM(Placement("*")) if "cam" in needed else None)
@@ -28,7 +28,7 @@ def _base(model: Analogist, *needed: str) -> AnalogistConfig:
 
 
 def _study(name: str, model: Analogist, needed: Sequence[str], question: str, *, count: int = 2, **fields) -> Study:
-    """A study on the lab's held-out drawings (count a family), or on the bundled examples for any other checkpoint."""
+    """A study on the lab's held-out drawings (count per family), or on the bundled examples for any other checkpoint."""
     inputs = [{"lab": "trained", "count": count}] if is_lab(model) else "examples"
     return Study(name=name, question=question, base=_base(model, *needed), inputs=inputs, **fields)
 
@@ -39,14 +39,14 @@ def sac_layers(model: Analogist) -> Study:
 
 
 def cam_layers(model: Analogist) -> Study:
-    """Where CAM acts: each layer alone, each left out, parts, resolutions; and what it silences."""
+    """Where CAM acts: each layer alone, each left out, parts, resolutions; and which regions it masks."""
     factors = {"cam.layers": PLACES, "cam.silence": ["A,A',B", "A,A'", "B", "A", "A'"]}
-    question = "At which layers does CAM help, and which regions should hear no text?"
+    question = "At which layers does CAM help, and which regions should be masked from the text?"
     return _study("cam-layers", model, ["cam"], question, factors=factors)
 
 
 def sac_scale(model: Analogist) -> Study:
-    """How strongly SAC acts, in which direction, before or after the softmax."""
+    """How strongly SAC acts, in which direction, and whether before or after the softmax."""
     factors = {
         "sac.scale": [0.5, 0.8, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.8, 2.5],
         "sac.mirror": [True, False],

@@ -24,12 +24,12 @@ class Layer:
 
     @property
     def stride(self) -> int:
-        """Latent pixels a token, along one side."""
+        """Latent pixels per token, along one side."""
         return self.site.stride
 
     @property
     def heads(self) -> int:
-        """How many attention heads."""
+        """Number of attention heads."""
         return self.site.heads
 
 
@@ -46,7 +46,7 @@ class Space:
 
     @classmethod
     def of(cls, sites: tuple[Site, ...], config: AnalogistConfig, size: tuple[int, int], factor: int) -> "Space":
-        """sites: the UNet's. size: height and width of the grid in pixels. factor: pixels a latent pixel, along one side."""
+        """sites: the UNet's. size: height and width of the grid in pixels. factor: pixels per latent pixel, along one side."""
         latent = (size[0] // factor, size[1] // factor)
         layers = tuple(Layer(site, PARTS[site.name.split(".")[0]], site.hw(latent)) for site in sites if site.kind == "self")
         return cls(layers, config, size)
@@ -65,7 +65,7 @@ class Space:
         return [layer.number for layer in self.layers if layer.stride == stride]
 
     def at_map(self, rows: int, columns: int) -> list[int]:
-        """Numbers of the layers whose token map has this many rows and columns."""
+        """Numbers of the layers whose token map has these rows and columns."""
         return [layer.number for layer in self.layers if layer.hw == (rows, columns)]
 
     def in_part(self, part: str) -> list[int]:

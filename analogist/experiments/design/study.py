@@ -18,7 +18,7 @@ from analogist.experiments.design.space import Space
 from analogist.models.numbers import plain
 
 SMALLEST = "5 %"  # of the reference's mean: the smallest effect of interest where a study names none
-FORMAT = 1  # raised when the meaning of a field changes
+FORMAT = 1  # increased when the meaning of a field changes
 DESIGNS = ("one-factor", "full", "list")
 MAX_VARIANTS = 100_000
 CHANGE = "change"  # measured in every study: mean absolute difference to the reference's picture, levels 0..1
@@ -26,7 +26,7 @@ CHANGE = "change"  # measured in every study: mean absolute difference to the re
 
 @dataclass(frozen=True)
 class Variant:
-    """One combination of levels. levels: factor -> label. reference: every factor is at its reference level."""
+    """One combination of levels. levels: factor -> label. reference: whether every factor is at its reference level."""
 
     levels: dict[str, str]
     setting: Setting
@@ -40,7 +40,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A claim to test: on `metric`, the variant is better or worse than the other one, in paired differences.
+    """A claim to test: on `metric`, the variant is better or worse than another one, in paired differences.
 
     claim: one sentence. variant, against: factor -> level label ({}: the reference). expect: "lower", "higher" or "differs".
     """
@@ -60,11 +60,11 @@ class Hypothesis:
 class Study:
     """What to run. Every variant runs on every input with every effective seed.
 
-    factors: name -> levels (see factors.FACTORS). design: "one-factor" changes one factor at a time, "full" is every
-    combination, "list" runs `runs` (factor -> level each). base: what the factors change; None: the checkpoint's own settings.
+    factors: name -> levels (see factors.FACTORS). design: "one-factor" changes one factor at a time, "full" runs every
+    combination, "list" runs `runs` (each: factor -> level). base: what the factors change; None: the checkpoint's own settings.
     seeds, images: effective seeds are s .. s + images - 1; they must not overlap. size: of the grid, in pixels.
-    batch: images in one UNet call. group: runs that share their beginnings and are written together. share: compute what runs
-    have in common once (off: the same bits, for checking). Both decide the bits, so they belong to the study.
+    batch: images in one UNet call. group: number of runs that share their first steps and are written together. share: compute the steps
+    that runs have in common only once (off: the same bits, for checking). Batch and group decide the bits, so they belong to the study.
     metrics: names from metrics.METRICS, own functions metric(b_prime, truth, example) -> number (see own.OwnMetric), or
     "module:function". inputs: Input objects, or what a study file holds (resolved against a checkpoint).
     smallest_effect: the least difference that matters, in the unit of the metric or as a share of the reference's mean ("5 %"); one for
@@ -103,7 +103,7 @@ class Study:
         for name in ("batch", "group", "images"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise StudyError(f"{name} {value!r}: a whole number from 1 up is allowed")
+                raise StudyError(f"{name} {value!r}: expected a whole number of at least 1")
         for name in (*self.factors, *itertools.chain.from_iterable(self.runs)):
             factors.check_factor(name)
         varied = {*self.factors, *itertools.chain.from_iterable(self.runs)}
@@ -154,17 +154,17 @@ class Study:
         return [one for one in self.metrics if isinstance(one, OwnMetric)]
 
     def effective_seeds(self) -> list[int]:
-        """The seeds of all images, s + k. Raises StudyError where they overlap."""
+        """The seeds of all images, s + k. Raises StudyError if they overlap."""
         top = 2**63 - self.images
         bad = [seed for seed in self.seeds if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < top]
         if bad or not len(self.seeds):
-            raise StudyError(f"seeds {bad or list(self.seeds)}: one or more whole numbers from 0 to 2**63 are allowed")
+            raise StudyError(f"seeds {bad or list(self.seeds)}: expected one or more whole numbers from 0 to 2**63")
         effective = [seed + k for seed in self.seeds for k in range(self.images)]
         twice = sorted({seed for seed in effective if effective.count(seed) > 1}) if len(effective) < 10_000 else []
         if len(set(effective)) < len(effective):
             raise StudyError(
                 f"seeds {list(self.seeds)} with {self.images} images overlap: image k of seed s has the effective seed s + k, "
-                f"so {twice[:5]} would come twice; put seeds at least {self.images} apart"
+                f"so {twice[:5]} would occur twice; choose seeds at least {self.images} apart"
             )
         return effective
 
@@ -189,14 +189,14 @@ class Study:
             for options in levels.values():
                 count *= len(options)
             if count > MAX_VARIANTS:
-                raise StudyError(f"{count} combinations; at most {MAX_VARIANTS} are allowed: fewer levels, or design one-factor")
+                raise StudyError(f"{count} combinations; at most {MAX_VARIANTS} are allowed: give fewer levels, or use design one-factor")
             combinations = [dict(zip(levels, chosen, strict=True)) for chosen in itertools.product(*levels.values())]
             first = {name: levels[name][0] if level is BASE else level for name, level in reference.items()}
             labels = {name: label(level) for name, level in first.items()}
         return self._made(combinations, labels, base, space)
 
     def _reference(self, name: str, options: list[object], base: Setting, space: Space) -> object:
-        """The level that leaves the base as it is; BASE where none does."""
+        """The level that leaves the base unchanged; BASE if none does."""
         return next((level for level in options if factors.apply({name: level}, base, space) == base), BASE)
 
     def _listed(self, base: Setting, space: Space) -> list[Variant]:
@@ -216,9 +216,9 @@ class Study:
         return made
 
     def _check_hypotheses(self, made: Sequence[Variant]) -> None:
-        """Raises StudyError where a hypothesis names a run that the study does not make, so that it could never be tested.
+        """Raises StudyError if a hypothesis names a run that the study does not have, because it could never be tested.
 
-        made: the reference first.
+        made: the study's runs, the reference first.
         """
         reference, runs = made[0].levels, [variant.levels for variant in made]
         for one in self.hypotheses:
@@ -228,23 +228,23 @@ class Study:
                     if level not in levels:
                         raise StudyError(f"hypothesis {one.claim!r}: {name} has no level {level!r}; there are {', '.join(levels)}")
                 if reference | dict(chosen) not in runs:
-                    raise StudyError(f"hypothesis {one.claim!r}: no run has {dict(chosen)} and all else as the reference, {reference}")
+                    raise StudyError(f"hypothesis {one.claim!r}: no run has {dict(chosen)} and all else as in the reference, {reference}")
 
     def with_inputs(self, inputs: Sequence[Input]) -> "Study":
-        """The same study on these inputs. Raises StudyError where two have one name."""
+        """The same study on these inputs. Raises StudyError if two have the same name."""
         check_names(inputs)
         return dataclasses.replace(self, inputs=tuple(inputs))
 
     @property
     def resolved(self) -> tuple[Input, ...]:
-        """`inputs` of a study that was prepared for a checkpoint. Raises StudyError where they still stand as in a study file."""
+        """`inputs` of a study that was prepared for a checkpoint. Raises StudyError if they are not resolved yet."""
         found = () if isinstance(self.inputs, str) else tuple(one for one in self.inputs if isinstance(one, Input))
         if isinstance(self.inputs, str) or len(found) < len(self.inputs):
-            raise StudyError(f"study {self.name!r}: its inputs are not resolved yet; prepare(study, model) does that")
+            raise StudyError(f"study {self.name!r}: its inputs are not resolved yet; call prepare(study, model)")
         return found
 
     def to_json(self) -> dict:
-        """Plain values for study.json; inputs by name and content, since pictures stay where they are."""
+        """Plain values for study.json; inputs by name and content key, because pictures are not copied."""
         told = {"base": None, "hypotheses": (), "factors": {}, "metrics": (), "design": "full", "runs": (), "smallest_effect": 1}
         bare = dataclasses.replace(self, inputs=(), **told)
         data = dataclasses.asdict(bare) | {"design": self.design, "smallest_effect": self.smallest_effect}
@@ -266,10 +266,10 @@ class Study:
         if unknown:
             raise StudyError(f"study: unknown fields {unknown}; allowed are {', '.join(sorted(known))}")
         if data.get("format", FORMAT) != FORMAT:
-            raise StudyError(f"study: format {data['format']!r}; this version reads {FORMAT}")
+            raise StudyError(f"study: format {data['format']!r}; this version reads format {FORMAT}")
         values = {key: value for key, value in data.items() if key != "format" and value is not None}
         if "name" not in values:
-            raise StudyError("study: a name is missing")
+            raise StudyError("study: it has no name")
         for key, kind in (("factors", dict), ("runs", list), ("seeds", list), ("metrics", list), ("hypotheses", list)):
             if key in values and not isinstance(values[key], kind):
                 raise StudyError(f"study: {key} {values[key]!r}; give {'an object' if kind is dict else 'a list'}")
@@ -280,7 +280,7 @@ class Study:
         try:
             values["hypotheses"] = tuple(Hypothesis(**one) for one in values.get("hypotheses", ()))
         except TypeError as error:
-            raise StudyError(f"study: a hypothesis has claim, metric, variant, expect and against ({error})") from error
+            raise StudyError(f"study: a hypothesis needs claim, metric, variant, expect and against ({error})") from error
         return cls(**values)
 
     @classmethod

@@ -1,1 +1,1 @@
-"""The published evaluation: its data, its protocol, and its numbers beside the paper's."""
+"""The published evaluation: its data, its protocol, and its results beside the paper's."""

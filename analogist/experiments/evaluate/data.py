@@ -1,7 +1,7 @@
 """The data of the published evaluation, in its published layout, and plain CSV lists of analogies; both as inputs.
 
-Published layout (hub data set picana/Analogist): three folders of tasks, in each `<task>` (whole grids, B' the truth),
-`<task>_masked` (B' black, the input), and `<task>_gpt4_out.txt`: a line a file in sorted order, name and prompts by tabs.
+Published layout (hub data set picana/Analogist): three folders of tasks, each with `<task>` (whole grids with the true B'),
+`<task>_masked` (B' black, the input), and `<task>_gpt4_out.txt`: one line per file in sorted order, name and prompts separated by tabs.
 """
 
 import csv
@@ -33,12 +33,12 @@ SIDE = 512
 
 
 class DataError(ValueError):
-    """Data that is not in the expected layout: the message names the file or line and what is expected."""
+    """Data is not in the expected layout. The message names the file or line and what is expected."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task's folder, read. category: low-level, manipulation or vision. grids: masked inputs. truths: whole grids."""
+    """The files of one task. category: low-level, manipulation or vision. grids: masked inputs. truths: whole grids."""
 
     name: str
     category: str
@@ -55,15 +55,15 @@ def category_of(task: str) -> str:
 def find_tasks(root: str | Path, only: Sequence[str] | None = None) -> list[Task]:
     """The tasks of a folder in the published layout, in the published order. only: names of tasks.
 
-    Raises DataError for a broken layout: no such folder, pictures and prompt lines that differ in number or name, a line with
-    no tab.
+    Raises DataError for a broken layout: no such folder, pictures and prompt lines that differ in number or name, a line
+    without a tab.
     """
     root = Path(root)
     unknown = sorted(set(only or ()) - set(TASKS))
     if unknown:
         raise DataError(f"tasks {unknown}: allowed are {', '.join(TASKS)}")
     if not root.is_dir():
-        raise DataError(f"{shown(root)}: no such folder; `analogist data fetch --out {shown(root)}` makes it")
+        raise DataError(f"{shown(root)}: no such folder; `analogist data fetch --out {shown(root)}` downloads it")
     found = []
     for folder, tasks in CATEGORIES.items():
         for name in tasks:
@@ -73,7 +73,7 @@ def find_tasks(root: str | Path, only: Sequence[str] | None = None) -> list[Task
             if (root / folder / f"{name}_masked").is_dir():
                 found.append(_task(root / folder, name))
             elif wanted or (root / folder).is_dir():
-                raise DataError(f"{shown(root / folder)}: no folder {name}_masked in it")
+                raise DataError(f"{shown(root / folder)}: it has no folder {name}_masked")
     if not found:
         expected = ", ".join(f"{folder}/{tasks[0]}_masked" for folder, tasks in CATEGORIES.items())
         raise DataError(f"{shown(root)}: not the published layout (expected {expected}, ...)")
@@ -88,17 +88,17 @@ def _pictures(folder: Path) -> list[Path]:
 def _task(folder: Path, name: str) -> Task:
     grids = _pictures(folder / f"{name}_masked")
     if not grids:
-        raise DataError(f"{shown(folder / f'{name}_masked')}: no picture in it")
+        raise DataError(f"{shown(folder / f'{name}_masked')}: it holds no picture")
     names, prompts = read_prompts(folder / f"{name}_gpt4_out.txt")
     if len(prompts) != len(grids):
         raise DataError(
             f"{shown(folder / f'{name}_gpt4_out.txt')}: {len(prompts)} lines, but {name}_masked holds {len(grids)} pictures; "
-            "one line a picture is expected"
+            "expected one line per picture"
         )
     for line, (said, path) in enumerate(zip(names, grids, strict=True), 1):
         if composed(Path(said).stem) != composed(path.stem):
             raise DataError(
-                f"{shown(folder / f'{name}_gpt4_out.txt')}, line {line}: {said!r}, but the picture in its place is {path.name}"
+                f"{shown(folder / f'{name}_gpt4_out.txt')}, line {line}: {said!r}, but the picture at this position is {path.name}"
             )
     truths: list[Path] = []
     if (folder / name).is_dir():
@@ -133,7 +133,7 @@ def read_prompts(path: Path) -> tuple[list[str], list[str]]:
 
 
 def check_grid(path: Path) -> None:
-    """Raises DataError where a picture is not a 2 x 2 grid: square, with a side that two cells divide."""
+    """Raises DataError if a picture is not a 2 x 2 grid: square, with an even side."""
     try:
         picture = read_picture(path, "grid")
     except PictureError as error:
@@ -141,12 +141,12 @@ def check_grid(path: Path) -> None:
     if picture.width != picture.height or picture.width % 2 or picture.width < 32:
         raise DataError(
             f"{shown(path)}: {picture.width} x {picture.height} px is not a 2 x 2 grid; "
-            "a square picture is expected, as published 512 x 512"
+            "expected a square picture, published as 512 x 512"
         )
 
 
 def task_inputs(task: Task, *, limit: int | None = None) -> list[Input]:
-    """A task's files as inputs, with its published strength and guidance. limit: the first so many files."""
+    """A task's files as inputs, with its published strength and guidance. limit: how many files to take, from the first."""
     strength, guidance, _ = TASKS[task.name]
     out = []
     for k, path in enumerate(task.grids[:limit]):
@@ -183,17 +183,17 @@ def read_csv(path: str | Path, *, fit: str | None = None, aligned: str = "a-a_pr
     if missing or unknown or len(set(head)) < len(head):
         twice = [name for name in dict.fromkeys(head) if head.count(name) > 1]
         wrong = f"missing {', '.join(missing)}" if missing else f"unknown {', '.join(map(repr, unknown))}"
-        wrong = wrong if missing or unknown else f"there twice: {', '.join(twice)}"
+        wrong = wrong if missing or unknown else f"present twice: {', '.join(twice)}"
         raise DataError(
-            f"{shown(path)}: columns are {wrong}; expected are {', '.join(COLUMNS[:3])} and optionally {', '.join(COLUMNS[3:])}"
+            f"{shown(path)}: columns are {wrong}; expected {', '.join(COLUMNS[:3])} and optionally {', '.join(COLUMNS[3:])}"
         )
     if not rows:
-        raise DataError(f"{shown(path)}: no line below the column names")
+        raise DataError(f"{shown(path)}: no lines below the column names")
     out = []
     for position, (number, fields) in enumerate(rows, 1):
         row = dict(zip(head, fields, strict=False))
         if any(fields[len(head) :]) or any(not row.get(name) for name in COLUMNS[:3]):
-            raise DataError(f"{shown(path)}, line {number}: a, a_prime and b are needed, and no more fields than columns")
+            raise DataError(f"{shown(path)}, line {number}: a, a_prime and b are required, and at most as many fields as columns")
         try:
             a, a_prime, b = (existing(path.parent / row[name]) for name in COLUMNS[:3])
             grid = PromptGrid(a, a_prime, b, fit=fit, aligned=aligned, border=border)
@@ -207,12 +207,12 @@ def read_csv(path: str | Path, *, fit: str | None = None, aligned: str = "a-a_pr
 
 
 def _fields(text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The column names, and (line number, fields) of every row that is not empty; all without blanks around them."""
+    """The column names, and (line number, fields) of every row that is not empty, without surrounding spaces."""
     lines = text.splitlines(keepends=True)
     said = re.fullmatch(r'"?sep=(.)"?\s*', lines[0], re.IGNORECASE) if lines else None
     first = 1 if said else 0
     names = next((line for line in lines[first:] if line.strip(",;|\t\r\n\" ")), "")
-    # The separator under which the first line that is not empty holds most of the columns that there may be.
+    # The separator with which the first line that is not empty holds most of the known columns.
     known = {mark: sum(_bare(one) in COLUMNS for one in names.split(mark)) for mark in ",;\t|"}
     separator = said[1] if said else max(known, key=known.__getitem__)
     reader = csv.reader(io.StringIO("".join(lines[first:]), newline=""), delimiter=separator, skipinitialspace=separator != " ")

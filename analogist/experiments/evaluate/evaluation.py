@@ -1,4 +1,4 @@
-"""`evaluate`: the published protocol on the published data, or the same for any list of analogies; resumable as a study."""
+"""`evaluate`: the published protocol on the published data or on any list of analogies; resumable like a study."""
 
 import dataclasses
 import json
@@ -29,13 +29,13 @@ DEFAULT_METRICS = (
     "clip_direction", "clip_direction_normalised", "psnr", "ssim", "mse", "clip_distance", "dino_distance", "lpips", "mse_to_b",
 )  # fmt: skip
 ALL = "all tasks"
-DRAWINGS = "drawings"  # the built-in drawings by people, as data; a folder of that name is ./drawings
-PER_KIND = 12  # of the built-in drawings, where no limit is given
+DRAWINGS = "drawings"  # the value of data for the built-in drawings by people; a folder of that name is ./drawings
+PER_KIND = 12  # of the built-in drawings, if no limit is given
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """An evaluation's results. summary: a row a task or category and metric. rows: the table. notes: what was not measured."""
+    """An evaluation's results. summary: one row per metric and task or category. rows: the table. notes: what was not measured."""
 
     folder: Path
     summary: list[dict]
@@ -53,7 +53,7 @@ def read_data(
 ) -> tuple[list[Input], bool]:
     """Inputs from a folder in the published layout, a CSV file or the built-in drawings, and whether it is the published layout.
 
-    size: of the grid in pixels, at which the changes of the drawings are made. Raises DataError naming what is wrong.
+    size: of the grid in pixels, used to draw the built-in drawings. Raises DataError naming what is wrong.
     """
     if limit is not None and limit < 1:
         raise DataError(f"limit {limit}: 1 or more")
@@ -61,7 +61,7 @@ def read_data(
         return drawing_inputs("all" if tasks is None else tasks, count=limit or PER_KIND, size=size), False
     if Path(data).is_file():
         if tasks is not None:
-            raise DataError(f"{data}: a list has no tasks; leave out tasks")
+            raise DataError(f"{data}: a CSV list has no tasks; leave out tasks")
         return read_csv(data)[:limit], False
     return [one for task in find_tasks(data, tasks) for one in task_inputs(task, limit=limit)], True
 
@@ -75,11 +75,11 @@ def evaluate(
 ) -> Evaluated:  # fmt: skip
     """Paints every input `images` times, measures, and writes table.csv, summary.csv and report.md into `out`.
 
-    data: a folder in the published layout, a CSV file, "drawings" (built in: drawings by people with exact answers, tasks are kinds of
-    change, limit is per kind), or inputs. config None: the published settings of each task for the
-    published layout, the checkpoint's own otherwise. taken: folders (of shards) whose finished runs are used. Finished runs are
-    never done again. prompter: writes the prompts anew, instead of those that the data brings; prompts.json says who wrote which.
-    Raises ValueError saying what is wrong with data or settings.
+    data: a folder in the published layout, a CSV file, "drawings" (built in: drawings by people with exact answers; tasks are kinds of
+    change, limit is per kind), or inputs. config None: each task's published settings for the published layout, otherwise
+    the checkpoint's own. taken: folders (of shards) whose finished runs are used. Finished runs are
+    never repeated. prompter: writes new prompts in place of the data's; prompts.json says who wrote which.
+    Raises ValueError that says what is wrong with data or settings.
     """
     model = Analogist.from_checkpoint() if model is None else model
     if isinstance(data, str | Path):
@@ -88,7 +88,7 @@ def evaluate(
         inputs, published = list(data)[:limit], False
     written = {} if prompter is None else ask_all({one.name: one.grid for one in inputs}, prompter, progress=progress)
     inputs = [dataclasses.replace(one, prompt=written[one.name].first) if written else one for one in inputs]
-    if config is not None:  # settings given go before a task's own
+    if config is not None:  # given settings override a task's own
         inputs = [dataclasses.replace(one, strength=None, guidance=None) for one in inputs]
     base = config if config is not None else published_code() if published else model.config
     study = Study(
@@ -114,7 +114,7 @@ def evaluate(
 
 
 def summarise(rows: Sequence[dict]) -> list[dict]:
-    """Means as published: over an input's images, then over a task's inputs, then over tasks."""
+    """Means as published: over the images of an input, then over the inputs of a task, then over tasks."""
     out = []
     for metric in dict.fromkeys(row["metric"] for row in rows):
         chosen = [row for row in rows if row["metric"] == metric and row["value"] is not None]
@@ -137,7 +137,7 @@ def _line(level: str, name: str, metric: str, value: float, inputs: int) -> dict
 
 
 def category(group: str) -> str:
-    """The published category of a task; a group that is no published task stands for itself."""
+    """The published category of a task; a group that is not a published task is its own category."""
     try:
         return category_of(group)
     except StopIteration:
@@ -145,7 +145,7 @@ def category(group: str) -> str:
 
 
 def _distances(plan: Plan, store: Store, networks: Sequence[FeatureNetwork]) -> tuple[list[dict], dict[str, str]]:
-    """Fréchet and kernel distances by category, of all painted pictures to all truths."""
+    """Fréchet and kernel distances by category, between all painted pictures and all truths."""
     pictures: dict[str, tuple[list, list, set[str]]] = {}
     jobs, inputs = {job.key: job for job in plan.jobs}, plan.study.resolved
     for row in plan.rows:

@@ -1,4 +1,4 @@
-"""The report of an evaluation: its numbers beside the paper's, with what differs in protocol."""
+"""The report of an evaluation: its numbers beside the paper's, and the differences in protocol."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ def write_report(folder: Path, summary: Sequence[dict], rows: Sequence[dict], no
 
 
 def read_summary(folder: str | Path) -> list[dict]:
-    """summary.csv of an evaluation's folder. Raises StudyError where there is none."""
+    """summary.csv of an evaluation's folder. Raises StudyError if there is none."""
     path = Path(folder) / "summary.csv"
     try:
         with naming(path, StudyError), open(path, newline="", encoding="utf-8-sig") as file:
@@ -36,26 +36,26 @@ def read_summary(folder: str | Path) -> list[dict]:
             f"{path}: cannot be read ({error.strerror or error}); is it the folder of `analogist evaluate`?"
         ) from error
     if lines and set(lines[0]) != set(SUMMARY):
-        raise StudyError(f"{path}: not a summary of an evaluation")
+        raise StudyError(f"{path}: not the summary of an evaluation")
     with naming(path, StudyError):
         return [{**line, "value": float(line["value"]), "inputs": int(line["inputs"])} for line in lines]
 
 
 def report_folder(folder: str | Path) -> str:
-    """The report of a finished evaluation, made again from its files."""
+    """The report of a finished evaluation, rebuilt from its files."""
     summary, rows = read_summary(folder), read_table(folder)
     with naming(folder, StudyError):
         return report(summary, rows, [])
 
 
 def report(summary: Sequence[dict], rows: Sequence[dict], notes: Sequence[str]) -> str:
-    """Markdown: means by task, distances by category, the published numbers beside them, and what differs in protocol."""
+    """Markdown: means by task, distances by category, the published numbers beside them, and the differences in protocol."""
     tasks = [line["name"] for line in summary if line["level"] == "task"]
     tasks = list(dict.fromkeys(tasks))
     inputs, seeds = {row["input"] for row in rows}, {row["seed"] for row in rows}
     record = next((row["record"] for row in rows if row["record"]), "{}")
     lines = ["# Evaluation", "", f"{len(inputs)} inputs, {len(seeds)} images each, {checkpoint_line(record)}.", ""]
-    lines += ["Means are over an input's images, then a task's inputs, then tasks.", ""]
+    lines += ["Means are taken over the images of an input, then over the inputs of a task, then over tasks.", ""]
     metrics = list(dict.fromkeys(line["metric"] for line in summary if line["level"] != "category"))
     if metrics:
         lines += ["| task | inputs | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
@@ -75,7 +75,7 @@ def report(summary: Sequence[dict], rows: Sequence[dict], notes: Sequence[str]) 
 
 
 def beside_the_paper(summary: Sequence[dict], rows: Sequence[dict], tasks: Sequence[str]) -> list[str]:
-    """The published numbers beside ours; nothing where no published task was run."""
+    """The published numbers beside ours; empty if no published task was run."""
     if not set(tasks) & {*published.CLIP_DIRECTION, *_published_tasks()}:
         return []
     lines = ["## Beside the paper", "", "| what | published | here |", "|---|---|---|"]
@@ -86,7 +86,7 @@ def beside_the_paper(summary: Sequence[dict], rows: Sequence[dict], tasks: Seque
     for name, value in published.FID.items():
         here = ours.get((name, "frechet_inception"))
         lines.append(f"| FID, {name} | {value} | {'not measured' if here is None else f'{here:.2f}'} |")
-    lines += ["", "What differs in protocol:", ""]
+    lines += ["", "Differences in protocol:", ""]
     return [
         *lines,
         *(f"- {text}" for text in published.differences(rows, [name for name in tasks if name in _published_tasks()])),

@@ -1,4 +1,4 @@
-"""The published data set from the hub: by revision, resumable, checked afterwards."""
+"""Downloads the published data set from the hub: by revision, resumable, checked afterwards."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LICENCE = "cc-by-4.0"
 
 @dataclass(frozen=True)
 class Fetched:
-    """What was fetched. folder: where. revision: the commit. tasks: as the reader finds them."""
+    """The downloaded data. folder: where it is. revision: the commit. tasks: as read from the folder."""
 
     folder: Path
     revision: str
@@ -23,16 +23,16 @@ class Fetched:
 def fetch(
     out: str | Path, *, revision: str = "main", repository: str = REPOSITORY, only: list[str] | None = None, marked: bool = False
 ) -> Fetched:
-    """Downloads the data set and checks that every task is whole. Files that are there are not downloaded again.
+    """Downloads the data set and checks that every task is complete. Existing files are not downloaded again.
 
-    revision: branch, tag or commit. only: names of tasks. marked: also the marked grids, which no run needs.
-    HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are heeded. Raises DataError with what the hub said, or what the files lack.
+    revision: branch, tag or commit. only: names of tasks. marked: also download the marked grids, which no run needs.
+    HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are respected. Raises DataError with the hub's message, or with what is missing.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     folder = output_folder(out)
-    endpoint = os.environ.get("HF_ENDPOINT") or None  # as it is now, not as it was when the hub's client was imported
+    endpoint = os.environ.get("HF_ENDPOINT") or None  # its current value, not the one from when the hub's client was imported
     patterns = ["README.md"]
     for category, tasks in CATEGORIES.items():
         for task in tasks:
@@ -47,8 +47,8 @@ def fetch(
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         text = " ".join(str(error).split())[:300]
         raise DataError(
-            f"{repository} at {revision}: cannot be fetched from the hub ({text}); what is there is kept, the same "
-            "command goes on. HF_ENDPOINT names another hub"
+            f"{repository} at {revision}: cannot be downloaded from the hub ({text}). Finished files are kept; repeat "
+            "the command to continue. HF_ENDPOINT selects another hub"
         ) from error
     tasks = find_tasks(folder, only)
     for task in tasks:
@@ -58,7 +58,7 @@ def fetch(
 
 
 def describe(fetched: Fetched) -> list[str]:
-    """What was fetched, a line a task."""
+    """What was downloaded, one line per task."""
     lines = [f"{shown(fetched.folder)}: {REPOSITORY} at {fetched.revision} ({LICENCE})"]
     lines += [
         f"  {task.category} {task.name}: {len(task.grids)} grids" + ("" if task.truths else ", no truths")

@@ -1,4 +1,4 @@
-"""The paper's published numbers, and in what a run of ours differs from how they were made. Source: Gu et al. 2024."""
+"""The paper's published numbers, and how the protocol of a run differs from the published one. Source: Gu et al. 2024."""
 
 import json
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ IMAGES, SEED, SIZE, NETWORK = 8, 42, 512, "clip-vit-base-patch16"
 
 
 def differences(rows: Sequence[dict], tasks: Sequence[str]) -> list[str]:
-    """What differs in protocol between some rows of a table and the published evaluation, a line each."""
+    """The differences in protocol between some rows of a table and the published evaluation, one line per difference."""
     record = json.loads(rows[0]["record"])
-    out = ["random numbers: one generator an image here; published, one generator for all images and files in turn"]
+    out = ["random numbers: here one generator per image; published: a single generator for all images and files in turn"]
     if record["checkpoint"]["family"] != "sd15-inpainting" or not record["checkpoint"]["trained"]:
         name, family = record["checkpoint"]["name"], record["checkpoint"]["family"]
         out.append(f"checkpoint: {name} ({family}); published Stable Diffusion 1.5 inpainting")
@@ -35,7 +35,7 @@ def differences(rows: Sequence[dict], tasks: Sequence[str]) -> list[str]:
         out.append(f"size: {record['grid']['size']}; published {SIZE} x {SIZE}")
     images = {len({row["seed"] for row in rows if row["input"] == name}) for name in {row["input"] for row in rows}}
     if images != {IMAGES} or min(int(row["seed"]) for row in rows) != SEED:
-        out.append(f"images: {sorted(images)} an input; published {IMAGES} with seed {SEED}")
+        out.append(f"images: {sorted(images)} per input; published {IMAGES} with seed {SEED}")
     if len(tasks) < TASKS:
         out.append(f"tasks: {len(tasks)} of {TASKS}")
     out += _settings(rows)
@@ -46,7 +46,7 @@ def differences(rows: Sequence[dict], tasks: Sequence[str]) -> list[str]:
 
 
 def _settings(rows: Sequence[dict]) -> list[str]:
-    """Tasks whose settings are not the published ones."""
+    """Tasks with settings other than the published ones."""
     from analogist.config import NEGATIVE_PROMPT, PROMPT_SUFFIX
     from analogist.config import TASKS as PRESETS
 
@@ -58,5 +58,5 @@ def _settings(rows: Sequence[dict]) -> list[str]:
         if AnalogistConfig.from_json(record["config"]) != expected:
             other.add(row["group"])
         words |= record["negative_prompt"] != NEGATIVE_PROMPT or record["prompt_suffix"] != PROMPT_SUFFIX
-    out = [f"settings: not the published ones in {', '.join(sorted(other))}"] if other else []
-    return out + (["negative prompt or prompt suffix: not the published ones"] if words else [])
+    out = [f"settings: different from the published ones in {', '.join(sorted(other))}"] if other else []
+    return out + (["negative prompt or prompt suffix: different from the published ones"] if words else [])

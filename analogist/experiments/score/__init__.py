@@ -1,1 +1,1 @@
-"""How good one painted B' is, and how far a set of them lies from the truth."""
+"""Measures how good a painted B' is, and how far a set of them is from the truth."""

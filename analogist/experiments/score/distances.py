@@ -11,7 +11,7 @@ from torch import Tensor
 
 from analogist.experiments.score.networks import FeatureNetwork
 
-SUBSET = 50  # pictures in a subset of the kernel distance; fewer where there are fewer
+SUBSET = 50  # pictures in a subset of the kernel distance; all pictures if there are fewer
 
 
 def _stack(pictures: Sequence[Image.Image]) -> Tensor:
@@ -31,7 +31,7 @@ def distances(
     values: dict[str, float] = {}
     notes: dict[str, str] = {}
     if len(painted) < 2 or len(truths) < 2:
-        return {}, {"frechet": f"{len(painted)} pictures and {len(truths)} truths; two of each are the least"}
+        return {}, {"frechet": f"{len(painted)} pictures and {len(truths)} truths; at least two of each are needed"}
     ours, true = _stack(painted), _stack(truths)
     for network in networks:
         values |= _of_network(ours, true, network)
@@ -45,7 +45,7 @@ def distances(
         try:
             values["frechet_inception"] = _updated(FrechetInceptionDistance(feature=2048), ours, true).compute().item()
         except (OSError, RuntimeError) as error:  # its weights are downloaded on first use
-            notes["frechet_inception"] = f"the Inception network cannot be had ({' '.join(str(error).split())[:200]})"
+            notes["frechet_inception"] = f"the Inception network is not available ({' '.join(str(error).split())[:200]})"
     return values, notes
 
 

@@ -1,7 +1,7 @@
-"""What is measured on one painted B': through torchmetrics and feature networks; what cannot be measured says why.
+"""Metrics of one painted B', with torchmetrics and feature networks. A metric that cannot be measured says why.
 
-Distances are between the picture in the cell of B' (its border left out) and the truth, B or A', resized to it.
-CLIP direction is measured as published: on the whole cell of B', A, A' and B cut out without their borders.
+Distances are between the picture in the cell of B' (without its border) and the truth, B or A', resized to it.
+CLIP direction is measured as published: on the whole cell of B'; A, A' and B are cut out without their borders.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ from analogist.experiments.design.own import OwnMetric
 from analogist.experiments.score.networks import FeatureNetwork
 from analogist.grid.prompt_grid import PromptGrid
 
-COARSE = 4  # pixels a side: what is left of a picture when only its colours count
+COARSE = 4  # pixels per side to which a picture is reduced to compare only colours
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +35,12 @@ class Painted:
     maps: Mapping[str, object] = field(default_factory=dict)
 
     def cells(self) -> dict[str, Image.Image]:
-        """A, A' and B as in the grid, without borders; of several example pairs the first."""
+        """A, A' and B as in the grid, without borders; the first pair if there are several."""
         cells = self.grid.cells(without_border=True)
         return {"A": cells.get("A", cells.get("A1")), "A'": cells.get("A'", cells.get("A1'")), "B": cells["B"]}
 
     def picture(self) -> Image.Image:
-        """The picture in the cell of B', its border left out."""
+        """The picture in the cell of B', without its border."""
         whole, inner = self.grid.boxes()["B'"], self.grid.boxes(without_border=True)["B'"]
         left, top = whole[0], whole[1]
         return self.cell.crop((inner[0] - left, inner[1] - top, inner[2] - left, inner[3] - top))
@@ -54,7 +54,7 @@ class Painted:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number a picture. better: "lower", "higher" or "" (neither). needs: torchmetrics, truth, clip, dino, lpips.
+    """A number per picture. better: "lower", "higher" or "" (neither). needs: torchmetrics, truth, clip, dino, lpips.
 
     fingerprint: of an own function, "" for those that are here. capture: what it looks at besides the picture.
     """
@@ -86,7 +86,7 @@ def _ssim(a: Image.Image, b: Image.Image) -> float:
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     if min(a.size) < 11:
-        raise NotMeasured(f"the picture is {a.width} x {a.height} px; structural similarity needs 11 a side")
+        raise NotMeasured(f"the picture is {a.width} x {a.height} px; structural similarity needs at least 11 px per side")
     return structural_similarity_index_measure(_tensor(a), _tensor(b), data_range=1.0).item()
 
 
@@ -104,7 +104,7 @@ def _mse_detail(a: Image.Image, b: Image.Image) -> float:
 
 
 class NotMeasured(ValueError):
-    """A metric that cannot be measured here; the message says why."""
+    """A metric cannot be measured here. The message says why."""
 
 
 class Measurer:
@@ -126,15 +126,15 @@ class Measurer:
         self.metrics = {name: _of_own(own[name]) if name in own else METRICS[name] for name in self.names}
         self.networks = {"clip": clip, "dino": dino}
         self._features: dict[tuple[str, int, str], Tensor] = {}
-        self._held: list[PromptGrid] = []  # keeps the ids in _features from being used again
+        self._held: list[PromptGrid] = []  # keeps these objects alive, so that the ids in _features stay unique
         self._lpips = None
 
     def missing(self) -> dict[str, str]:
-        """Metrics that nothing here can measure, with the reason."""
+        """The metrics that cannot be measured here, with the reason."""
         return {name: why for name in self.names if (why := self._why_not(self.metrics[name], None))}
 
     def network(self, name: str) -> str:
-        """The feature network behind a metric, "" where it has none."""
+        """The feature network of a metric, or "" if it uses none."""
         return next((self.networks[need].name for need in self.metrics[name].needs if self.networks.get(need) is not None), "")
 
     def key(self, name: str) -> str:
@@ -156,7 +156,7 @@ class Measurer:
         return None
 
     def measure(self, painted: Painted) -> dict[str, float | str]:
-        """Every metric's value, or a text that says why it was not measured."""
+        """Each metric's value, or a text that says why it was not measured."""
         out: dict[str, float | str] = {}
         for name in self.names:
             why = self._why_not(self.metrics[name], painted)
@@ -198,7 +198,7 @@ class Measurer:
 
 
 def cells_size(grid: PromptGrid) -> tuple[int, int]:
-    """Width and height of a cell, border and all."""
+    """Width and height of a cell, including its border."""
     left, top, right, bottom = grid.boxes()["B'"]
     return right - left, bottom - top
 
@@ -206,7 +206,7 @@ def cells_size(grid: PromptGrid) -> tuple[int, int]:
 def direction_similarity(a: Tensor, a_prime: Tensor, b: Tensor, b_prime: Tensor, *, normalise: bool) -> float:
     """cos(f(A') - f(A), f(B') - f(B)), -1..1. a, a_prime, b, b_prime: features [channel].
 
-    normalise False: raw features, as the authors' code; True: features of length one, as InstructPix2Pix (Brooks et al. 2023).
+    normalise False: raw features, as in the authors' code; True: features of length one, as in InstructPix2Pix (Brooks et al. 2023).
     """
     if normalise:
         a, a_prime, b, b_prime = (f / f.norm() for f in (a, a_prime, b, b_prime))
@@ -214,7 +214,7 @@ def direction_similarity(a: Tensor, a_prime: Tensor, b: Tensor, b_prime: Tensor,
 
 
 def check_metrics(names: Sequence[str]) -> None:
-    """Raises StudyError for a name that is no metric, naming all there are."""
+    """Raises StudyError for a name that is not a metric, naming all metrics."""
     unknown = sorted(set(names) - set(METRICS))
     if unknown or not names:
         raise StudyError(f"metrics {unknown or list(names)}: allowed are {', '.join(METRICS)}")
@@ -245,16 +245,16 @@ _LISTED = (
     Metric("mse", "mean squared error to the truth, levels 0..1", "lower", (TM, "truth"), _to("truth", mse)),
     Metric("psnr", "peak signal to noise ratio to the truth, dB", "higher", (TM, "truth"), _to("truth", psnr)),
     Metric("ssim", "structural similarity to the truth", "higher", (TM, "truth"), _to("truth", _ssim)),
-    Metric("mse_colour", "mean squared error to the truth, both at 4 x 4 px: colours alone", "lower", (TM, "truth"),
+    Metric("mse_colour", "mean squared error to the truth, both at 4 x 4 px: only colours", "lower", (TM, "truth"),
            _to("truth", _colours)),
-    Metric("mse_detail", "mean squared error to the truth of what 4 x 4 px leave out: shapes and texture", "lower",
+    Metric("mse_detail", "mean squared error to the truth of what is lost at 4 x 4 px: shapes and texture", "lower",
            (TM, "truth"), _to("truth", _mse_detail)),
-    Metric("mse_to_b", "mean squared error to B: small where B' collapses to B", "", (TM,), _to("B", mse)),
-    Metric("mse_to_a_prime", "mean squared error to A': small where A' is copied", "", (TM,), _to("A'", mse)),
+    Metric("mse_to_b", "mean squared error to B: small if B' collapses to B", "", (TM,), _to("B", mse)),
+    Metric("mse_to_a_prime", "mean squared error to A': small if A' is copied", "", (TM,), _to("A'", mse)),
     Metric("ssim_to_b", "structural similarity to B", "", (TM,), _to("B", _ssim)),
     Metric("clip_direction", "CLIP direction similarity, raw features as published", "higher", ("clip",),
            lambda m, p: m._direction(p, False)),
-    Metric("clip_direction_normalised", "CLIP direction similarity, normalised features as InstructPix2Pix", "higher",
+    Metric("clip_direction_normalised", "CLIP direction similarity, normalised features as in InstructPix2Pix", "higher",
            ("clip",), lambda m, p: m._direction(p, True)),
     Metric("clip_distance", "1 - cosine of CLIP image features to the truth", "lower", ("truth", "clip"),
            lambda m, p: m._feature_distance("clip", p)),

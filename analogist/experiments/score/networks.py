@@ -1,6 +1,6 @@
-"""Feature networks for metrics: CLIP and DINO image encoders of transformers, from a folder or the hub.
+"""Feature networks for metrics: CLIP and DINO image encoders from transformers, loaded from a folder or the hub.
 
-A metric that needs one says "not measured" where none is given; nothing is downloaded unless a hub id is given.
+If none is given, a metric that needs one says "not measured". Nothing is downloaded unless a hub id is given.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ KINDS = ("clip", "dino")
 
 
 class NetworkError(ValueError):
-    """A feature network that cannot be used: the message names it and says what is expected."""
+    """A feature network cannot be used. The message names it and says what is expected."""
 
 
 class FeatureNetwork(torch.nn.Module):
-    """Image features of one network. name: for tables. fingerprint: of its weights. num_features: their width.
+    """Image features of one network. name: for tables. fingerprint: of its weights. num_features: number of features.
 
-    forward takes uint8 pictures [image 3 height width], as torchmetrics hands them to its distances.
+    forward takes uint8 pictures [image 3 height width], as torchmetrics passes them.
     """
 
     def __init__(self, kind: str, name: str, model: Any, processor: Any, fingerprint: str) -> None:
@@ -47,7 +47,7 @@ class FeatureNetwork(torch.nn.Module):
 def load_network(kind: str, path: str, *, device: torch.device | str = "cpu") -> FeatureNetwork:
     """A network from a folder or a hub id. kind: "clip" or "dino".
 
-    Raises NetworkError where there is none, its weights are incomplete, or its picture settings are missing.
+    Raises NetworkError if there is none, its weights are incomplete, or its picture settings are missing.
     """
     if kind not in KINDS:
         raise NetworkError(f"feature network {kind!r}: allowed are {', '.join(KINDS)}")
@@ -63,14 +63,14 @@ def load_network(kind: str, path: str, *, device: torch.device | str = "cpu") ->
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise NetworkError(
-            f"{kind} network {path}: {len(missing)} weights are missing ({missing[0]} ...): another kind of network"
+            f"{kind} network {path}: {len(missing)} weights are missing ({missing[0]} ...): is it another kind of network?"
         )
     name = f"{kind}-{Path(path).name.lower()}" if not Path(path).name.lower().startswith(kind) else Path(path).name.lower()
     return FeatureNetwork(kind, name, model.to(device), processor, _fingerprint(model))
 
 
 def _fingerprint(model: torch.nn.Module) -> str:
-    """A content key of the weights: names, shapes and the bytes of small tensors and of the first kilobyte of large ones."""
+    """A content key of the weights: names, shapes, all bytes of small tensors and the first kilobyte of large ones."""
     key = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         head = tensor.detach().float().flatten()[:256].cpu().numpy().tobytes()
