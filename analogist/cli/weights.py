@@ -15,7 +15,7 @@ EXAMPLES = """examples:
   analogist weights inspect small.safetensors --config its-folder/
 
 Nothing is loaded: names, types and shapes come from the files' headers. Pickles (.ckpt, .bin, .pt) are never opened.
-Exit code 0 where the path could be described, usable or not (the last line says which); 2 where it is no checkpoint file at all.
+Exit code 0 if the path could be described, usable or not (the last line says which); 2 if it is not a checkpoint file at all.
 """
 SHOWN = 8
 
@@ -32,14 +32,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     commands = parser.add_subparsers(dest="weights_command", required=True, metavar="subcommand")
     inspect = commands.add_parser(
         "inspect",
-        help="family, layout, parts, dtypes, parameters, what is missing or extra",
+        help="show family, layout, parts, dtypes, parameters, what is missing or extra",
         description="Prints a checkpoint's family, layout, parts, dtypes and parameter counts, and what is missing or extra.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     inspect.add_argument("path", metavar="PATH", help="a .safetensors file, or a folder in diffusers layout")
-    inspect.add_argument("--config", metavar="PATH", help="folder or JSON file for what shapes cannot tell (heads, norm groups)")
-    inspect.add_argument("--variant", metavar="NAME", help='of the files in a folder, such as "fp16" (default: full, else fp16)')
+    inspect.add_argument("--config", metavar="PATH", help="folder or JSON file with settings beyond the tensor shapes (heads, norm groups)")
+    inspect.add_argument("--variant", metavar="NAME", help='of the files in a folder, such as "fp16" (default: the plain files, else fp16)')
     inspect.set_defaults(run=run)
     weights_fetch.add_parsers(commands)
     weights_verify.add_parser(commands)
@@ -48,7 +48,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the description. Raises WeightsError for what is no checkpoint file at all."""
+    """Prints the description. Raises WeightsError if the path is not a checkpoint file at all."""
     from analogist.weights.survey import survey
 
     for line in describe(survey(args.path, config=args.config, variant=args.variant)):
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(found: "Survey") -> list[str]:
-    """A survey in lines of text."""
+    """A survey as lines of text."""
     lines = [
         f"path        {found.path}",
         f"family      {found.family.name}: {found.family.text}",
@@ -91,11 +91,11 @@ def describe(found: "Survey") -> list[str]:
     lines += [f"note        {note}" for note in found.notes]
     if found.problem is not None:
         return [*lines, f"usable      no: {found.problem}"]
-    return [*lines, "usable      yes" if whole else "usable      no: tensors missing, extra or misshapen (above)"]
+    return [*lines, "usable      yes" if whole else "usable      no: tensors are missing, extra or of the wrong shape (see above)"]
 
 
 def compare_part(part: "PartSurvey") -> "Comparison":
-    """What a surveyed part lacks or has too much for the network it is loaded into, built without memory."""
+    """Compares a surveyed part with the network it is loaded into, which is built on the meta device."""
     import torch
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 

@@ -8,7 +8,7 @@ EXAMPLES = """examples:
   analogist weights convert sd15/ sd15.safetensors                               a folder -> one file, as most programs read it
   analogist weights convert sd15/ sd15-half/ --dtype fp16                        half the size
 
-OUT is a single file where it ends in .safetensors, else a folder. It is written beside its place and renamed when whole; nothing is
+OUT is a single file if it ends in .safetensors, else a folder. It is written under a temporary name and renamed when complete; nothing is
 overwritten. Pickles (.ckpt, .bin) are never opened.
 """
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -18,16 +18,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Adds the subcommand `convert`."""
     parser = commands.add_parser(
         "convert",
-        help="single file to folder and back, other precision",
-        description="Writes a checkpoint anew, in the other layout or in another precision.",
+        help="convert a single file to a folder or back, or change the precision",
+        description="Writes a copy of a checkpoint in the other layout or in another precision.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", metavar="IN", help="a .safetensors file, a folder in diffusers layout, a known name or hub id")
     parser.add_argument("out", metavar="OUT", help="OUT.safetensors, or a folder")
-    parser.add_argument("--dtype", choices=tuple(DTYPES), help="of the weights written (default: as on disk)")
-    parser.add_argument("--config", metavar="PATH", help="folder or JSON file for what shapes cannot tell (heads, norm groups)")
-    parser.add_argument("--vae", metavar="PATH", help="file or folder whose VAE is taken instead")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), help="precision of the weights to write (default: as on disk)")
+    parser.add_argument("--config", metavar="PATH", help="folder or JSON file with settings beyond the tensor shapes (heads, norm groups)")
+    parser.add_argument("--vae", metavar="PATH", help="file or folder whose VAE is used instead")
     parser.add_argument("--variant", metavar="NAME", help='of the files in a folder, such as "fp16"')
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run)

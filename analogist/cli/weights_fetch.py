@@ -1,4 +1,4 @@
-"""`analogist weights list` and `analogist weights fetch`: checkpoints known to work, and getting them."""
+"""`analogist weights list` and `analogist weights fetch`: lists the checkpoints known to work, and downloads them."""
 
 import argparse
 
@@ -9,8 +9,8 @@ EXAMPLES = """examples:
   analogist weights fetch owner/name@revision:file.safetensors
   HF_ENDPOINT=https://mirror.example analogist weights fetch sd2-inpainting
 
-Files go into the hub cache that other tools share (HF_HUB_CACHE, HF_HOME). A broken connection is taken up again, finished files are
-kept, and every weight file's hash is checked before it counts. HF_TOKEN is used where it is set. No pickles, no safety checker.
+Files go into the hub cache that other tools share (HF_HUB_CACHE, HF_HOME). Interrupted downloads are resumed, finished files are
+kept, and every weight file's hash is checked before it is used. HF_TOKEN is used if set. Pickles and safety checkers are not downloaded.
 """
 
 
@@ -18,7 +18,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     """Adds the subcommands `list` and `fetch`."""
     listing = commands.add_parser(
         "list",
-        help="checkpoints known to work: where, size, licence",
+        help="list the checkpoints known to work: source, size, licence",
         description="Lists the checkpoints known to work: hub repository and revision, size, licence, mirrors.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -34,7 +34,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "name", metavar="NAME", help="a name of `analogist weights list`, or a hub id owner/name[@revision][:file]"
     )
     fetch.add_argument(
-        "--dtype", choices=("fp16", "fp32"), help="precision of the files, where there is a choice (default: fp16)"
+        "--dtype", choices=("fp16", "fp32"), help="precision of the files, if there is a choice (default: fp16)"
     )
     fetch.add_argument("--quiet", action="store_true", help="no progress bars")
     fetch.set_defaults(run=run_fetch)
@@ -64,6 +64,6 @@ def run_fetch(args: argparse.Namespace) -> int:
     from analogist.checkpoints import hub
 
     if hub.is_local(args.name):
-        hub.sources_of(args.name)  # says what a name may be
+        hub.sources_of(args.name)  # its error says what a name may be
     print(hub.fetch(args.name, dtype=args.dtype or "fp16", progress=not args.quiet))
     return 0
