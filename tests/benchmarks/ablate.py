@@ -1,11 +1,11 @@
-"""Jobs a minute: sixteen placements of SAC on one input, one by one from the command line, in a warm loop, and by `ablate`.
+"""Jobs per minute: sixteen placements of SAC on one input, one by one from the command line, in a warm loop, and with `ablate`.
 
     python -m tests.benchmarks.ablate [--checkpoint PATH] [--size N] [--steps N] [--threads N] [--jobs N] [--batch N] [--full-size]
 
-`command`: `analogist run` once a placement, a process each (--commands are measured). `loop`: one process, the model loaded and
-warm, `model(...)` a placement. `ablate`: the same placements as a study, the model loaded and warm; table and pictures are
-written, sheet and report not. To reach: 1.5 times the loop. For a full-size checkpoint give --size 256 and few --steps.
---full-size: random weights of Stable Diffusion 1.5's geometry, in memory (4 GB), at 256 px; without the command line.
+`command`: one `analogist run` process per placement (the first --commands placements). `loop`: one process, the model loaded and
+warm, one `model(...)` per placement. `ablate`: the same placements as a study, the model loaded and warm; it writes the table and
+the pictures, but no sheet or report. Target: 1.5 times the loop. For a full-size checkpoint give --size 256 and few --steps.
+--full-size: random weights with Stable Diffusion 1.5's sizes, in memory (4 GB), at 256 px; does not measure `command`.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def study_of(model: Analogist, one: Input, jobs: int, steps: int, batch: int) ->
 
 
 def loop(model: Analogist, study: Study, one: Input) -> float:
-    """Jobs a minute of `model(...)` once a placement; the first call is not counted."""
+    """Jobs per minute of one `model(...)` per placement; the first call is not counted."""
     from analogist.experiments.execute.ablation import prepare
 
     plan = prepare(study, model)
@@ -65,7 +65,7 @@ def loop(model: Analogist, study: Study, one: Input) -> float:
 
 
 def by_ablate(model: Analogist, study: Study) -> float:
-    """Jobs a minute of the study, everything that is written included but sheet and report."""
+    """Jobs per minute of the study, including everything it writes except sheet and report."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         outcome = ablate(study, folder, model=model, progress=False, outputs=False)
@@ -74,7 +74,7 @@ def by_ablate(model: Analogist, study: Study) -> float:
 
 
 def by_command(one: Input, steps: int, checkpoint: str | None, measured: int) -> float:
-    """Jobs a minute of `analogist run`, a process a placement."""
+    """Jobs per minute of `analogist run`, one process per placement."""
     with tempfile.TemporaryDirectory() as folder:
         grid = Path(folder) / "grid.png"
         one.grid.image.save(grid)
@@ -92,7 +92,7 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint")
-    parser.add_argument("--size", type=int, help="of the grid in pixels (default: the checkpoint's own)")
+    parser.add_argument("--size", type=int, help="size of the grid in pixels (default: the checkpoint's)")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--commands", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=16)
@@ -111,16 +111,16 @@ def main() -> None:
     steps = f"{args.steps} steps ({study.base.sampling.executed} executed)"
     setup = f"{model.size} px, {args.threads} threads, batch {args.batch}, torch {torch.__version__}"
     print(f"{args.jobs} placements, {steps}, {setup}")
-    by_ablate(model, study_of(model, one, 2, 2, 2))  # warm, as the loop is: imports and kernels
+    by_ablate(model, study_of(model, one, 2, 2, 2))  # warm-up, as for the loop: imports and kernels
     loops, ablates = [], []
-    for _ in range(args.rounds):  # taking turns, since other work on the machine comes and goes
+    for _ in range(args.rounds):  # in turn, because other work on the machine comes and goes
         loops.append(loop(model, study, one))
         ablates.append(by_ablate(model, study))
-        print(f"loop {loops[-1]:.2f}, ablate {ablates[-1]:.2f} jobs a minute, {ablates[-1] / loops[-1]:.2f} times", flush=True)
+        print(f"loop {loops[-1]:.2f}, ablate {ablates[-1]:.2f} jobs per minute, {ablates[-1] / loops[-1]:.2f} times", flush=True)
     if args.commands and not args.full_size:
-        del model  # so that a full-size checkpoint is in memory once
-        print(f"command {by_command(one, args.steps, args.checkpoint, args.commands):.2f} jobs a minute")
-    print(f"best: loop {max(loops):.2f}, ablate {max(ablates):.2f} jobs a minute, {max(ablates) / max(loops):.2f} times")
+        del model  # so that a full-size checkpoint is in memory only once
+        print(f"command {by_command(one, args.steps, args.checkpoint, args.commands):.2f} jobs per minute")
+    print(f"best: loop {max(loops):.2f}, ablate {max(ablates):.2f} jobs per minute, {max(ablates) / max(loops):.2f} times")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What looking costs at full size: time a step and peak memory without capture, with region totals, one layer whole, all to disk.
+"""The cost of capturing at full size: time per step and peak memory without capture, with region totals, one whole layer, all to disk.
 
     python -m tests.benchmarks.capture              # 512 px, 3 steps, float32, two branches, random weights of SD 1.5's shape
     python -m tests.benchmarks.capture --size 256 --steps 1
 
-Every variant runs in this process one after another on the same weights; the peak is the kernel's own (VmHWM), reset before each.
+All variants run in this process, one after another, on the same weights. The peak is the kernel's (VmHWM), reset before each.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="steps of each variant (default 3)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--disk", default=None, help="folder to spill into (default: a temporary one, removed afterwards)")
-    parser.add_argument("--variants", type=int, nargs="+", help="only these, by number from 0 (1, the explicit run, always)")
+    parser.add_argument("--variants", type=int, nargs="+", help="only these, by number from 0 (1, the explicit run, is always included)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
@@ -96,14 +96,14 @@ def main() -> None:
         variants = [variant for i, variant in enumerate(variants) if i in {1, *args.variants}]
     try:
         if args.steps > 1:
-            measure(unet, run, None, "explicit")  # warm: the allocator and the threads
+            measure(unet, run, None, "explicit")  # warm-up of the allocator and the threads
         results = {name: measure(unet, run, capture, form) for name, capture, form in variants}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
     base = results["off, explicit"]
     print(f"{args.size} px, {args.steps} steps, batch 2, float32, {args.threads} threads; {resident / GIB:.2f} GiB resident before\n")
-    print("| capture | s a step (least) | to explicit | peak GiB | to explicit | above weights MiB | kept MiB | result |")
+    print("| capture | s per step (minimum) | ratio to explicit | peak GiB | ratio to explicit | MiB above weights | kept MiB | result |")
     print("|---|---|---|---|---|---|---|---|")
     for name, r in results.items():
         least = min(r["seconds"])

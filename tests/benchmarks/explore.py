@@ -1,7 +1,7 @@
-"""How fast the explorer's page is, measured in the page: python -m tests.benchmarks.explore
+"""The speed of the explorer's page, measured in the page: python -m tests.benchmarks.explore
 
-First picture, and pointer to picture, in headless Chromium on this processor, for a page filled to its size with maps of a run at 512 px
-(random values, which compress worse than a model's).
+Time to the first picture, and from pointer to picture, in headless Chromium on this processor, for a page of the maximum size with maps
+of a run at 512 px (random values, which compress worse than a model's).
 """
 
 import argparse
@@ -18,13 +18,13 @@ from tests.explore_cases import SD15, fake_result, shape_of
 
 
 def full_page(folder: Path, max_bytes: int = MAX_BYTES) -> Path:
-    """A page of a run at 512 px, as full as its size allows."""
+    """A page of a run at 512 px with as many maps as its size allows."""
     page = explore(fake_result(SD15, shape_of((512, 512), steps=10), max_bytes=max_bytes), max_bytes=max_bytes)
     return page.save(folder / "look.html")
 
 
 def moves(browser: Browser, count: int = 40, seed: int = 0) -> list[float]:
-    """Milliseconds from a move of the pointer to the picture, one for each move, as the page measured them."""
+    """Milliseconds from a move of the pointer to the picture, one per move, as measured by the page."""
     rng = np.random.default_rng(seed)
     browser.js("explorer.latency.length = 0")
     for x, y in rng.integers(4, 508, (count, 2)):
@@ -33,7 +33,7 @@ def moves(browser: Browser, count: int = 40, seed: int = 0) -> list[float]:
 
 
 VIEWS = {
-    "where a pixel looks, and who looks at it": {"kind": "self", "beside": "reverse"},
+    "where a pixel looks, and which pixels look at it": {"kind": "self", "beside": "reverse"},
     "the same, mean of steps": {"kind": "self", "beside": "reverse", "step": "mean"},
     "with best matches": {"kind": "self", "beside": "reverse", "lines": "B'>A'", "step": 0},
     "words": {"kind": "cross", "beside": "before", "word": 1},

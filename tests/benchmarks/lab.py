@@ -3,7 +3,7 @@
     python -m tests.benchmarks.lab --out out/lab                 # 276 grids of 23 families, 72 with held-out pairs, all variants
     python -m tests.benchmarks.lab --grids 46 --out out/quick
 
-Writes lab.json (all figures), lab.md (tables) and sheet.png (48 grids for the eye: A, A', B and the answer above, the truth below).
+Writes lab.json (all figures), lab.md (tables) and sheet.png (48 grids to look at: A, A', B and the answer above, the truth below).
 The error is the mean squared error of B' without its border, pictures in [0, 1]; the feature distance is that of
 `analogist.lab.measure.features`, a fixed filter bank. The floor is the VAE's own reconstruction of the true grid.
 """
@@ -27,7 +27,7 @@ EVERYWHERE = Placement.layers(0, 16)
 
 
 def variants(config: AnalogistConfig) -> dict[str, tuple[str, AnalogistConfig]]:
-    """name -> (which prompt, settings). The shipped settings first; the others differ from them in one thing."""
+    """name -> (which prompt, settings). The shipped settings come first; each other variant changes one thing."""
     sac = config.sac or SAC(EVERYWHERE, scale=1.0)
     cam = config.cam or CAM(EVERYWHERE)
     return {
@@ -74,7 +74,7 @@ def measure(
     done: dict[tuple[str, str], str] = {}
     for name, (which, config) in chosen.items():
         key = (which, json.dumps(config.to_json(), sort_keys=True))
-        if key in done:  # the shipped settings come under more than one name
+        if key in done:  # the shipped settings have more than one name
             rows[name] = rows[done[key]]
             continue
         began = time.monotonic()
@@ -95,7 +95,7 @@ def by_family(rows: dict, families: list[str], metric: str) -> dict[str, dict[st
 
 
 def summary(table: dict[str, dict[str, float]], name: str = "true prompt") -> dict[str, object]:
-    """What issue and model card ask: families better than both copies, and how much of the way to the floor is gone."""
+    """The figures of the model card: how many families are better than both copies, and how close the error is to the floor."""
     best = {family: min(row["copy of B"], row["copy of A'"]) for family, row in table.items()}
     fair = [family for family, row in table.items() if best[family] >= 2 * row["floor"]]
     closed = {family: (best[family] - table[family][name]) / (best[family] - table[family]["floor"]) for family in fair}
@@ -124,7 +124,7 @@ COMPARED = (
 
 
 def sheet(pixels: Tensor, answered: Tensor, columns: int = 12) -> Image.Image:
-    """Pairs one above the other: the grid with its answer, and the true B' at the same place below."""
+    """Pairs of pictures: above, the grid with its answer; below, the true B' at the same place."""
     size = pixels.shape[-1]
     half = size // 2
     shown = pixels.clone()
@@ -139,7 +139,7 @@ def sheet(pixels: Tensor, answered: Tensor, columns: int = 12) -> Image.Image:
 
 
 def markdown(table: dict[str, dict[str, float]], overall: dict[str, float]) -> str:
-    """A table, one row a family."""
+    """A table, one row per family."""
     names = list(overall)
     lines = ["| family | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for family, row in {**table, "all": overall}.items():
@@ -153,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, help="folder (default: the embedded lab checkpoint)")
     parser.add_argument("--grids", type=int, default=276, help="held-out grids, spread over all families (default: 276)")
-    parser.add_argument("--seeds", type=int, default=1, help="sampling seeds a grid (default: 1)")
+    parser.add_argument("--seeds", type=int, default=1, help="sampling seeds per grid (default: 1)")
     parser.add_argument("--only", nargs="*", help="names of variants to run, instead of all")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)

@@ -1,11 +1,11 @@
-"""Do the lab checkpoint's self-attention maps hold correspondences at all? One UNet call a time, no SAC, no CAM.
+"""Do the lab checkpoint's self-attention maps show correspondences at all? One UNet call per training time, without SAC and CAM.
 
     python -m tests.benchmarks.lab_attention --out out/attention.json
 
 For every self-attention layer, on held-out grids (true B', noised to time t, true prompt):
 - entropy: mean entropy of the rows over its maximum; 1 is a uniform map, on which SAC does nothing;
-- object: of what the tokens on B's object pay to cell A, the share that falls on A's object (objects differ in shape and place);
-- template: the same share if every token of B paid to the token at its own place in A, computed without any model;
+- object: of the attention that tokens on B's object pay to cell A, the share on A's object (objects differ in shape and place);
+- template: the same share if every token of B attended to the token at its own place in A, computed without any model;
 - area: the share of A that its object covers, which a uniform map would reach.
 """
 
@@ -33,7 +33,7 @@ A, B = (0, 0), (1, 0)
 
 
 def objects(batch: Batch, tokens: int) -> Tensor:
-    """bool [grid cell token token]: the first object of every cell, at the maps' resolution; the largest token where it is tiny."""
+    """bool [grid cell token token]: the first object of every cell, at the maps' resolution; for a tiny object, its largest token."""
     scenes = batch.cells.scenes.map(lambda f: f.flatten(0, 1))
     on = torch.zeros_like(scenes.on)
     on[:, 0] = True
@@ -44,7 +44,7 @@ def objects(batch: Batch, tokens: int) -> Tensor:
 
 
 class Look:
-    """A tap that turns each self-attention map into its figures and keeps no map."""
+    """A tap that reduces each self-attention map to its figures and keeps no map."""
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch

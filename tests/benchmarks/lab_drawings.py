@@ -1,14 +1,14 @@
-"""Does the lab checkpoint solve drawings that nobody here made? Two sets with exact answers, apart from its own held-out grids.
+"""Does the lab checkpoint solve drawings from other sources? Two sets with exact answers, besides its own held-out grids.
 
     python -m tests.benchmarks.lab_drawings --out out/drawings                    # the lab checkpoint
     python -m tests.benchmarks.lab_drawings --checkpoint FOLDER --count 40 --out out/other
 
-1. Drawings by people (`analogist.examples.by_people`): 200 concepts that were never trained on, ten kinds of change, with the drawings'
-   names as prompts and without any prompt.
-2. Plain shapes drawn with Pillow, by code that shares nothing with the lab's: five kinds of change, without prompt.
+1. Drawings by people (`analogist.examples.by_people`): 200 concepts that were not in the training, ten kinds of change, with the drawings'
+   names as prompts and without a prompt.
+2. Plain shapes drawn with Pillow, by code that is independent of the lab's: five kinds of change, without a prompt.
 
-Errors are mean squared errors of B' without its border, pictures in [0, 1]. "Of the better copy" is the error over that of the better
-of two answers that need no model, a copy of B and a copy of A', summed over the kinds. Writes drawings.json, drawings.md and
+Errors are mean squared errors of B' without its border, pictures in [0, 1]. "Of the better copy" is the error divided by that of the
+better of two answers without a model, a copy of B and a copy of A', summed over the kinds. Writes drawings.json, drawings.md and
 drawings.png: 60 grids with A, A', B and the answer, the truth below.
 """
 
@@ -46,7 +46,7 @@ def people(kind: str, count: int, side: int) -> list[Triple]:
 
 
 def _shape(rng: random.Random, side: int) -> tuple[Image.Image, tuple[int, int, int], tuple[int, int, int]]:
-    """A plain shape on a plain ground, drawn four times as large and averaged; its colour, the ground's colour."""
+    """A plain shape on a plain background, drawn four times as large and averaged; its colour, the background's colour."""
     large = 4 * side
     ground, colour = (tuple(rng.randrange(256) for _ in range(3)) for _ in range(2))
     while sum(abs(a - b) for a, b in zip(ground, colour, strict=True)) < 200:
@@ -67,7 +67,7 @@ def _shape(rng: random.Random, side: int) -> tuple[Image.Image, tuple[int, int, 
 
 
 def _recoloured(picture: Image.Image, old: tuple[int, int, int], new: tuple[int, int, int], ground: tuple[int, int, int]) -> Image.Image:
-    """The shape in another colour: every pixel is a mixture of shape and ground, and stays the same mixture."""
+    """The shape in another colour: every pixel is a mixture of shape and background, and keeps its proportions."""
     values, old_, new_, ground_ = (np.asarray(v, dtype=float) for v in (picture, old, new, ground))
     share = ((values - ground_) @ (old_ - ground_)) / ((old_ - ground_) @ (old_ - ground_))
     return Image.fromarray(np.rint(ground_ + share[..., None] * (new_ - ground_)).clip(0, 255).astype(np.uint8))
@@ -77,7 +77,7 @@ SHAPE_KINDS = ("recolour", "background", "grey", "invert", "darken")
 
 
 def shapes(kind: str, count: int, side: int) -> list[Triple]:
-    """Analogies of plain shapes, without prompt."""
+    """Analogies of plain shapes, without a prompt."""
     found = []
     for k in range(count):
         rng = random.Random(f"{kind} {SEED} {k}")
@@ -117,7 +117,7 @@ def measure(
 
 
 def total(table: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Over all kinds: error over the better copies' error, and the number of kinds in which both copies are beaten."""
+    """Over all kinds: the error divided by the better copies' error, and the number of kinds in which both copies are worse."""
     better = {kind: min(row["copy of B"], row["copy of A'"]) for kind, row in table.items()}
     return {
         "of the better copies": sum(row["B'"] for row in table.values()) / sum(better.values()),

@@ -1,9 +1,9 @@
-"""Choosing the lab checkpoint's default settings by measurement, one group after the other, on grids of their own.
+"""Chooses the lab checkpoint's default settings by measurement, one group after the other, on separate grids.
 
     python -m tests.benchmarks.lab_settings --grids 92 --out out/settings.json
 
-Every group's candidates differ in one thing from the best so far; the figure is the mean of the error of B' with the true
-prompt and with none (its feature distance is listed as well). Steps are only raised where that pays at least 2 %.
+Every group's candidates differ in one thing from the best so far. The figure is the mean of the error of B' with the true
+prompt and without one (its feature distance is also listed). Steps are only raised if that improves it by at least 2 %.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from analogist.lab.split import EVALUATION_SEED, FAMILIES
 
 SEED = EVALUATION_SEED + 3_000_000
 FINEST, MIDDLE, ALL = [0, 1, 13, 14, 15], list(range(3, 11)), list(range(16))
-PARTS = [0, 1], [11, 12], [13, 14, 15]  # of the encoder and the decoder alone
+PARTS = [0, 1], [11, 12], [13, 14, 15]  # layers of the encoder, of the decoder
 
 
 def groups(base: AnalogistConfig) -> dict[str, list[dict]]:
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--grids", type=int, default=92)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", nargs="*", help="groups to run")
+    parser.add_argument("--only", nargs="*", help="names of the groups to run")
     parser.add_argument("--start", type=Path, help="configuration to start from (JSON)")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)

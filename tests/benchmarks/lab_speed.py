@@ -1,6 +1,6 @@
-"""How long the first run takes: python -m tests.benchmarks.lab_speed [--threads 2]
+"""Duration of the first run: python -m tests.benchmarks.lab_speed [--threads 2]
 
-Start-up (a fresh process: imports, weights) and sampling with the lab checkpoint's own settings, reported apart.
+Start-up (a fresh process: imports, weights) and sampling with the lab checkpoint's own settings, reported separately.
 """
 
 import argparse

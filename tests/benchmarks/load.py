@@ -1,20 +1,20 @@
-"""Time and memory from a full-size checkpoint on disk to parameters that have been read once, against diffusers.
+"""Time and memory to load a full-size checkpoint from disk and read every parameter once, compared with diffusers.
 
     python -m tests.benchmarks.load [--rounds 5] [--threads N] [--folder DIR] [--memory-as-given]
 
 Writes a random SD 1.5 inpainting checkpoint in float16 as a single file and as a folder (4.3 GB together, deleted afterwards), then loads
-UNet, VAE and text encoder in a process of its own each time, taking turns, the files in the page cache. Imports are not counted. Both
-loaders get the same number of torch threads (default: every core); ours reads with as many threads, four at most, diffusers and
-transformers with what they start themselves.
-`model` is the size of all parameters in the type asked for; `anonymous` the most anonymous memory (RssAnon) above that before the load,
-looked at in a round of its own, which is not timed. CPU seconds count all threads.
+UNet, VAE and text encoder, each time in a new process, in turn, with the files in the page cache. Imports are not counted. Both
+loaders get the same number of torch threads (default: every core). Ours reads with that many threads, at most four; diffusers and
+transformers choose their own.
+`model` is the size of all parameters in the requested type; `anonymous` is the peak of anonymous memory (RssAnon) minus that before the
+load, measured in a separate round, which is not timed. CPU seconds count all threads.
 
-Memory is touched before the clock starts, until touching it is quick (RATE). A virtual machine may give freed memory back to its host,
-which then bills every first touch at up to forty times the kernel's own cost: more than everything else in a load, to whichever loader
-happens to get such memory. --memory-as-given measures without that.
+Memory is touched before the clock starts, until touching it is fast (RATE). A virtual machine may return freed memory to its host; the
+first touch then costs up to forty times as much as usual. That is more than the rest of a load, and hits whichever loader happens to get
+such memory. --memory-as-given measures without this preparation.
 
-What there is to gain: diffusers leaves weights of the type asked for in the mapping of the file, so that a later change of the file reaches
-the model, or ends the process; here every parameter is read into memory of its own, which costs the copy. Both cast alike.
+The difference: diffusers keeps weights of the requested type memory-mapped, so a later change of the file reaches the model or kills the
+process. Here every parameter is read into its own memory, which costs a copy. Both cast in the same way.
 """
 
 import argparse
@@ -31,7 +31,7 @@ import time
 from pathlib import Path
 
 LAYOUTS, TYPES, LOADERS = ("single", "folder"), ("float16", "float32"), ("ours", "diffusers")
-RATE = 0.2  # seconds a GiB: memory that the machine holds already is cleared in a quarter of that
+RATE = 0.2  # seconds per GiB; memory that the machine already holds is cleared in a quarter of that
 
 
 def anonymous() -> int:
@@ -41,7 +41,7 @@ def anonymous() -> int:
 
 
 class Peak:
-    """The most anonymous memory while a block runs, looked at every 2 ms."""
+    """The peak of anonymous memory while a block runs, sampled every 2 ms."""
 
     def __enter__(self) -> "Peak":
         self.bytes, self.done = anonymous(), False
@@ -125,7 +125,7 @@ def read(modules) -> int:
 
 
 def warm_memory(size: int) -> bool:
-    """Touch and free memory until the machine has it at hand; False where it has not after ten times."""
+    """Touch and free memory until touching it is fast; False if it is still slow after ten times."""
     if not hasattr(mmap, "MADV_HUGEPAGE"):
         return False
     for _ in range(10):
@@ -140,7 +140,7 @@ def warm_memory(size: int) -> bool:
 
 
 def into_page_cache(path: Path) -> None:
-    """Read a file, or a folder's, before every load: a system short of memory, or one that hands memory back, drops what it cached."""
+    """Read a file, or all in a folder, before every load, because a system that is short of memory may drop its page cache."""
     for file in path.rglob("*.safetensors") if path.is_dir() else [path]:
         with file.open("rb", buffering=0) as stream:
             block = bytearray(2**20)
@@ -149,7 +149,7 @@ def into_page_cache(path: Path) -> None:
 
 
 def measure(loader: str, path: str, dtype: str, configs: str, how: str) -> dict[str, float]:
-    """One load in this process. how: "warm" (memory first), "as given", or "peak" (memory is watched, the clock is worth nothing)."""
+    """One load in this process. how: "warm" (touches memory first), "as given", or "peak" (watches memory; its time is not used)."""
     import torch
 
     load = ours(path, dtype) if loader == "ours" else diffusers(path, dtype, configs)
@@ -171,7 +171,7 @@ def measure(loader: str, path: str, dtype: str, configs: str, how: str) -> dict[
 
 
 def child(arguments: list[str], threads: int) -> dict[str, float]:
-    """One load in a process of its own."""
+    """One load in a new process."""
     line = [sys.executable, "-m", __spec__.name, "--threads", str(threads), "--one", *arguments]
     done = subprocess.run(line, capture_output=True, text=True)
     if done.returncode:
@@ -180,7 +180,7 @@ def child(arguments: list[str], threads: int) -> dict[str, float]:
 
 
 def row(layout: str, dtype: str, runs: dict[str, list[dict[str, float]]], peaks: dict[str, dict[str, float]]) -> str:
-    """One case in Markdown; medians of the rounds, and the ratio of the fastest ones."""
+    """One case in Markdown; medians of the rounds, and the ratio of the fastest rounds."""
     cells = [layout, dtype]
     for kind in ("seconds", "cpu"):
         middle = {loader: statistics.median(run[kind] for run in runs[loader]) for loader in LOADERS}
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads of both loaders")
     parser.add_argument("--folder", help="where to write the checkpoints, 4.3 GB (default: a temporary folder)")
-    parser.add_argument("--use", metavar="DIR", help="take DIR/single/model.safetensors and DIR/folder as an earlier run wrote them")
+    parser.add_argument("--use", metavar="DIR", help="use DIR/single/model.safetensors and DIR/folder of an earlier run")
     parser.add_argument("--types", nargs="+", choices=TYPES, default=TYPES)
     parser.add_argument("--memory-as-given", action="store_true", help="do not touch memory before the clock starts")
     parser.add_argument("--one", nargs=5, metavar=("LOADER", "PATH", "TYPE", "CONFIGS", "HOW"), help=argparse.SUPPRESS)
@@ -225,7 +225,7 @@ def main() -> None:
 
 
 def compare(paths: dict[str, str], types: list[str], rounds: int, threads: int, how: str) -> None:
-    """Every layout and type, the loaders in turn."""
+    """Measures every layout and type, with the loaders in turn."""
     cold = 0
     print(HEAD)
     for layout in LAYOUTS:
@@ -238,7 +238,7 @@ def compare(paths: dict[str, str], types: list[str], rounds: int, threads: int, 
                     runs[loader].append(child([*arguments[loader], how], threads))
                     cold += how == "warm" and not runs[loader][-1]["warm"]
             print(row(layout, dtype, runs, peaks), flush=True)
-    print(f"\nMedian of {rounds} rounds, {threads} torch threads each. Memory: {how}", f"({cold} runs began with memory that stayed slow)")
+    print(f"\nMedian of {rounds} rounds, {threads} torch threads each. Memory: {how}", f"({cold} runs began with slow memory)")
 
 
 if __name__ == "__main__":

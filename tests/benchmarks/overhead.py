@@ -1,11 +1,11 @@
-"""What a UNet call costs besides arithmetic: a network so small that only Python and dispatch count, ours beside diffusers'.
+"""The cost of a UNet call besides arithmetic: a network so small that only Python and dispatch count, ours compared with diffusers'.
 
-    python -m tests.benchmarks.overhead                   # prints the two ratios and how they spread
-    python -m tests.benchmarks.overhead --profile         # and where our own time goes, function by function
+    python -m tests.benchmarks.overhead                   # prints the two ratios and their spread
+    python -m tests.benchmarks.overhead --profile         # also prints our time per function
 
-Ours with the sampler's prepared text, without an edit and with SAC and CAM on layers 3..10; diffusers computes no edit. The three take
-turns in one process and share one set of random weights; a ratio is the median over rounds of the ratio within a round, in processor
-time, which other work on the machine disturbs less than the clock on the wall.
+Ours uses the sampler's prepared text, without edits and with SAC and CAM on layers 3..10; diffusers computes no edits. The three run in
+turn in one process and share one set of random weights. A ratio is the median over rounds of the ratio within a round, in processor
+time, which other work on the machine disturbs less than wall-clock time.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def networks() -> tuple[UNet, torch.nn.Module]:
 
 
 def calls() -> dict:
-    """The three calls, by name, each of one guided step of one image."""
+    """The three calls, by name; each is one guided step of one image."""
     ours, theirs = networks()
     generator = torch.Generator().manual_seed(0)
     x, text = torch.randn(2, 9, 16, 16, generator=generator), torch.randn(2, 77, CONFIG.text_width, generator=generator)
@@ -66,10 +66,10 @@ def calls() -> dict:
 
 
 def measure(rounds: int, repeats: int) -> dict[str, list[float]]:
-    """Processor seconds of one call of each, by round."""
+    """Processor seconds per call of each, by round."""
     each = calls()
     seconds: dict[str, list[float]] = {name: [] for name in each}
-    for number in range(rounds + 2):  # two to warm up
+    for number in range(rounds + 2):  # the first two are warm-up
         for name, call in each.items():
             started = time.process_time()
             for step in range(repeats):
@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=3, help="calls of each per round")
-    parser.add_argument("--profile", action="store_true", help="print where our own time goes")
+    parser.add_argument("--profile", action="store_true", help="also print our time per function")
     args = parser.parse_args()
     torch.set_num_threads(1)
     seconds = measure(args.rounds, args.repeats)
@@ -93,7 +93,7 @@ def main() -> None:
         ratios = sorted(a / b for a, b in zip(seconds[name], seconds["diffusers"], strict=True))
         low, high = ratios[len(ratios) // 4], ratios[3 * len(ratios) // 4]
         milliseconds = statistics.median(seconds[name]) * 1e3
-        print(f"ours {name}: {milliseconds:.2f} ms per call, {statistics.median(ratios):.2f} of diffusers (half of the rounds "
+        print(f"ours {name}: {milliseconds:.2f} ms per call, {statistics.median(ratios):.2f} of diffusers (half of the rounds are in "
               f"{low:.2f} to {high:.2f}; target {target})")  # fmt: skip
     if args.profile:
         edited = calls()["with SAC and CAM"]

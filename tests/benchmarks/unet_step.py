@@ -1,12 +1,12 @@
-"""Time and memory of one guided step at full SD 1.5 size: ours fused and explicit, diffusers, and the processor's own floor.
+"""Time and memory of one guided step at full SD 1.5 size: ours fused and explicit, diffusers, and the processor's lower bound.
 
     python -m tests.benchmarks.unet_step --quick          # 512 px, float32 and bfloat16, two rounds
     python -m tests.benchmarks.unet_step --write          # all cases; writes tests/benchmarks/results/unet_step.md
 
-Ours has SAC and CAM on layers 3..10, diffusers computes no edit. Variants take turns within one process and share one set of
-random weights. Ratios are medians over rounds of the ratio within a round: of the time on the clock, and of the processor's time
-(all threads), which other work on the machine disturbs less.
-Memory is measured in a process a variant: the high-water mark of resident memory in a step, above weights and an earlier step.
+Ours has SAC and CAM on layers 3..10, diffusers computes no edits. Variants run in turn in one process and share one set of
+random weights. Ratios are medians over rounds of the ratio within a round, in wall-clock time and in processor time (all threads),
+which other work on the machine disturbs less.
+Memory is measured in one process per variant: the peak of resident memory in a step, minus weights and an earlier step.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def operations(side: int, images: int) -> float:
 
 
 def child(what: str, variants: list[str], dtypes: list[str], case: str, rounds: int, threads: int):
-    """Runs unet_variants in a process of its own; its JSON."""
+    """Runs unet_variants in a separate process and returns its JSON."""
     side, images = CASES[case]
     command = [sys.executable, "-m", "tests.benchmarks.unet_variants", what, "--variants", *variants, "--dtypes", *dtypes]
     command += ["--side", str(side), "--images", str(images), "--rounds", str(rounds), "--threads", str(threads)]
@@ -77,7 +77,7 @@ def rows(case: str, dtype: str, measured: Times, peaks: dict[str, int]) -> list[
 
 
 def remarks(case: str, dtype: str, measured: Times, total: float) -> list[str]:
-    """What one case took of the processor's floor, and of float32. total: floating-point operations of the step."""
+    """The time of one case relative to the processor's lower bound and to float32. total: floating-point operations of the step."""
     product = 2 * 4096**3
     rate, floor = (statistics.median(clock[1] for clock in measured[f"product {dtype}"]) / product * n for n in (1e12, total))
     of_floor = [ratio(measured, f"fused {dtype}", f"product {dtype}", clock) * product / total for clock in (0, 1)]
@@ -105,9 +105,9 @@ def machine(threads: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="512 px and one image only, two rounds")
-    parser.add_argument("--rounds", type=int, default=4, help="how often each variant is timed (default 4)")
+    parser.add_argument("--rounds", type=int, default=4, help="how many times each variant is measured (default 4)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each call (default: all cores)")
-    parser.add_argument("--memory", type=float, default=14.0, help="GB that a process may take; what needs more is not run")
+    parser.add_argument("--memory", type=float, default=14.0, help="GB that a process may use; cases that need more are not run")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="which cases (default: all)")
     parser.add_argument("--write", action="store_true", help="also write tests/benchmarks/results/unet_step.md")
     args = parser.parse_args()

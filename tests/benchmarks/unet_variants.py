@@ -1,6 +1,6 @@
-"""One guided step at full SD 1.5 size, as this project and as diffusers compute it, from the same random weights.
+"""One guided step at full SD 1.5 size, by this project and by diffusers, with the same random weights.
 
-Run as a program it measures one thing and prints JSON; unet_step.py starts it, once for the times and once a variant for the memory.
+As a program it measures one thing and prints JSON; unet_step.py starts it once for the times and once per variant for the memory.
 """
 
 import argparse
@@ -27,7 +27,7 @@ T = 501
 
 
 def random_unet(dtype: torch.dtype) -> UNet:
-    """The full-size UNet with random weights of sensible scale, every tensor made once."""
+    """The full-size UNet with random weights of a realistic scale; every tensor is created once."""
     with torch.device("meta"):
         unet = UNet(UNetConfig())
     generator = torch.Generator().manual_seed(0)
@@ -42,7 +42,7 @@ def random_unet(dtype: torch.dtype) -> UNet:
 
 
 def as_diffusers(unet: UNet, *, whole_maps: bool) -> nn.Module:
-    """diffusers' UNet over the same tensors, none copied. whole_maps: with its AttnProcessor, which holds every map whole."""
+    """diffusers' UNet with the same tensors, without copies. whole_maps: with its AttnProcessor, which holds every whole map."""
     from diffusers import UNet2DConditionModel
     from diffusers.models.attention_processor import AttnProcessor
 
@@ -62,7 +62,7 @@ def step(variant: str, unet: UNet, dtype: torch.dtype, side: int, images: int) -
     x = torch.randn(2 * images, 9, side, side, generator=generator).to(dtype)
     text = torch.randn(2 * images, 77, 768, generator=generator).to(dtype)
     if variant in ("fused", "explicit"):
-        prepared = unet.prepare_text(text)  # once a run
+        prepared = unet.prepare_text(text)  # once per run
         control = AttentionControl(t=T, images=images, sac=SAC(), cam=CAM(), attention=variant)
         return lambda: unet(x, T, prepared, control)
     theirs = as_diffusers(unet, whole_maps=variant == "maps")
@@ -70,19 +70,19 @@ def step(variant: str, unet: UNet, dtype: torch.dtype, side: int, images: int) -
 
 
 def memory_of_maps(dtype: torch.dtype, side: int, images: int) -> int:
-    """Bytes that whole maps of the finest site take: before and after the softmax."""
+    """Bytes of whole maps at the finest site, before and after the softmax."""
     return 2 * (2 * images * 8 * side**4) * torch.empty((), dtype=dtype).element_size()
 
 
 def seconds(call: Callable[[], object]) -> tuple[float, float]:
-    """Wall clock and processor time (all threads) of one call."""
+    """Wall-clock and processor time (all threads) of one call."""
     wall, processor = time.perf_counter(), time.process_time()
     call()
     return time.perf_counter() - wall, time.process_time() - processor
 
 
 def times(dtypes: list[str], variants: list[str], side: int, images: int, rounds: int) -> dict:
-    """Every variant once a round, in turn, after one call each that is not counted; and the matrix product of 4096 cubed."""
+    """All variants once per round, in turn, after one uncounted call each; also the product of two 4096 x 4096 matrices."""
     calls: dict[str, Callable[[], object]] = {}
     unet = random_unet(torch.float32)
     for name in dtypes:
@@ -115,12 +115,12 @@ def status(field: str) -> int:
 
 
 def peak(variant: str, dtype: torch.dtype, side: int, images: int) -> int:
-    """The most resident memory of a step above that before it, in bytes; the weights and one earlier step lie below."""
+    """The peak of resident memory in a step minus that before it, in bytes; weights and an earlier step are not counted."""
     call = step(variant, random_unet(dtype), dtype, side, images)
     call()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what the allocator kept of the earlier step
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # frees what the allocator kept from the earlier step
     before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     call()
     return status("VmHWM") - before
 
