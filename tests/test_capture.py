@@ -399,7 +399,7 @@ def test_a_disk_without_room_is_an_error_before_the_run(tiny_unet, tmp_path, mon
         StudyTap(Capture("9.self:probs", spill=tmp_path), None, tiny_unet, shape())
     blocked = tmp_path / "file"
     blocked.write_text("x")
-    with pytest.raises(ValueError, match="cannot be made"):
+    with pytest.raises(ValueError, match="cannot be created"):
         StudyTap(Capture("9.self:probs", spill=blocked / "below"), None, tiny_unet, shape())
 
 
@@ -447,7 +447,7 @@ def test_files_that_are_no_maps_are_refused_and_failed_saves_leave_nothing(tiny_
         (Capture("16.self:probs"), "matches none of the"),
         (Capture("9.self:probs", layers=[3]), "matches no site in layers"),
         (Capture("9.self:probs", steps=3), "this run executes 3 steps"),
-        (Capture("9.self:probs", steps=[]), "empty choice"),
+        (Capture("9.self:probs", steps=[]), "empty list selects nothing"),
         (Capture("9.self:probs", steps=every(2, start=5)), "this run executes 3 steps"),
         (Capture("9.self:probs", query=(0, 0, 129, 5)), "inside the picture of 128 x 128"),
         (Capture("9.self:probs", key=(128, 0)), "the picture is 128 x 128"),
@@ -530,7 +530,7 @@ def test_selecting_what_was_not_captured_is_an_error(tiny_unet):
     for choice, message in [
         ({"step": 1}, "holds step 0, 2"),
         ({"head": 0}, "holds head 1"),
-        ({"query": "B"}, "does not hold all of it"),
+        ({"query": "B"}, "does not contain all of it"),
         ({"branch": "both"}, "holds branch 'negative', 'text'"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -156,7 +156,7 @@ def test_nothing_is_ever_overwritten(tmp_path):
     folder = write_folder(tmp_path / "folder", "sd15")
     (tmp_path / "one.safetensors").write_bytes(b"mine")
     for out in (tmp_path / "one.safetensors", folder):
-        with pytest.raises(WeightsError, match="there is something already"):
+        with pytest.raises(WeightsError, match="already exists; give another path"):
             convert(folder, out)
     assert (tmp_path / "one.safetensors").read_bytes() == b"mine"
 
@@ -208,6 +208,6 @@ def test_convert_on_the_command_line_brings_a_tokenizer_that_transformers_reads(
     assert tokenizer("a photo of a cat")["input_ids"] == [49406, 320, 1125, 539, 320, 2368, 49407]  # CLIP's published ids
     assert tokenizer.pad_token_id == 49407
     assert open_checkpoint(out).pad_token_id == open_checkpoint(PARITY / "checkpoint").pad_token_id
-    assert "there is something already" in fails(capsys, ["weights", "convert", str(PARITY / "checkpoint"), str(out)])
+    assert "already exists; give another path" in fails(capsys, ["weights", "convert", str(PARITY / "checkpoint"), str(out)])
     assert "no such file" in fails(capsys, ["weights", "convert", str(tmp_path / "none"), str(tmp_path / "x")])
     assert "invalid choice" in fails(capsys, ["weights", "convert", str(out), str(tmp_path / "x"), "--dtype", "int8"])

@@ -148,7 +148,7 @@ def test_a_list_of_analogies_is_read_beside_its_file(tmp_path) -> None:
     [
         ("a,b\nx,y\n", "columns are missing a_prime"), ("a,a_prime,b,colour\n1,2,3,4\n", "unknown 'colour'"),
         ("a,a_prime,b\n", "no lines below"), ("a,a_prime,b\nx.png,,y.png\n", "line 2: a, a_prime and b are required"),
-        ("a,a_prime,b\nx.png,y.png,z.png\n", "line 2: A"), ("a,a_prime,b\nx.png,y.png,z.png,more\n", "no more fields than columns"),
+        ("a,a_prime,b\nx.png,y.png,z.png\n", "line 2: A"), ("a,a_prime,b\nx.png,y.png,z.png,more\n", "at most as many fields as columns"),
     ],
 )  # fmt: skip
 def test_a_broken_list_names_its_line(text, says, tmp_path) -> None:
@@ -232,7 +232,7 @@ def test_fetching_takes_what_the_evaluation_needs_and_checks_it(hub, tmp_path) -
 def test_fetching_goes_on_where_it_stopped(hub, tmp_path) -> None:
     files, fetched, failing = hub
     failing.add(f"{LOW}/deblur/001.png")
-    with pytest.raises(DataError, match="cannot be fetched from the hub"):
+    with pytest.raises(DataError, match="cannot be downloaded from the hub"):
         fetch(tmp_path / "data", only=["deblur"])
     before = set(fetched)
     failing.clear()
@@ -247,4 +247,4 @@ def test_the_command_says_what_it_fetched_and_names_a_wrong_revision(hub, tmp_pa
     said = capsys.readouterr().out.splitlines()
     assert COMMIT in said[0] and "cc-by-4.0" in said[0] and "low-level deblur: 2 grids" in said[2]
     assert main([*arguments, "--revision", "v9"]) == 2
-    assert "picana/Analogist at v9: cannot be fetched" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert "picana/Analogist at v9: cannot be downloaded" in capsys.readouterr().err.strip().splitlines()[-1]

@@ -194,7 +194,7 @@ def test_edits_that_have_no_place_are_errors_before_the_run(tiny_unet, edit, mes
     [
         (lambda: E.temperature(0), "greater than 0"),
         (lambda: E.scale(float("nan")), "a finite number"),
-        (lambda: E.blur_rows(-1), "from 0 up"),
+        (lambda: E.blur_rows(-1), "of at least 0"),
         (lambda: E.ablate_heads(0, by="noise"), "'zero' and 'mean'"),
         (lambda: E.sac(SAC(stage="probs")), "before the softmax"),
         (lambda: E.share_keys(0, images=1), "leave images= out"),
@@ -421,7 +421,7 @@ def test_a_patch_that_does_not_fit_is_an_error_before_the_run(tiny_unet):
     ]:
         with pytest.raises(ValueError, match=message):
             StudyTap(None, edit, tiny_unet, shape())
-    with pytest.raises(ValueError, match="capture it whole"):
+    with pytest.raises(ValueError, match="capture it without reduce="):
         E.patch(maps["up.1.attn.2.self:probs@r"])
     with pytest.raises(ValueError, match="images .1."):
         StudyTap(None, {"9.self:probs": E.patch(m)}, tiny_unet, shape(images=1))

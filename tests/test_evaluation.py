@@ -68,7 +68,7 @@ def test_the_report_stands_beside_the_paper_and_names_what_differs(whole) -> Non
     text = whole.report
     assert "| CLIP direction, colorization | 0.1797 | " in text and "| FID, vision | 96.67 | not measured |" in text
     assert "| CLIP direction, all tasks | 0.2832 |" in text
-    for difference in ("one generator an image", "dtype: float32", "size: [64, 64]", "images: [2]", "tasks: 2 of 10",
+    for difference in ("here one generator per image", "dtype: float32", "size: [64, 64]", "images: [2]", "tasks: 2 of 10",
                        "settings: different from the published ones in colorization, deblur", "CLIP network: clip"):  # fmt: skip
         assert difference in text, difference
     assert "dino_distance was not measured: no dino network given" in text and "lpips was not measured" in text

@@ -217,7 +217,7 @@ def test_config_may_be_a_folder_a_json_file_or_one_parts_own_config(tmp_path):
     file = tmp_path / "any.json"
     file.write_text(json.dumps(small_configs("sd15")["unet"]))
     assert "norm groups do not divide the VAE" in message(path, config=file)
-    assert "nothing in it is read" in message(path, config={"colour": 3})
+    assert "none of its keys is known" in message(path, config={"colour": 3})
 
 
 def test_numbers_that_do_not_divide_ask_for_a_config(tmp_path):
@@ -234,8 +234,8 @@ def test_numbers_that_do_not_divide_ask_for_a_config(tmp_path):
 @pytest.mark.parametrize(
     ("scheduler", "words"),
     [
-        ({"prediction_type": "sample"}, "allowed are 'epsilon', the noise, and 'v_prediction', the velocity"),
-        ({"timestep_spacing": "linspace"}, "not a whole stride apart"),
+        ({"prediction_type": "sample"}, "allowed are 'epsilon' (the noise) and 'v_prediction' (the velocity)"),
+        ({"timestep_spacing": "linspace"}, "one whole stride apart"),
         ({"rescale_betas_zero_snr": True}, "x0 would be 0 / 0"),
         ({"rescale_betas_zero_snr": "yes"}, "true or false"),
         ({"beta_schedule": "linear"}, "scaled_linear"),

@@ -187,7 +187,7 @@ def test_separators_in_quoted_fields_are_text(mark: str, tmp_path: Path) -> None
     [
         ("a;a_prime\nx;y\n", "missing b"), ("a,a_prime,b,colour\n", "unknown 'colour'"), ("", "missing a, a_prime, b"), (";;\n", "missing"),
         ("a;a;a_prime;b\n1;2;3;4\n", "present twice: a"), ("a;a_prime;b\n", "no lines below"), ("a;a_prime;b\n;;\n", "no lines below"),
-        ("a;a_prime;b\nx;y\n", "line 2: a, a_prime and b are needed"), ("\na;a_prime;b\n\nx;y;z;more\n", "line 4: .*no more fields"),
+        ("a;a_prime;b\nx;y\n", "line 2: a, a_prime and b are required"), ("\na;a_prime;b\n\nx;y;z;more\n", "line 4: .*as many fields"),
         ("a;a_prime;b\nno.png;no.png;no.png\n", "line 2: A: .*no such file"), ("a,a_prime,b\n\0,x,y\n", "line 2|not a CSV"),
         ("sep=;\n", "missing"), ("a\tb\n", "missing a_prime"), ("not a list at all", "missing"),
     ],

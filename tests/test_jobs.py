@@ -94,8 +94,8 @@ def test_steps_heads_and_branches_keep_the_layers_and_stay_when_layers_change(sp
 @pytest.mark.parametrize(
     ("name", "level", "says"),
     [
-        ("sac.layer", "5", "factor 'sac.layer'"), ("sac.layers", "17x17", "there is no such layer"), ("sac.layers", "decodr", "matches none"),
-        ("sac.steps", "first", "allowed are all"), ("sac.steps", "0%-1%", "no step"), ("sac.branches", "no", "allowed are both"),
+        ("sac.layer", "5", "factor 'sac.layer'"), ("sac.layers", "17x17", "no such layer"), ("sac.layers", "decodr", "matches none"),
+        ("sac.steps", "first", "allowed are all"), ("sac.steps", "0%-1%", "none of the"), ("sac.branches", "no", "allowed are both"),
         ("sac.clone", "backwards", "published, reversed"), ("text", "maybe", "on, off, wrong"), ("sac", "yes", "on, off"),
         ("sac.mirror", "yes", "true and false"), ("sac.stage", "values", "'scores'"), ("cam.silence", "C", "A, A', B"),
         ("strength", 1.5, "at most 1"), ("sac.heads", "a", "head indices"),
@@ -161,7 +161,7 @@ def test_a_hypothesis_about_a_run_that_is_not_made_is_an_error_before_the_run(sp
     with pytest.raises(StudyError, match=r"hypothesis 'it helps': sac has no level 'no'; there are on, off"):
         variants("mse", {"text": "off"}, "higher", {"sac": "no"})
     both = {"text": "off", "sac": "off"}
-    with pytest.raises(StudyError, match=r"'it helps': no run has .* and all else as the reference"):
+    with pytest.raises(StudyError, match=r"'it helps': no run has .* and all else as in the reference"):
         variants("mse", both, "higher")
     assert variants("mse", both, "higher", design="full") == 4
     with pytest.raises(StudyError, match=r"'it helps': metric 'mes' is not among the study's: mse, psnr, ssim, mse_to_b, change"):

@@ -70,8 +70,8 @@ LEFT = {  # what lies in the file -> a word of the note
     "rng_state": "states of a trainer",
     "safety_checker.concept_embeds": "safety checker",
     "safety_checker.vision_model.vision_model.encoder.layers.0.mlp.fc1.weight": "safety checker",
-    "cond_stage_model.transformer.vision_model.encoder.layers.0.self_attn.q_proj.weight": "image side",
-    "cond_stage_model.transformer.visual_projection.weight": "image side",
+    "cond_stage_model.transformer.vision_model.encoder.layers.0.self_attn.q_proj.weight": "image encoder",
+    "cond_stage_model.transformer.visual_projection.weight": "image encoder",
     "model_sampling.sigmas": "schedule",
     "model_sampling.log_sigmas": "schedule",
     "loss.logvar_net.weight": "training loss",
@@ -192,7 +192,7 @@ def test_equal_tensors_under_deprecated_and_current_names_are_taken_once(tmp_pat
     parts["vae"][name.format("query")] = parts["vae"][name.format("to_q")].clone()
     checkpoint = open_checkpoint(write_folder(tmp_path / "equal", "sd15", parts))
     assert same(loaded(checkpoint), loaded(open_checkpoint(write_folder(tmp_path / "plain", "sd15"))))
-    assert any("VAE: 1 stored but not needed" in note for note in checkpoint.notes)
+    assert any("VAE: 1 stored tensors not needed" in note for note in checkpoint.notes)
     parts["vae"][name.format("query")] += 1
     with pytest.raises(WeightsError, match="its VAE does not fit: 1 present twice"):
         loaded(open_checkpoint(write_folder(tmp_path / "different", "sd15", parts)))
@@ -247,7 +247,7 @@ def test_weights_with_scales_load_as_their_product(tmp_path, config, form):
     want = open_checkpoint(write(tmp_path / "b.safetensors", plainly(tensors)), config=config)
     assert same(loaded(checkpoint), loaded(want))
     assert any("3 marks of 8-bit weights" in note for note in checkpoint.notes)
-    assert any("times their scales" in note for note in checkpoint.notes) == (tensors[Q + ".weight"].itemsize == 1)
+    assert any("multiplied by their scales" in note for note in checkpoint.notes) == (tensors[Q + ".weight"].itemsize == 1)
     assert checkpoint.fingerprint != open_checkpoint(
         write(tmp_path / "c.safetensors", tensors | {Q + ".scale_weight": torch.tensor(9.0)}), config=config
     ).fingerprint

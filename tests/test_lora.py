@@ -365,7 +365,7 @@ def test_an_odd_lora_is_one_line_and_code_2_on_the_command_line(tmp_path, plain,
         given, words = str(tmp_path), "no LoRA in this folder"
     elif kind == "a scale of nan":
         save_file(good(plain), given)
-        given, words = given + ":nan", "a finite number is allowed"
+        given, words = given + ":nan", "expected a finite number"
     elif kind == "a text file":
         (tmp_path / "l.safetensors").write_text("not weights at all")
     error = fails(capsys, [*argv, "--lora", given, "--out", str(tmp_path / "out")])

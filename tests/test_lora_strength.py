@@ -274,7 +274,7 @@ def test_alpha_tensors_win_over_comments_that_nobody_kept_up_and_the_report_says
     for stale in ({"ss_network_alpha": "16", "ss_network_dim": "4"}, {"ss_network_alpha": "Dynamic"}, {"ot_config": '{"lora_alpha": "x"}'}):
         save_file(held, tmp_path / "l.safetensors", metadata=stale)
         got, report = merged_at(tmp_path / "l.safetensors", theirs, Q)
-        assert got == pytest.approx(0.5, rel=1e-3) and len(report.notes) == 1 and "believed" in report.notes[0], stale
+        assert got == pytest.approx(0.5, rel=1e-3) and len(report.notes) == 1 and "used" in report.notes[0], stale
     save_file(held, tmp_path / "l.safetensors", metadata={"ss_network_alpha": "2", "ss_network_dim": "4"})
     assert merged_at(tmp_path / "l.safetensors", theirs, Q)[1].notes == ()
 
@@ -306,15 +306,15 @@ ODD = {  # metadata -> what the one line says
     "JSON too deep": ({"lora_adapter_metadata": "[" * 100_000}, "not JSON"),
     "alpha_pattern a list": (said(r=4, lora_alpha=4, alpha_pattern=[1]), "alpha_pattern"),
     "alpha_pattern a text": (said(r=4, lora_alpha=4, alpha_pattern="to_q"), "alpha_pattern"),
-    "a pattern that is none": (said(r=4, lora_alpha=4, alpha_pattern={"(": 1}), "no regular expression"),
+    "a pattern that is none": (said(r=4, lora_alpha=4, alpha_pattern={"(": 1}), "not a regular expression"),
     "a pattern's alpha a text": (said(r=4, lora_alpha=4, alpha_pattern={"to_q": "8"}), "alpha_pattern of 'to_q'"),
     "a pattern's alpha null": (said(r=4, lora_alpha=4, alpha_pattern={"to_q": None}), "alpha_pattern of 'to_q'"),
     "an alpha of text": (said(r=4, lora_alpha="8"), "lora_alpha = '8'"),
     "an alpha of true": (said(r=4, lora_alpha=True), "lora_alpha"),
     "an infinite alpha": (said(r=4, lora_alpha=math.inf), "lora_alpha"),
     "a huge alpha": (said(r=4, lora_alpha=10**400), "lora_alpha"),
-    "no alpha": (said(r=4), "says no lora_alpha"),
-    "rslora without alpha": (said(r=4, use_rslora=True), "says no lora_alpha"),
+    "no alpha": (said(r=4), "gives no lora_alpha"),
+    "rslora without alpha": (said(r=4, use_rslora=True), "gives no lora_alpha"),
     "rslora of text": (said(r=4, lora_alpha=4, use_rslora="yes"), "use_rslora"),
     "another rank": (said(r=8, lora_alpha=8), "says rank 8"),
     "another rank by pattern": (said(r=4, lora_alpha=8, rank_pattern={"to_q": 16}), "says rank 16"),

@@ -102,7 +102,7 @@ def test_what_cannot_be_measured_says_why_and_the_rest_goes_on(painted, monkeypa
     assert "no true B'" in measured["mse"] and "no clip network given" in measured["clip_direction"]
     assert isinstance(measured["mse_to_b"], float)
     small = PromptGrid(picture(seed=1), picture(seed=2), picture(seed=3), 20)
-    assert "needs 11 a side" in Measurer(["ssim_to_b"]).measure(Painted(picture(10), small))["ssim_to_b"]
+    assert "needs at least 11 px per side" in Measurer(["ssim_to_b"]).measure(Painted(picture(10), small))["ssim_to_b"]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     measured = Measurer(["mse", "lpips", "mse_to_b"]).measure(painted)
     assert all("torchmetrics is not installed" in value for value in measured.values())

@@ -49,7 +49,7 @@ def test_odd_paths_are_one_line(tmp_path: Path) -> None:
     assert "no such file" in error_of("new\nline")
     (tmp_path / "file").write_bytes(b"x")
     assert "Not a directory" in error_of(tmp_path / "file" / "below.png")
-    assert "not fetched" in error_of("https://example.org/a.png")
+    assert "not downloaded" in error_of("https://example.org/a.png")
 
 
 def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:

@@ -376,7 +376,7 @@ def test_parts_of_two_models_are_an_error(theirs, folder, tmp_path):
     tensors = load_file(file)
     tensors["text_projection.weight"] = torch.zeros(19, 24)
     save_file(tensors, file)
-    with pytest.raises(WeightsError, match="projects to 19 channels, the UNet adds 20"):
+    with pytest.raises(WeightsError, match="projects to 19 channels, the UNet expects 20"):
         open_checkpoint(other)
 
 

@@ -102,7 +102,7 @@ def test_branches_with_other_numbers_of_tokens_cannot_share_an_axis(run):
 def test_a_text_given_as_tensor_has_columns_but_no_words(tiny_unet):
     run = RunShape(steps=1, times=(1,), branches=2, images=1, latent=(16, 16), size=(128, 128))
     assert columns_of(5, "text", run) == (5,)
-    with pytest.raises(ValueError, match="given as a tensor, so that only column numbers"):
+    with pytest.raises(ValueError, match="given as a tensor, so only column numbers"):
         columns_of("cat", "text", run)
 
 

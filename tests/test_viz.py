@@ -87,7 +87,7 @@ def test_an_overlay_lies_over_its_region_and_frames_it(image):
     grey = np.array(image.convert("L"))
     assert (picture[70:120, 5:60, 0] == grey[70:120, 5:60]).all()
     assert (picture[0, 64:] == draw.INK).all() and (picture[1:63, 65] == draw.PAPER).all()
-    with pytest.raises(ValueError, match="allowed is 0..1"):
+    with pytest.raises(ValueError, match="expected 0..1"):
         viz.overlay(image, torch.ones(8, 8), opacity=2)
 
 
@@ -177,7 +177,7 @@ def test_arrows_start_and_end_where_the_field_says(maps, image):
         (lambda maps, image: viz.heatmap(maps[NAME]), "needs two axes"),
         (lambda maps, image: viz.sheet([[torch.zeros(2, 2)]], ["a"], ["b", "c"]), "expected one each"),
         (lambda maps, image: viz.matrix(torch.zeros(2, 2), ["a"], ["b", "c"]), "expected one per row and column"),
-        (lambda maps, image: viz.contact_sheet([]), "at least one picture"),
+        (lambda maps, image: viz.contact_sheet([]), "expected at least one"),
         (lambda maps, image: viz.arrows(image, []), "no correspondences"),
         (lambda maps, image: viz.looks_at(maps["up.3.attn.0.cross:probs"], (0, 0), image), "its keys are text tokens"),
         (lambda maps, image: viz.overlay(image, torch.zeros(2, 2), region="C"), "region 'C'"),

@@ -56,7 +56,7 @@ FILES = {
     "noise": ("a.safetensors", bytes(range(200, 256)) * 4, "not a safetensors file"),
     "cut in the header": ("a.safetensors", GOOD[:40], "cut off"),
     "cut in the tensors": ("a.safetensors", GOOD[:-5], "cut off; fetch it again"),
-    "too long": ("a.safetensors", GOOD + b"\0", "not the file its header describes"),
+    "too long": ("a.safetensors", GOOD + b"\0", "the header does not describe this file"),
     "not json": ("a.safetensors", with_header(b"{'a': 1}" + b" " * 20), "not JSON"),
     "deep json": ("a.safetensors", with_header(b'{"a":' + b"[" * 50_000), "not JSON"),
     "not an object": ("a.safetensors", with_header(b"[1, 2, 3]" + b" " * 20), "does not begin with '{'"),
@@ -72,7 +72,7 @@ FILES = {
     "shape and bytes differ": ("a.safetensors", with_header({"a": entry(shape=(3,))}, b"\0" * 8), "does not fill its 8 bytes"),
     "overlap": ("a.safetensors", with_header({"a": entry(), "b": entry(offsets=(4, 12))}, b"\0" * 12), "overlaps"),
     "hole": ("a.safetensors", with_header({"a": entry(), "b": entry(offsets=(12, 20))}, b"\0" * 20), "hole"),
-    "odd entry": ("a.safetensors", with_header({"a": 3}, b"\0" * 8), "not exactly dtype, shape and data_offsets"),
+    "odd entry": ("a.safetensors", with_header({"a": 3}, b"\0" * 8), "must consist of dtype, shape and data_offsets"),
     "odd metadata": ("a.safetensors", with_header({"__metadata__": {"a": 1}, "a": entry()}, b"\0" * 8), "__metadata__"),
 }  # fmt: skip
 
@@ -137,7 +137,7 @@ def test_a_folder_without_parts_says_what_it_holds(tmp_path):
     (tmp_path / "readme.txt").write_text("x")
     refused(tmp_path, "unet/, vae/, text_encoder/ missing, it holds readme.txt")
     (tmp_path / "model.safetensors").write_bytes(GOOD)
-    refused(tmp_path, f"give one of its files itself, as {tmp_path / 'model.safetensors'}")
+    refused(tmp_path, f"give one of its files, for example {tmp_path / 'model.safetensors'}")
 
 
 def test_a_folder_of_pickles_says_so(tmp_path):
@@ -164,12 +164,12 @@ def test_parts_in_each_others_folders_are_noticed(tmp_path):
 @pytest.mark.parametrize(
     ("index", "words"),
     [
-        ({"weight_map": {"a.weight": "../secret.safetensors"}}, "does not lie beside it"),
+        ({"weight_map": {"a.weight": "../secret.safetensors"}}, "is not in the same folder"),
         ({"weight_map": {"a.weight": "one.safetensors", "x": "one.safetensors"}}, "not in the shard it names"),
-        ({"weight_map": {"a.weight": "one.safetensors"}}, "it does not list"),
+        ({"weight_map": {"a.weight": "one.safetensors"}}, "twice or unlisted"),
         ({"weight_map": {"a.weight": "two.safetensors"}}, "No such file"),
         ({"weight_map": {"a.weight": 3}}, "no weight_map"),
-        ([], "a JSON object was expected"),
+        ([], "expected a JSON object"),
     ],
 )
 def test_a_wrong_shard_index_is_named(tmp_path, index, words):
