@@ -1,1 +1,1 @@
-"""The networks and the sampler, knowing nothing of pictures, prompts or files."""
+"""The networks and the sampler; independent of pictures, prompts and files."""

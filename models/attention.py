@@ -1,9 +1,9 @@
-"""Self- and cross-attention in the explicit form, as the paper reads: SAC and CAM stand inline, every tensor is named.
+"""Self- and cross-attention in the explicit form, as in the paper: SAC and CAM are inline, every tensor is named.
 
     x -> q k v -> scores --(SAC)--> logits --softmax--(CAM)--> probs --.v--> head_out --to_out--> out
 
 A point is the value that the next line of forward uses; edits run first, then captures copy. `see` is the tap, bound once per forward;
-where nobody looks it gives its argument back. `fused.py` holds the same attention without a map; `AttentionControl.form_at` chooses,
+if nobody looks, it returns its argument. `fused.py` computes the same attention without a map; `AttentionControl.form_at` chooses,
 site by site.
 Source: Vaswani et al. 2017, Eq. (1); Rombach et al. 2022; Gu et al. 2024 (Analogist), Sec. 4.2 and 4.3.
 """
@@ -23,7 +23,7 @@ from .placement import Site
 class Attention(nn.Module):
     """Projections shared by both kinds, and the choice of form.
 
-    channels: of the tokens. heads: number of heads. context: channels of what keys and values are read from.
+    channels: of the tokens. heads: number of heads. context: channels of the tensor from which keys and values are computed.
     """
 
     def __init__(self, channels: int, heads: int, context: int) -> None:
@@ -35,7 +35,7 @@ class Attention(nn.Module):
         self.to_k = nn.Linear(context, channels, bias=False)
         self.to_v = nn.Linear(context, channels, bias=False)
         self.to_out = nn.Linear(channels, channels)
-        self.site: Site  # given by the UNet, which knows the execution order
+        self.site: Site  # set by the UNet, which knows the execution order
 
     @property
     def widths(self) -> dict[str, int]:
@@ -57,13 +57,13 @@ class Attention(nn.Module):
     def softmax(self, logits: Tensor, control: AttentionControl) -> Tensor:
         """Probabilities over the keys, in the type of the logits; torch sums half precisions in float32.
 
-        Where nobody holds the logits they are overwritten, so that one map less is in memory.
+        If nobody keeps the logits, they are overwritten, so that memory holds one map less.
         """
         held = logits.requires_grad or control.wants(self.site, "scores", "logits")
         return logits.softmax(-1) if held else softmax_in_place(logits)
 
     def by_heads(self, q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], control: AttentionControl, see: Seeing) -> Tensor:
-        """The explicit form for all heads, in slices of them that keep the maps small. q, k, v: batch head token d -> the same."""
+        """The explicit form for all heads, in slices of heads that keep the maps small. q, k, v: batch head token d -> the same."""
         parts: list[Tensor] = []
         for heads in self.slices(q, k, control):
             some = slice(heads.start, heads.stop)
@@ -73,11 +73,11 @@ class Attention(nn.Module):
     def explicit(
         self, q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], control: AttentionControl, heads: range, see: Seeing
     ) -> Tensor:
-        """The map in hand, for the given heads: what each kind of attention defines."""
+        """Attention with an explicit map, for the given heads; each kind of attention defines it."""
         raise NotImplementedError
 
     def slices(self, q: Tensor, k: Tensor, control: AttentionControl) -> Iterator[range]:
-        """Ranges of heads whose maps fit the budget; heads are independent, so that every map stays whole."""
+        """Ranges of heads whose maps fit the budget; heads are independent, so every map stays whole."""
         whole = control.whole(self.site)
         one_head = q.shape[0] * q.shape[2] * k.shape[2] * max(q.element_size(), 4)  # sums of half precisions take float32
         width = self.heads if whole else max(1, min(self.heads, control.map_bytes // one_head))
@@ -104,7 +104,7 @@ class SelfAttention(Attention):
     def explicit(
         self, q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], control: AttentionControl, heads: range, see: Seeing
     ) -> Tensor:
-        """The map in hand, for the given heads. q, k, v: batch head token d -> the same."""
+        """Attention with an explicit map, for the given heads. q, k, v: batch head token d -> the same."""
         scores = see("scores", (q * q.shape[-1] ** -0.5) @ k.mT, heads)
         logits = see("logits", self.cloned(scores, "scores", hw, control, heads), heads)
         probs = self.softmax(logits, control)
@@ -112,7 +112,7 @@ class SelfAttention(Attention):
         return probs @ v
 
     def cloned(self, maps: Tensor, stage: str, hw: tuple[int, int], control: AttentionControl, heads: range) -> Tensor:
-        """Self-Attention Cloning on maps [batch head query key]: published on the scores; on the probabilities a variant whose rows no
+        """Self-Attention Cloning on maps [batch head query key]: published on the scores; on the probabilities, a variant whose rows no
         longer sum to 1. The published clones are A' -> B' := s * (A -> B), and its mirror B' -> A' := s * (B -> A).
         """
         clones = control.clones_at(self.site, stage, heads)
@@ -141,11 +141,11 @@ class CrossAttention(Attention):
         x = see("x", x)
         if form == "fused" and (see is unseen or not control.wants(self.site, "q", "k", "v", "head_out", "out")):
             heard = fused.uniformly_heard(control, self.site)
-            if heard is not None:  # only these cells hear text; the others get the output projection's bias
+            if heard is not None:  # only these cells attend to the text; the others get the output projection's bias
                 return fused.cross_attention_of_cells(self, x, *text, hw, control.rows, heard)
         q = see("q", self.split(self.to_q(x)))
         k, v = text
-        if see is not unseen:  # they outlive this step: an edit gets a copy, so that it can't change the next step by writing in place
+        if see is not unseen:  # they are reused in later steps: an edit gets a copy, so that writing in place cannot change the next step
             k, v = see("k", k.clone()), see("v", v.clone())
         if form == "fused":
             head_out = fused.cross_attention(q, k, v, hw, control, self.site)
@@ -157,7 +157,7 @@ class CrossAttention(Attention):
     def explicit(
         self, q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], control: AttentionControl, heads: range, see: Seeing
     ) -> Tensor:
-        """The map in hand, for the given heads. q: batch head query d; k, v: batch head token d -> batch head query d."""
+        """Attention with an explicit map, for the given heads. q: batch head query d; k, v: batch head token d -> batch head query d."""
         scores = see("scores", (q * q.shape[-1] ** -0.5) @ k.mT, heads)
         logits = see("logits", scores, heads)
         probs = self.softmax(logits, control)

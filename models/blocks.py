@@ -17,7 +17,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def modules(each: Iterable[M]) -> Sequence[M]:
-    """A ModuleList, as a sequence of what it holds: torch's type forgets that."""
+    """A ModuleList typed by its elements, which torch's own type omits."""
     return cast(Sequence[M], nn.ModuleList(each))
 
 
@@ -59,7 +59,7 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int, padding: tuple[int, int, int, int]) -> None:
         super().__init__()
-        even = padding == (1, 1, 1, 1)  # then the convolution pads by itself, without a copy
+        even = padding == (1, 1, 1, 1)  # then the convolution pads itself, without a copy
         self.conv = Conv3x3(channels, channels, stride=2, padding=1 if even else 0)
         self.padding = None if even else padding
 

@@ -2,7 +2,7 @@
 
 A grid of k pairs has k + 1 rows and 2 columns of cells: A_i = (i, 0), A_i' = (i, 1), B = (k, 0), B' = (k, 1).
 The token map of a site is (cell row, y, cell column, x) in row-major order; every view below only splits and permutes
-axes, so that writing into the view writes into the map. Merging axes would copy and lose the assignment.
+axes, so writing into the view writes into the map. Merging axes would copy, and the assignment would be lost.
 """
 
 import torch
@@ -17,7 +17,7 @@ REGIONS = ("A", "A'", "B", "B'")
 
 
 def cells_of(region: str, rows: int) -> list[Cell]:
-    """The cells a region name stands for: one for B and B', one for each example pair for A and A' (in order)."""
+    """The cells of a named region: one for B and B', one per example pair for A and A' (in order)."""
     if region not in REGIONS:
         raise ValueError(f"region {region!r}: allowed are {', '.join(REGIONS)}")
     column = 1 if region.endswith("'") else 0
@@ -30,7 +30,7 @@ def all_cells(rows: int) -> list[Cell]:
 
 
 def check_splits(hw: tuple[int, int], rows: int) -> None:
-    """Raises ValueError where a token map of h x w does not split into rows x 2 cells."""
+    """Raises ValueError if a token map of h x w does not split into rows x 2 cells."""
     if hw[0] % rows or hw[1] % 2:
         raise ValueError(
             f"a token map of {hw[0]}x{hw[1]} does not split into {rows} rows and 2 columns of cells; "

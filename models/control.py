@@ -4,7 +4,7 @@ Everything is an argument of the call; nothing is kept on the model. The step is
 """
 
 # pyright: reportUnnecessaryIsInstance=false
-# Arguments are checked while running too: a caller need not check types.
+# Arguments are also checked at run time, because a caller may not check types.
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ class SAC:
     """
 
     placement: Placement = Placement.layers(3, 11)
-    scale: float | tuple[float, ...] = 1.3  # s; the paper uses 1.4 for skeleton-to-image; a tuple: one for each example pair
+    scale: float | tuple[float, ...] = 1.3  # s; the paper uses 1.4 for skeleton-to-image; a tuple: one per example pair
     mirror: bool = True  # also the transposed block, as in the authors' code
     stage: str = "scores"  # "scores": before the softmax (published); "probs": after it, no renormalisation
     clone: tuple[tuple[str, str], tuple[str, str]] = (("A'", "B'"), ("A", "B"))  # (query, key) written, (query, key) read
@@ -76,20 +76,20 @@ class SAC:
         if not isinstance(self.mirror, bool):
             raise ValueError(f"SAC mirror {self.mirror!r}: allowed are True and False")
         if not scales or not all(isinstance(s, int | float) and not isinstance(s, bool) and abs(s) < float("inf") for s in scales):
-            raise ValueError(f"SAC scale {self.scale!r}: a finite number, or one for each example pair")
+            raise ValueError(f"SAC scale {self.scale!r}: a finite number, or one per example pair")
         if self.stage not in ("scores", "probs"):
             raise ValueError(f"SAC stage {self.stage!r}: allowed are 'scores' (before the softmax) and 'probs' (after it)")
         blocks = _regions_by_two(self.clone)
         if blocks is None:
-            raise ValueError(f"SAC clone {self.clone!r}: two (query, key) pairs of regions out of {', '.join(REGIONS)}")
+            raise ValueError(f"SAC clone {self.clone!r}: expected two (query, key) pairs of the regions {', '.join(REGIONS)}")
         object.__setattr__(self, "clone", blocks)
         (query, key), (from_query, from_key) = blocks
         if self.mirror and query == key and from_query != from_key:
-            raise ValueError(f"SAC clone {self.clone!r}: its mirror writes the same block from another; use mirror=False")
+            raise ValueError(f"SAC clone {self.clone!r}: its mirror writes the same block from a different block; use mirror=False")
 
     @property
     def effect(self) -> tuple[Hashable, ...]:
-        """What it does where it acts: rows of a batch with equal effects are computed together."""
+        """Its effect where it acts; batch rows with equal effects are computed together."""
         return self.scale, self.mirror, self.stage, self.clone
 
     def blocks(self, rows: int) -> list[tuple[Cell, Cell, Cell, Cell, float]]:
@@ -101,7 +101,7 @@ class SAC:
 def _blocks(
     clone: tuple[tuple[str, str], tuple[str, str]], scale: float | tuple[float, ...], mirror: bool, rows: int
 ) -> list[tuple[Cell, Cell, Cell, Cell, float]]:
-    """`SAC.blocks`, remembered: it is asked for at every site of every step."""
+    """`SAC.blocks`, cached, because every site needs it in every step."""
     pairs = rows - 1
     scales = scale if isinstance(scale, tuple) else (scale,) * pairs
     if len(scales) != pairs:
@@ -118,14 +118,14 @@ def _blocks(
     written = [block[:2] for block in out]
     if len(set(written)) < len(written):
         raise ValueError(
-            f"SAC clone {clone}: with {pairs} example pairs it writes one block {pairs} times, each time from another; "
+            f"SAC clone {clone}: with {pairs} example pairs it writes the same block {pairs} times, each time from a different block; "
             "write a block of A or A', which every pair has, or use one pair"
         )
     return out
 
 
 def _two(value: object) -> tuple[object, object] | None:
-    """The entries of a tuple or list of two, or None where it is something else."""
+    """The entries of a tuple or list of two, or None for anything else."""
     if not isinstance(value, tuple | list):
         return None
     entries = cast("Sequence[object]", value)
@@ -133,7 +133,7 @@ def _two(value: object) -> tuple[object, object] | None:
 
 
 def _regions_by_two(clone: object) -> tuple[tuple[str, str], tuple[str, str]] | None:
-    """Two (query, key) pairs of region names, or None where it is something else."""
+    """Two (query, key) pairs of region names, or None for anything else."""
     halves = _two(clone)
     if halves is None:
         return None
@@ -157,7 +157,7 @@ class CAM:
     """
 
     placement: Placement = Placement.layers(3, 11)
-    silence: tuple[str, ...] = ("A", "A'", "B")  # regions whose tokens hear no text
+    silence: tuple[str, ...] = ("A", "A'", "B")  # regions that are masked from the text
 
     def __post_init__(self) -> None:
         if not isinstance(self.placement, Placement):
@@ -169,7 +169,7 @@ class CAM:
 
     @property
     def effect(self) -> tuple[Hashable, ...]:
-        """What it does where it acts: rows of a batch with equal effects are computed together."""
+        """Its effect where it acts; batch rows with equal effects are computed together."""
         return (self.silence,)
 
     def cells(self, rows: int) -> list[Cell]:
@@ -177,13 +177,13 @@ class CAM:
         return [cell for region in self.silence for cell in cells_of(region, rows)]
 
     def heard(self, rows: int) -> list[Cell]:
-        """The other cells, whose tokens hear the text."""
+        """The other cells, whose tokens attend to the text."""
         return list(_heard(self.silence, rows))
 
 
 @lru_cache(maxsize=256)
 def _heard(silence: tuple[str, ...], rows: int) -> tuple[Cell, ...]:
-    """`CAM.heard`, remembered, as `_blocks`."""
+    """`CAM.heard`, cached like `_blocks`."""
     silenced = {cell for region in silence for cell in cells_of(region, rows)}
     return tuple(cell for cell in all_cells(rows) if cell not in silenced)
 
@@ -193,7 +193,7 @@ Setting = TypeVar("Setting", SAC, CAM)
 
 @dataclass(frozen=True)
 class At:
-    """Where a tensor is when a tap sees it."""
+    """The place and time of a tensor that a tap sees."""
 
     site: Site
     point: str
@@ -212,10 +212,10 @@ class At:
 
 
 class Tap(Protocol):
-    """What captures and edits. Edits run first, then captures copy."""
+    """Captures and edits tensors. Edits run first, then captures copy."""
 
     def wants(self, site: Site, point: str, step: int) -> bool:
-        """Whether the point is looked at or edited in this step."""
+        """Whether the point is captured or edited in this step."""
         ...
 
     def whole(self, site: Site, step: int) -> bool:
@@ -228,21 +228,21 @@ class Tap(Protocol):
 
 
 class Seeing(Protocol):
-    """A tap bound to one site for one forward, as modules call it."""
+    """A tap bound to one site for one forward; this is what modules call."""
 
     def __call__(self, point: str, tensor: Tensor, heads: range | None = None) -> Tensor:
-        """The tensor that the next line of forward uses. heads: those in the tensor, where it is a slice of them."""
+        """The tensor that the next line of forward uses. heads: the heads in the tensor, if it holds only a slice of them."""
         ...
 
 
 def unseen(point: str, tensor: Tensor, heads: range | None = None) -> Tensor:
-    """What modules call where nobody looks."""
+    """What modules call if nobody looks."""
     return tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A tap that looks at some points of one site."""
+    """A tap that captures or edits some points of one site."""
 
     control: "AttentionControl"
     tap: Tap
@@ -260,9 +260,9 @@ class Bound:
 class AttentionControl:
     """Everything that acts on attention in one UNet call.
 
-    sac, cam: one setting, None for off, or a sequence with one entry an image. The batch axis is (branch image).
-    attention: "auto", "explicit" or "fused"; or by site name, as a run's record says it: a form, or form -> executed steps.
-    map_bytes: the explicit form works through heads in slices so that one tensor of maps stays below it.
+    sac, cam: one setting, None for off, or a sequence with one entry per image. The batch axis is (branch image).
+    attention: "auto", "explicit" or "fused"; or a mapping by site name, as in a run's record: a form, or form -> executed steps.
+    map_bytes: the explicit form computes heads in slices so that one tensor of maps stays below this size.
     """
 
     step: int = 0
@@ -281,31 +281,31 @@ class AttentionControl:
             raise ValueError(f"attention {self.attention!r}: allowed are {', '.join(FORMS)}")
         if self.branches not in (1, 2) or self.images < 1 or self.rows < 2:
             raise ValueError(
-                f"branches {self.branches}, images {self.images}, rows {self.rows}: 1 or 2 branches, 1 image or more, 2 rows or more"
+                f"branches {self.branches}, images {self.images}, rows {self.rows}: expected 1..2 branches, at least 1 image and 2 rows"
             )
         if self.map_bytes < 1:
-            raise ValueError(f"map_bytes {self.map_bytes}: a number of bytes, 1 or more; one head is always computed whole")
+            raise ValueError(f"map_bytes {self.map_bytes}: expected a number of bytes, at least 1; one head is always computed whole")
         for name, given in (("sac", self.sac), ("cam", self.cam)):
             settings = tuple(given) if isinstance(given, Sequence) else (given,) * self.images
             if len(settings) != self.images:
-                raise ValueError(f"{name}: {len(settings)} settings for {self.images} images; give one, or one an image")
+                raise ValueError(f"{name}: {len(settings)} settings for {self.images} images; give one, or one per image")
             object.__setattr__(self, name, settings)
         for sac in self._sacs:
             if sac is not None:
-                sac.blocks(self.rows)  # raises before the run where its scales or clone do not fit the grid
+                sac.blocks(self.rows)  # raises before the run if its scales or clone do not fit the grid
 
     @property
     def _sacs(self) -> tuple[SAC | None, ...]:
-        """`sac` as it is kept: one entry for each image."""
+        """`sac` as stored: one entry per image."""
         return cast(tuple[SAC | None, ...], self.sac)
 
     @property
     def _cams(self) -> tuple[CAM | None, ...]:
-        """`cam`, as `_sacs`."""
+        """`cam` as stored, like `_sacs`."""
         return cast(tuple[CAM | None, ...], self.cam)
 
     def wants(self, site: Site, *points: str) -> bool:
-        """Whether the tap looks at or edits any of these points here."""
+        """Whether the tap captures or edits any of these points here."""
         return self.tap is not None and any(self.tap.wants(site, point, self.step) for point in points)
 
     def whole(self, site: Site) -> bool:
@@ -313,9 +313,9 @@ class AttentionControl:
         return self.tap is not None and self.wants(site, *MAP_POINTS) and self.tap.whole(site, self.step)
 
     def form_at(self, site: Site) -> str:
-        """Which form of attention runs at a site: "explicit" (map in hand) or "fused" (no map).
+        """Which form of attention runs at a site: "explicit" (with a map) or "fused" (no map).
 
-        Raises ValueError where "fused" was asked for and a map is wanted.
+        Raises ValueError if "fused" was requested but a map is needed.
         """
         asked = self.attention if isinstance(self.attention, str) else self.attention.get(site.name, "auto")
         if not isinstance(asked, str):
@@ -330,27 +330,27 @@ class AttentionControl:
         return At(site, point, self.step, self.t, hw, self.branches, self.images, self.rows, heads)
 
     def tap_at(self, site: Site, hw: tuple[int, int]) -> "Seeing":
-        """The tap bound to one site for one forward: `see("q", q)` gives what the next line uses. `unseen` where nobody looks."""
+        """The tap bound to one site for one forward: `see("q", q)` gives what the next line uses. `unseen` if nobody looks."""
         if self.tap is None:
             return unseen
         points = frozenset(point for point in site.points if self.tap.wants(site, point, self.step))
         return Bound(self, self.tap, site, hw, points) if points else unseen
 
     def sac_at(self, site: Site, heads: range | None = None) -> list[tuple[Where, SAC]]:
-        """What SAC does at a site now: a setting for each effect, with the rows and heads it acts on (heads: those at hand).
+        """What SAC does at a site now: one setting per effect, with the rows and heads it acts on (heads: those computed).
 
-        Images whose settings differ only in where they act are of one effect: the setting is the first such image's.
+        Images whose settings differ only in where they act share one effect: the setting is that of the first such image.
         """
         return self._groups(self._sacs, site, heads)
 
     def cam_at(self, site: Site, heads: range | None = None) -> list[tuple[Where, CAM]]:
-        """What CAM does at a site now: as `sac_at`."""
+        """What CAM does at a site now; as `sac_at`."""
         return self._groups(self._cams, site, heads)
 
     def clones_at(self, site: Site, stage: str, heads: range | None = None) -> list[tuple[Where, Block, Block, float]]:
         """SAC at a site as single assignments, M[written][where] = s * M[read][where]: (where, written, read, s) of each.
 
-        stage: the maps they act on, "scores" or "probs". Nothing that is read is written too.
+        stage: the maps they act on, "scores" or "probs". No block is both read and written.
         """
         return [
             (where, query + key, from_query + from_key, s)
@@ -360,12 +360,12 @@ class AttentionControl:
         ]
 
     def _groups(self, settings: tuple[Setting | None, ...], site: Site, heads: range | None) -> list[tuple[Where, Setting]]:
-        """Groups batch rows that share an effect and its heads; a group of everything is indexed without a copy."""
+        """Groups batch rows that share an effect and its heads; a group of all rows and heads is indexed without a copy."""
         if not any(settings):
             return []
         heads = range(site.heads) if heads is None else heads
         groups: dict[tuple[tuple[Hashable, ...], tuple[int, ...]], tuple[list[int], Setting]] = {}
-        known: dict[tuple[int, int], tuple[int, ...]] = {}  # images mostly share one setting: its placement is asked once per branch
+        known: dict[tuple[int, int], tuple[int, ...]] = {}  # images usually share one setting, so placements are asked once per branch
         for position in range(self.branches):
             branch = position if self.branches == 2 else TEXT
             for image, setting in enumerate(settings):

@@ -1,6 +1,6 @@
-"""What computes the same faster or in less memory on a CPU: convolutions as one matrix product, tokens in slices, softmax in place.
+"""Faster or smaller computation on a CPU with the same results: convolutions as one matrix product, tokens in slices, softmax in place.
 
-Each is exact up to the order in which numbers are added. The networks read the same without this file; on a CPU they would be slower.
+Each is exact up to the order in which numbers are added. The networks work without this file; on a CPU they would be slower.
 """
 
 from collections.abc import Callable
@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SLICE_BYTES = 12 * 2**20  # of a hidden layer: memory that is given back and taken again instead of mapped anew
+SLICE_BYTES = 12 * 2**20  # of a hidden layer: small enough that the allocator reuses the memory instead of mapping it anew
 
-MANY_TOKENS = 512  # from here on a copy of queries, keys and values costs less than walking over what lies apart
+MANY_TOKENS = 512  # from here on, copying queries, keys and values costs less than reading them with strides
 
 
 def is_small(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Whether a 3x3 convolution is cheaper as a matrix product: on a CPU, where the picture is small against the weights.
+    """Whether a 3x3 convolution is cheaper as a matrix product: on a CPU, if the picture is small compared with the weights.
 
     At every call the CPU's own convolution reorders its weights, which at the lowest resolutions costs as much as the convolution
     itself; the columns of a matrix product (9 cin positions) are then the smaller copy than the weights (9 cin cout).
@@ -24,7 +24,7 @@ def is_small(conv: nn.Conv2d, x: Tensor) -> bool:
 
 
 def convolution_as_product(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A 3x3 convolution by its columns (im2col). x: batch cin row col -> batch cout row col."""
+    """A 3x3 convolution as a matrix product of its columns (im2col). x: batch cin row col -> batch cout row col."""
     assert conv.bias is not None, "every 3x3 convolution here has one"
     stride, padding = conv.stride[0], int(conv.padding[0])
     padded = F.pad(x, (padding,) * 4) if padding else x
@@ -36,7 +36,7 @@ def convolution_as_product(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def in_slices(of_tokens: Callable[[Tensor], Tensor], x: Tensor, token_bytes: int, slice_bytes: int = SLICE_BYTES) -> Tensor:
-    """A function of single tokens, on a CPU in slices of them.
+    """Applies a function of single tokens; on a CPU, in slices of tokens.
 
     x: batch token channel -> the same. token_bytes: of one token's hidden layer.
     """
@@ -47,17 +47,17 @@ def in_slices(of_tokens: Callable[[Tensor], Tensor], x: Tensor, token_bytes: int
 
 
 def softmax_in_place(logits: Tensor) -> Tensor:
-    """Softmax over the last axis in the memory of the logits, which are overwritten: one map less is held, not a bit of it changes."""
+    """Softmax over the last axis in the memory of the logits, which are overwritten: memory holds one map less, the bits are the same."""
     return torch.softmax(logits, -1, out=logits)
 
 
 def silu_in_place(x: Tensor) -> Tensor:
-    """SiLU in its argument's own memory where no gradient needs what it held."""
+    """SiLU, computed in its argument's memory unless a gradient needs the old values."""
     return F.silu(x, inplace=not x.requires_grad)
 
 
 def side_by_side(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Each tensor with its elements side by side, on a CPU where there are many tokens: every query walks over all keys, which is worth
+    """Each tensor made contiguous, on a CPU with many tokens: every query reads all keys, which is worth
     one copy. tensors: batch head token d.
     """
     if tensors[0].device.type != "cpu" or tensors[0].shape[2] < MANY_TOKENS:

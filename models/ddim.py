@@ -1,6 +1,6 @@
 """The sampler's formulas: noise schedule, time steps, what the network's output means, and one DDIM step.
 
-`Schedule` holds a checkpoint's conventions; every formula stands once, in the free functions that it calls.
+`Schedule` holds a checkpoint's conventions; every formula is written once, in the free functions that it calls.
 Source: Song et al. 2021, "Denoising Diffusion Implicit Models"; Salimans and Ho 2022 (velocity); Lin et al. 2024 (zero terminal
 SNR); schedule and conventions as in Stable Diffusion's published checkpoints (scaled_linear betas, 'leading' spacing, steps_offset 1,
 set_alpha_to_one off).
@@ -22,7 +22,7 @@ def alpha_bars(beta_start: float = 0.00085, beta_end: float = 0.012, n: int = 10
     """Cumulative products of 1 - beta over the training times, float32 [n], with 'scaled_linear' betas.
 
     The betas are linear in their square roots; float32 throughout, as the published samplers compute them. zero_terminal_snr: the
-    products are shifted and scaled so that the last one is 0, pure noise (Lin et al. 2024, Algorithm 1).
+    square roots of the products are shifted and scaled so that the last is 0, pure noise (Lin et al. 2024, Algorithm 1).
     """
     betas = torch.linspace(beta_start**0.5, beta_end**0.5, n, dtype=torch.float32) ** 2
     if zero_terminal_snr:
@@ -36,17 +36,17 @@ def alpha_bars(beta_start: float = 0.00085, beta_end: float = 0.012, n: int = 10
 def ddim_times(
     steps: int, strength: float = 1.0, *, n: int = 1000, offset: int = 1, spacing: str = "leading"
 ) -> list[tuple[int, int]]:
-    """(t, t_prev) of the executed steps, noisiest first; t_prev < 0 stands for the end of the schedule.
+    """(t, t_prev) of the executed steps, noisiest first; t_prev < 0 means the end of the schedule.
 
-    steps: of the whole schedule, 1..n. strength: the part that is run, (0, 1]: its last int(steps * strength) steps.
+    steps: of the whole schedule, 1..n. strength: the fraction that is run, (0, 1]: its last int(steps * strength) steps.
     spacing: "leading" counts up from time 0 in strides of n // steps, with offset added to every time (1 in the checkpoints);
     "trailing" counts down from the last time, n - 1. t_prev is t - n // steps in both.
-    Raises ValueError out of range, and where the pair leaves no step.
+    Raises ValueError if a value is out of range, or if no step is left.
     """
     if not 1 <= steps <= n:
         raise ValueError(f"steps {steps}: allowed are 1..{n}")
     if not 0 < strength <= 1:
-        raise ValueError(f"strength {strength}: allowed is more than 0 and at most 1")
+        raise ValueError(f"strength {strength}: must be greater than 0 and at most 1")
     executed = min(int(steps * strength), steps)
     if executed < 1:
         raise ValueError(f"steps {steps} x strength {strength} leaves no step to run; raise either (steps * strength >= 1)")
@@ -56,7 +56,7 @@ def ddim_times(
         if times[0] >= n:
             raise ValueError(f"steps {steps} with offset {offset}: the first time would be {times[0]}, beyond 0..{n - 1}; use fewer steps")
     elif spacing == "trailing":
-        down = (n - n / steps) - n  # as numpy's arange has it, on which ties between two times depend in the published samplers
+        down = (n - n / steps) - n  # computed as in numpy's arange, because it decides ties between two times in the published samplers
         times = [round(n + i * down) - 1 for i in range(steps)]
     else:
         raise ValueError(f"timestep_spacing {spacing!r}: allowed are {' and '.join(SPACINGS)}")
@@ -66,8 +66,8 @@ def ddim_times(
 def alpha_bar_at(bars: Tensor, t: int | Tensor, *, set_alpha_to_one: bool = False) -> Tensor:
     """The cumulative product at t; below 0, past the end of the schedule, 1 or (in the checkpoints) that at time 0.
 
-    bars: from `alpha_bars`. t: time index, below 0 for the end; gives a scalar. A tensor [batch] of such gives [batch 1 1 1], to stand
-    beside latents [batch 4 h w]. Raises ValueError beyond the schedule (for a tensor: IndexError).
+    bars: from `alpha_bars`. t: time index, below 0 for the end; gives a scalar. A tensor [batch] of times gives [batch 1 1 1], which
+    broadcasts against latents [batch 4 h w]. Raises ValueError beyond the schedule (for a tensor: IndexError).
     """
     if isinstance(t, Tensor):
         first = torch.ones_like(bars[0]) if set_alpha_to_one else bars[0]
@@ -127,11 +127,11 @@ def ddim_move(
 ) -> Tensor:
     """Latents at the previous time from predicted clean latents and noise: Eq. (12) of Song et al. 2021.
 
-    eta: 0 is deterministic DDIM, 1 has DDPM's noise level. noise: N(0, 1) like x0, needed where eta > 0.
-    Raises ValueError where eta is out of range or noise is missing.
+    eta: 0 is deterministic DDIM, 1 has DDPM's noise level. noise: N(0, 1) like x0, needed if eta > 0.
+    Raises ValueError if eta is out of range or noise is missing.
     """
     if not 0 <= eta <= 1:
-        raise ValueError(f"eta {eta}: allowed is 0 (deterministic) to 1 (DDPM's noise)")
+        raise ValueError(f"eta {eta}: must be from 0 (deterministic) to 1 (DDPM's noise)")
     if eta > 0 and noise is None:
         raise ValueError(f"eta {eta} needs noise; give N(0, 1) of the latents' shape")
     sigma = eta * ((1 - alpha_bar_prev) / (1 - alpha_bar)).sqrt() * (1 - alpha_bar / alpha_bar_prev).sqrt()
@@ -150,9 +150,9 @@ class Schedule:
     checkpoints): that of time 0. steps_offset: added to the times of "leading" spacing. timestep_spacing: "leading" or "trailing".
     prediction_type: what the network's output is: "epsilon", the noise, or "v_prediction", the velocity.
 
-    In its methods t is a training time, one whole number or a tensor [batch] of such; below 0 it is the end of the schedule. out is
+    In its methods t is a training time, a whole number or a tensor [batch] of whole numbers; below 0 it is the end of the schedule. out is
     the network's output, after guidance. z_t, out, x0, eps, noise: image channel row col, VAE-scaled.
-    Raises ValueError for unknown names, and for "epsilon" where the last time has no signal left.
+    Raises ValueError for unknown names, and for "epsilon" if the last time has no signal left.
     """
 
     alpha_bars: Tensor
@@ -174,8 +174,8 @@ class Schedule:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], device: torch.device | str = "cpu") -> "Schedule":
-        """From a scheduler's settings: beta_start, beta_end, num_train_timesteps, steps_offset, set_alpha_to_one, prediction_type, and
-        where they are there timestep_spacing and rescale_betas_zero_snr."""
+        """From a scheduler's settings: beta_start, beta_end, num_train_timesteps, steps_offset, set_alpha_to_one, prediction_type, and,
+        if present, timestep_spacing and rescale_betas_zero_snr."""
         bars = alpha_bars(
             config["beta_start"], config["beta_end"], config["num_train_timesteps"],
             zero_terminal_snr=config.get("rescale_betas_zero_snr", False),
@@ -194,7 +194,7 @@ class Schedule:
         return replace(self, alpha_bars=self.alpha_bars.to(device))
 
     def at(self, t: int | Tensor) -> Tensor:
-        """The cumulative product at t: a scalar, for a tensor [batch] of times [batch 1 1 1]. Raises ValueError beyond the schedule."""
+        """The cumulative product at t: a scalar, or [batch 1 1 1] for a tensor [batch] of times. Raises ValueError beyond the schedule."""
         return alpha_bar_at(self.alpha_bars, t, set_alpha_to_one=self.set_alpha_to_one)
 
     def times(self, steps: int, strength: float = 1.0) -> list[tuple[int, int]]:
@@ -206,15 +206,15 @@ class Schedule:
         return add_noise(z0, noise, self.at(t))
 
     def target(self, z0: Tensor, noise: Tensor, t: int | Tensor) -> Tensor:
-        """What the network should give for `add_noise(z0, noise, t)`: the noise, or the velocity."""
+        """The network's ideal output for `add_noise(z0, noise, t)`: the noise, or the velocity."""
         return velocity(z0, noise, self.at(t)) if self.prediction_type == VELOCITY else noise
 
     def x0(self, z_t: Tensor, out: Tensor, t: int | Tensor) -> Tensor:
-        """Clean latents that the network's output stands for."""
+        """The clean latents that the network's output implies."""
         return (x0_from_velocity if self.prediction_type == VELOCITY else x0_from_eps)(z_t, out, self.at(t))
 
     def eps(self, z_t: Tensor, out: Tensor, t: int | Tensor) -> Tensor:
-        """Noise that the network's output stands for."""
+        """The noise that the network's output implies."""
         return eps_from_velocity(z_t, out, self.at(t)) if self.prediction_type == VELOCITY else out
 
     def step(
@@ -229,7 +229,7 @@ class Schedule:
         bar, bar_prev = self.at(t), self.at(t_prev)
         if self.prediction_type == EPSILON:
             return add_noise(x0_from_eps(z_prev, out, bar_prev), out, bar)
-        # A step turns (z, v) by an angle: z_prev = cos z_t - sin v, with these two.
+        # A step rotates (z, v) by an angle: z_prev = cos z_t - sin v, with this cos and sin.
         cos = (bar * bar_prev).sqrt() + ((1 - bar) * (1 - bar_prev)).sqrt()
         sin = ((1 - bar) * bar_prev).sqrt() - (bar * (1 - bar_prev)).sqrt()
         return (z_prev + sin * out) / cos

@@ -38,7 +38,7 @@ def self_attention(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], control
 
 
 def _as_batch(tensor: Tensor) -> Tensor:
-    """Rows and heads picked by an index, as batch head token d."""
+    """Rows and heads selected by an index, as batch head token d."""
     return tensor if tensor.ndim == 4 else tensor[None]
 
 
@@ -49,14 +49,14 @@ def _put(into: Tensor, where: Index, values: Tensor) -> Tensor:
     return out
 
 
-Clone = tuple[int, int, int, float]  # a written key's cell, the query's and the key's cell that are read, and s
+Clone = tuple[int, int, int, float]  # the cell of the written key, the cells of the query and key that are read, and s
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What SAC comes to for a grid, by numbers of cells.
+    """What SAC does to a grid, by cell numbers.
 
-    clones: of each query's cell that it changes. plain: the other cells. order: where each cell stands in (plain, clones).
+    clones: per query cell that it changes. plain: the other cells. order: the position of each cell in (plain, clones).
     For the variant before the softmax, queries and keys are joined of several slots on the head dimension, the first for what is their
     own. queries: in each further slot the cell that is read, for every clone. pool: (slot, s) of what keys are picked from. keys: for
     every clone and cell the number in the pool, which holds all cells once per entry.
@@ -72,7 +72,7 @@ class Plan:
 
 @lru_cache(maxsize=256)
 def _plan(blocks: tuple[tuple[Cell, Cell, Cell, Cell, float], ...], rows: int) -> Plan:
-    """blocks: from `SAC.blocks`. Remembered: the same at every site of every step."""
+    """blocks: from `SAC.blocks`. Cached: the same at every site of every step."""
     cells = 2 * rows
     clones: dict[int, list[Clone]] = {}
     for query, key, from_query, from_key, s in blocks:
@@ -122,7 +122,7 @@ def _before_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     queries = torch.cat([_pick(q, cells) for cells in (list(plan.clones), *plan.queries)], dim=-1)
     pool = torch.cat([F.pad(k if s == 1 else s * k, (d * slot, d * (more - slot))) for slot, s in plan.pool], dim=2)
     keys = torch.unflatten(_pick(pool, plan.keys), 2, (count, -1))  # batch head clone cell token (slot d)
-    # The kernels without a map need values as wide as queries; otherwise torch falls back to one that holds the map.
+    # The kernels without a map need values as wide as queries; otherwise torch falls back to a kernel that holds the map.
     values = F.pad(v, (0, d * more))[:, :, None].expand_as(keys)
     out = F.scaled_dot_product_attention(
         queries.flatten(1, 2), keys.flatten(3, 4).flatten(1, 2), values.flatten(3, 4).flatten(1, 2), scale=d**-0.5
@@ -169,7 +169,7 @@ def cross_attention(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], contro
 
 
 def uniformly_heard(control: AttentionControl, site: Site) -> list[Cell] | None:
-    """The cells that hear text where one CAM setting covers all rows of the batch and all heads, else None."""
+    """The cells that attend to the text if one CAM setting covers all batch rows and all heads, else None."""
     groups = control.cam_at(site)
     if len(groups) != 1 or groups[0][0] != EVERYTHING:
         return None
@@ -194,7 +194,7 @@ class Projections(Protocol):
 def cross_attention_of_cells(
     module: Projections, x: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], rows: int, heard: list[Cell]
 ) -> Tensor:
-    """A whole cross-attention module under CAM, computing only the rows of the cells that hear text.
+    """A whole cross-attention module under CAM, computing only the rows of the cells that attend to the text.
 
     module: the CrossAttention, for its projections. x: batch token channel; k, v: batch head token d.
     Rows of silenced cells are the output projection's bias.

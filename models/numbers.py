@@ -1,4 +1,4 @@
-"""Numbers as they are given: numpy's and torch's scalars count as the Python numbers they hold."""
+"""Numbers in any form: numpy and torch scalars are converted to Python numbers."""
 
 from typing import Any, TypeVar, cast
 
@@ -6,10 +6,10 @@ Given = TypeVar("Given")
 
 
 def plain(value: Given) -> Given:
-    """A numpy or torch scalar as a Python number, a one-dimensional array or tensor as a list; anything else as it is.
+    """A numpy or torch scalar as a Python number, a one-dimensional array or tensor as a list; anything else unchanged.
 
-    Lists, tuples and dicts likewise, part by part. For arguments, before they are checked: what is then stored, compared or
-    written as JSON is plain.
+    Lists, tuples and dicts likewise, part by part. Applied to arguments before they are checked, so that only plain values are stored,
+    compared or written as JSON.
     """
     given = cast(Any, value)
     if type(given) is dict:

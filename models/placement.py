@@ -1,7 +1,7 @@
 """Sites, and placements: at which sites, steps, heads and branches something acts."""
 
 # pyright: reportUnnecessaryIsInstance=false
-# Arguments are checked while running too: a caller need not check types, and JSON has none.
+# Arguments are also checked at run time, because a caller may not check types and JSON has none.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from .numbers import plain
 NEGATIVE, TEXT = 0, 1  # branches of classifier-free guidance, in batch order
 BRANCHES = ("negative", "text")
 
-# Where a tensor can be read and edited, in the order in which it passes there, and its axes behind the batch's (branch image).
+# The points where a tensor can be read and edited, in order of execution, and its axes after (branch image).
 # Of an attention module; in self-attention the keys are the picture's tokens too, in cross-attention they are the text's.
 MAP_AXES = ("head", "query", "key")
 AXES = {
@@ -41,8 +41,8 @@ class Site:
     name: five fields, {down|mid|up}.{level}.{attn|res}.{index}.{self|cross|block}, in execution order.
     layer: number of the transformer block in execution order (0..15 for SD), -1 for kind "block".
     stride: latent pixels per token, along one side. heads: attention heads, 0 for kind "block".
-    widths: channels of the tensors at the points that have a channel axis; empty where the network is not at hand. Two sites are the
-    same by the other fields.
+    widths: channels of the tensors at the points that have a channel axis; empty if the network is not available. Sites are compared
+    by the other fields only.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Site:
         return BLOCK_POINTS if self.kind == "block" else POINTS
 
     def axes(self, point: str) -> tuple[str, ...]:
-        """Names of the axes behind (branch, image) at a point of this site."""
+        """Names of the axes after (branch, image) at a point of this site."""
         return (BLOCK_AXES if self.kind == "block" else AXES)[point]
 
     def hw(self, latent: tuple[int, int]) -> tuple[int, int]:
@@ -76,8 +76,8 @@ class Placement:
     site_patterns: shell patterns on site names ("up.*", "mid.*"), case-sensitive.
     steps: executed steps, 0 first (a range or a list); None: all. heads: head indices; None: all.
     branches: NEGATIVE (0) and TEXT (1), or their names "negative" and "text".
-    Raises ValueError on an empty or negative entry; a pattern that matches no site is an error where it is used
-    (`check`), since only there the sites are known.
+    Raises ValueError on an empty or negative entry; a pattern that matches no site is an error when it is used
+    (`check`), because only then the sites are known.
     """
 
     patterns: tuple[str, ...]
@@ -188,7 +188,7 @@ class Placement:
         return frozenset(range(site.heads) if self.heads is None else (h for h in self.heads if h < site.heads))
 
     def check(self, sites: Sequence[Site], kind: str, steps: int | None = None) -> None:
-        """Raises ValueError where a pattern, layer, head or step names nothing: a typo must not be a silent "off".
+        """Raises ValueError if a pattern, layer, head or step matches nothing: a typo must not silently mean "off".
 
         sites: of the UNet. kind: "self" or "cross". steps: executed steps of the run, None if unknown.
         """
@@ -206,7 +206,7 @@ class Placement:
         named = [site for site in known if self.matches(site)]
         outside = [head for head in self.heads or () if named and all(head >= site.heads for site in named)]
         if outside:
-            raise ValueError(f"heads {outside}: the sites named have at most {max(site.heads for site in named)} heads")
+            raise ValueError(f"heads {outside}: these sites have at most {max(site.heads for site in named)} heads")
         if steps is not None and (late := [step for step in self.steps or () if step >= steps]):
             raise ValueError(f"steps {late}: this run executes {steps} steps, numbered 0..{steps - 1}")
 
@@ -238,12 +238,12 @@ class Placement:
             raise ValueError(f"placement: unknown keys {sorted(unknown)}")
         if "any" in data:
             if set(data) != {"any"} or not isinstance(data["any"], list) or not data["any"]:
-                raise ValueError("placement: 'any' takes a list of placements and stands alone")
+                raise ValueError("placement: 'any' takes a list of placements and allows no other keys")
             parts = [cls.from_json(part) for part in cast("list[Any]", data["any"])]
             return reduce(lambda one, other: one | other, parts)
         if "of" in data or "except" in data:
             if set(data) != {"of", "except"}:
-                raise ValueError("placement: 'of' and 'except' come together and stand alone")
+                raise ValueError("placement: 'of' and 'except' must be given together and allow no other keys")
             return cls.from_json(data["of"]) - cls.from_json(data["except"])
         placement = cls.__new__(cls)
         placement._fill(
@@ -260,14 +260,14 @@ Entry = TypeVar("Entry")
 
 
 def _listed(values: Iterable[Entry], what: str) -> tuple[Entry, ...]:
-    """Text is iterable too, letter by letter, which nobody means."""
+    """Refuses text, which is iterable letter by letter but never meant so."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ValueError(f"{what} {values!r}: give a list")
     return tuple(plain(value) for value in values)
 
 
 def _as_range(values: tuple[int, ...]) -> str:
-    """Ascending numbers as they would be written: range(3, 11) where none is left out, else a list."""
+    """Ascending numbers in short form: range(3, 11) if none is missing, else a list."""
     numbers = list(values)
     whole = len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1))
     return f"range({numbers[0]}, {numbers[-1] + 1})" if whole else str(numbers)
@@ -275,7 +275,7 @@ def _as_range(values: tuple[int, ...]) -> str:
 
 def _some(values: tuple[Entry, ...], what: str) -> tuple[Entry, ...]:
     if not values:
-        raise ValueError(f"{what} (): name one or more; what acts nowhere is Placement.nowhere(), or None for off")
+        raise ValueError(f"{what} (): give at least one; for nowhere use Placement.nowhere(), or None for off")
     return values
 
 
@@ -283,14 +283,14 @@ def _indices(values: Iterable[int], what: str) -> tuple[int, ...]:
     values = _listed(values, what)
     bad = [value for value in values if isinstance(value, bool) or not isinstance(value, int) or value < 0]
     if bad:
-        raise ValueError(f"{what} {bad}: whole numbers from 0 up are allowed")
+        raise ValueError(f"{what} {bad}: expected whole numbers of at least 0")
     return tuple(sorted(set(values)))
 
 
 def _branches(values: Iterable[int | str]) -> tuple[int, ...]:
     known = {NEGATIVE: NEGATIVE, TEXT: TEXT, "negative": NEGATIVE, "text": TEXT}
     values = _listed(values, "branches")
-    unknown = [value for value in values if value not in list(known)]  # a list: what is compared may be unhashable
+    unknown = [value for value in values if value not in list(known)]  # a list, because values may be unhashable
     if unknown:
         raise ValueError(f"branches {unknown}: allowed are 0 or 'negative', 1 or 'text'")
     return tuple(sorted({known[value] for value in values}))

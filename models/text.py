@@ -1,4 +1,4 @@
-"""What the UNet reads of prompts: encoded text alone (SD 1, SD 2), or with a pooled vector and the picture's sizes (SDXL).
+"""The text input of the UNet: encoded text only (SD 1, SD 2), or with a pooled vector and the picture's sizes (SDXL).
 
 Place in the flow: from the text encoders to `UNet.prepare_text`. Source: Podell et al. 2023 (SDXL), Sec. 2.1 and 2.2.
 """
@@ -25,13 +25,13 @@ class PooledText:
     sizes: Tensor | None = None
 
     def of_size(self, height: int, width: int) -> "PooledText":
-        """For a whole picture of this size: original and target are the same, nothing is cropped. In pixels."""
+        """For a whole picture of this size in pixels: original and target are the same, nothing is cropped."""
         row = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.pooled.device)
         return replace(self, sizes=row.expand(len(self.pooled), SIZES))
 
     @property
     def shape(self) -> torch.Size:
-        """Of the tokens."""
+        """The shape of the tokens."""
         return self.tokens.shape
 
     @property
@@ -53,11 +53,11 @@ class PooledText:
         return self._each(lambda tensor: tensor[rows])
 
     def repeat_interleave(self, repeats: int, dim: int = 0) -> "PooledText":
-        """Each row of the batch so many times."""
+        """Repeats each row of the batch."""
         return self._each(lambda tensor: tensor.repeat_interleave(repeats, dim=dim))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "PooledText":
-        """Text in another place and type; sizes stay float32, in which every pixel count is exact."""
+        """The text on another device and in another type; sizes stay float32, in which every pixel count is exact."""
         sizes = None if self.sizes is None else self.sizes.to(device)
         return PooledText(self.tokens.to(device, dtype), self.pooled.to(device, dtype), sizes)
 

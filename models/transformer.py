@@ -30,7 +30,7 @@ class FeedForward(nn.Module):
         return in_slices(self.of_tokens, x, self.proj_out.in_features * x.element_size(), self.slice_bytes)
 
     def of_tokens(self, x: Tensor) -> Tensor:
-        """... channel -> ... channel, each token by itself."""
+        """... channel -> ... channel, for each token separately."""
         (value, gate), (of_value, of_gate) = self.proj_in.weight.chunk(2), self.proj_in.bias.chunk(2)
         return self.proj_out(F.linear(x, value, of_value) * F.gelu(F.linear(x, gate, of_gate)))
 
@@ -59,7 +59,7 @@ class Transformer(nn.Module):
     def __init__(self, channels: int, heads: int, depth: int, *, text_width: int, norm_groups: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(norm_groups, channels, eps=1e-6)
-        self.proj_in = nn.Linear(channels, channels)  # SD 1.5 stores it as a 1x1 convolution, which is the same
+        self.proj_in = nn.Linear(channels, channels)  # SD 1.5 stores it as a 1x1 convolution, which is equivalent
         self.blocks = modules(TransformerBlock(channels, heads, text_width) for _ in range(depth))
         self.proj_out = nn.Linear(channels, channels)
         self.site: Site

@@ -1,6 +1,6 @@
 """The inpainting UNet: latents, mask and masked latents in (9 channels), predicted noise out.
 
-Place in the flow: called once a step by the sampler, with an AttentionControl that says what acts on attention.
+Place in the flow: called by the sampler in every step, with an AttentionControl that says what acts on attention.
 Source: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models", Sec. 3.3 and App. E.
 """
 
@@ -19,42 +19,42 @@ from .placement import Site
 from .text import SIZES, EncodedText, PooledText, PreparedText
 from .transformer import Transformer
 
-TIMES = 1000  # of the noise schedule that every Stable Diffusion was trained on
+TIMES = 1000  # training times of the noise schedule of every Stable Diffusion
 
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """Geometry of the UNet; the defaults are Stable Diffusion 1.5 inpainting's."""
+    """Sizes of the UNet; the defaults are those of Stable Diffusion 1.5 inpainting."""
 
     in_channels: int = 9  # noisy latents 4, mask 1, masked-image latents 4, in this order
     out_channels: int = 4
-    channels: tuple[int, ...] = (320, 640, 1280, 1280)  # one entry a level; each level but the last halves the side
-    layers_per_block: int = 2  # residual blocks a level on the way down; one more on the way up
-    depth: tuple[int, ...] = (1, 1, 1, 0)  # transformer blocks an attention, a level; 0: no attention there
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)  # one entry per level; each level except the last halves the side
+    layers_per_block: int = 2  # residual blocks per level on the way down; one more on the way up
+    depth: tuple[int, ...] = (1, 1, 1, 0)  # transformer blocks per attention, by level; 0: no attention at this level
     mid_depth: int = 1
-    heads: tuple[int, ...] = (8, 8, 8, 8)  # attention heads a level (their number, not their width)
+    heads: tuple[int, ...] = (8, 8, 8, 8)  # attention heads by level (their number, not their width)
     text_width: int = 768  # channels of the text encoder
     norm_groups: int = 32
     pooled_width: int = 0  # channels of the pooled text that is added to the time embedding (SDXL: 1280); 0: none
-    size_width: int = 256  # features of each of the six sizes beside it
+    size_width: int = 256  # features for each of the six sizes that are added with it
 
     def __post_init__(self) -> None:
         for name in ("channels", "depth", "heads"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not len(self.channels) == len(self.depth) == len(self.heads):
-            raise ValueError(f"channels {self.channels}, depth {self.depth}, heads {self.heads}: one entry a level each")
+            raise ValueError(f"channels {self.channels}, depth {self.depth}, heads {self.heads}: expected one entry per level in each")
         for channels, heads in zip(self.channels, self.heads, strict=True):
             if channels % self.norm_groups or channels % heads:
                 raise ValueError(f"{channels} channels must be a multiple of {self.norm_groups} norm groups and of {heads} heads")
 
     @property
     def factor(self) -> int:
-        """Latent sides must be multiples of it."""
+        """Latent height and width must be multiples of it."""
         return 2 ** (len(self.channels) - 1)
 
     @property
     def published_layers(self) -> tuple[int, int]:
-        """Where SAC and CAM act by default, as a half-open range of layers: SD's 3..10, and the same place in other geometries.
+        """Where SAC and CAM act by default, as a half-open range of layers: SD's 3..10, and the corresponding layers in other UNets.
 
         In the published code those are every map at 1/4 and below, and at 1/2 the attention next to them on the way down and up.
         With two attentions a level down, SDXL's depth (0, 2, 10) gives layers 2..65 of 70.
@@ -75,7 +75,7 @@ class Residual(ResBlock):
         self.widths = {"x": cin, "out": cout} | ({"skip": skip} if skip else {})
 
     def reads(self, x: Tensor, control: AttentionControl, skip: Tensor | None = None) -> Tensor:
-        """What the block computes from: the hidden state x, on the way up with the skip behind it (as in FreeU's b and s)."""
+        """The input of the block: the hidden state x, on the way up concatenated with the skip (FreeU edits both)."""
         see = control.tap_at(self.site, (x.shape[-2], x.shape[-1]))
         return see("x", x) if skip is None else torch.cat([see("x", x), see("skip", skip)], dim=1)
 
@@ -87,7 +87,7 @@ class Residual(ResBlock):
 
 
 class Level(nn.Module):
-    """One resolution on the way down or up: residual blocks, each followed by a transformer where the level has one."""
+    """One resolution on the way down or up: residual blocks, each followed by a transformer if the level has one."""
 
     def __init__(self, widths: list[tuple[int, int, int]], level: int, config: UNetConfig, time_width: int) -> None:
         """widths: channels of the hidden state, of the result and of the skip (0: none), of each residual block."""
@@ -110,7 +110,7 @@ class DownLevel(Level):
 
 
 class UpLevel(Level):
-    """A level on the way up; each residual block reads the latest skip beside its input."""
+    """A level on the way up; each residual block also reads the latest skip."""
 
     def __init__(self, level: int, config: UNetConfig, time_width: int) -> None:
         cout = config.channels[level]
@@ -191,7 +191,7 @@ class UNet(nn.Module):
     def prepare_text(self, text: EncodedText) -> PreparedText:
         """Keys and values of the text for every cross-attention, and what is added to the time embedding: once for all steps.
 
-        text: batch token channel; for an SDXL UNet a PooledText. Raises ValueError where it is not what this UNet reads.
+        text: batch token channel; for an SDXL UNet a PooledText. Raises ValueError if the text does not fit this UNet.
         """
         if text.ndim != 3 or text.shape[-1] != self.config.text_width:
             raise ValueError(f"text {tuple(text.shape)}: give [batch token channel] with {self.config.text_width} channels")
@@ -222,9 +222,9 @@ class UNet(nn.Module):
         """Predicted noise eps [batch 4 h w].
 
         x: batch 9 h w — noisy latents, mask {0, 1}, masked-image latents (VAE-scaled); h, w multiples of config.factor.
-        t: training time index 0..999, one number for all, or a tensor of one or [batch]; a tensor on a device is not checked.
+        t: training time index 0..999, one number for all, or a tensor of one or [batch]; a tensor on a GPU is not checked.
         text: batch token channel (SDXL: PooledText), or from `prepare_text`.
-        control: what acts on attention; None: nothing. Its batch axis is (branch image).
+        control: what acts on attention, or None. Its batch axis is (branch image).
         Raises ValueError on shapes that do not fit.
         """
         if control is None:
@@ -259,7 +259,7 @@ class UNet(nn.Module):
 
         for level in self.up:
             for i, block in enumerate(level.resnets):
-                h = block.reads(h, control, skips.pop())  # a line of its own: hidden state and skip are not held beside the two joined
+                h = block.reads(h, control, skips.pop())  # a separate line, so that hidden state and skip are freed after they are joined
                 h = block(h, time, control)
                 if level.attn:
                     h = level.attn[i](h, text, control)
@@ -274,7 +274,7 @@ class UNet(nn.Module):
         return F.silu(time if text.added is None else time + text.added)
 
     def _check(self, x: Tensor, t: int | Tensor, text: PreparedText, control: AttentionControl) -> None:
-        """Raises ValueError where the arguments of a call do not fit each other. Looks at shapes and at numbers on the host alone."""
+        """Raises ValueError if the arguments of a call do not fit together. Reads only shapes, and numbers on the host."""
         batch, factor = x.shape[0], self.config.factor
         if x.ndim != 4 or x.shape[1] != self.config.in_channels or x.shape[2] % factor or x.shape[3] % factor:
             raise ValueError(
@@ -285,8 +285,8 @@ class UNet(nn.Module):
         if text.text.shape[0] != batch:
             raise ValueError(f"text for a batch of {text.text.shape[0]}, but x has {batch}")
         if isinstance(t, Tensor) and t.numel() not in (1, batch):
-            raise ValueError(f"t of shape {tuple(t.shape)}: give one time, or one for each of the {batch} rows of the batch")
-        # Times on a device are not looked at: that would wait for everything that runs there.
+            raise ValueError(f"t of shape {tuple(t.shape)}: give one time, or one per row of the batch ({batch})")
+        # Times on a device are not read: that would wait for everything that runs there.
         if isinstance(t, Tensor):
             looked_at = [int(one) for one in t.flatten()] if t.device.type == "cpu" and not torch.compiler.is_compiling() else []
         else:

@@ -16,12 +16,12 @@ from .blocks import Downsample, ResBlock, Upsample
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig:
-    """Geometry of the autoencoder; the defaults are Stable Diffusion's."""
+    """Sizes of the autoencoder; the defaults are Stable Diffusion's."""
 
     in_channels: int = 3
     latent_channels: int = 4
-    channels: tuple[int, ...] = (128, 256, 512, 512)  # one entry a level; each level but the last halves the side
-    layers_per_block: int = 2  # residual blocks a level in the encoder; the decoder has one more
+    channels: tuple[int, ...] = (128, 256, 512, 512)  # one entry per level; each level except the last halves the side
+    layers_per_block: int = 2  # residual blocks per level in the encoder; the decoder has one more
     norm_groups: int = 32
     scaling_factor: float = 0.18215  # latents are multiplied by it to have about unit variance
 
@@ -32,7 +32,7 @@ class VAEConfig:
 
     @property
     def factor(self) -> int:
-        """Picture pixels a latent pixel, along one side."""
+        """Picture pixels per latent pixel, along one side."""
         return 2 ** (len(self.channels) - 1)
 
 
@@ -79,14 +79,14 @@ class Mid(nn.Module):
 
 
 class EncoderLevel(nn.Module):
-    """Residual blocks of one resolution, then (but for the last level) half the side."""
+    """Residual blocks of one resolution, then (except at the last level) downsampling to half the side."""
 
     def __init__(self, cin: int, cout: int, config: VAEConfig, last: bool) -> None:
         super().__init__()
         widths = [cin] + [cout] * config.layers_per_block
         pairs = zip(widths[:-1], widths[1:], strict=True)
         self.resnets = nn.ModuleList([ResBlock(a, b, config.norm_groups, eps=1e-6) for a, b in pairs])
-        # The autoencoder pads right and below only, unlike the UNet (checkpoint quirk).
+        # The autoencoder pads only on the right and below, unlike the UNet (a convention of the checkpoints).
         self.downsample = None if last else Downsample(cout, padding=(0, 1, 0, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class EncoderLevel(nn.Module):
 
 
 class DecoderLevel(nn.Module):
-    """Residual blocks of one resolution, then (but for the last level) twice the side."""
+    """Residual blocks of one resolution, then (except at the last level) upsampling to twice the side."""
 
     def __init__(self, cin: int, cout: int, config: VAEConfig, last: bool) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ class VAE(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return self.quant_conv.weight.device
 
     @property
@@ -181,14 +181,14 @@ class VAE(nn.Module):
         """The Gaussian over latents, NOT scaled.
 
         pixels: image 3 height width — in [-1, 1], sides multiples of config.factor.
-        Raises ValueError where the sides do not divide.
+        Raises ValueError if the sides are not such multiples.
         """
         factor = self.config.factor
         if pixels.shape[-1] % factor or pixels.shape[-2] % factor:
             height, width = pixels.shape[-2:]
             raise ValueError(f"picture of {height}x{width} pixels: both sides must be multiples of {factor} for this VAE")
         mean, logvar = self.quant_conv(self.encoder(pixels)).chunk(2, dim=1)
-        # The clamp is the original's; it keeps exp() finite for saturated pictures.
+        # The clamp is from the original code; it keeps exp() finite for saturated pictures.
         return Posterior(mean, (0.5 * logvar.clamp(-30.0, 20.0)).exp())
 
     def encode(self, pixels: Tensor, noise: Tensor) -> Tensor:
