@@ -255,9 +255,9 @@ def test_channels_that_do_not_divide_into_heads_are_an_error() -> None:
     "arguments, message",
     [
         ({"attention": "flash"}, "attention 'flash': allowed are auto, explicit, fused"),
-        ({"branches": 3}, "1 or 2 branches"),
-        ({"images": 0}, "1 image or more"),
-        ({"rows": 1}, "2 rows or more"),
+        ({"branches": 3}, "expected 1..2 branches"),
+        ({"images": 0}, "at least 1 image"),
+        ({"rows": 1}, "at least 1 image and 2 rows"),
         ({"images": 3, "sac": [SAC(), None]}, "sac: 2 settings for 3 images"),
         ({"images": 1, "cam": [CAM(), CAM()]}, "cam: 2 settings for 1 images"),
         ({"rows": 3, "sac": SAC(scale=(1.0, 1.1, 1.2))}, r"3 numbers, but the grid has 2 example pair\(s\)"),

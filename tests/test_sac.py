@@ -131,7 +131,7 @@ def test_scales_that_do_not_fit_the_number_of_pairs_are_an_error() -> None:
 def test_a_clone_that_several_pairs_write_into_the_same_block_is_an_error() -> None:
     reversed_clone = SAC(clone=(("B", "B'"), ("A", "A'")))
     assert len(reversed_clone.blocks(rows=2)) == 2
-    with pytest.raises(ValueError, match="with 2 example pairs it writes one block 2 times"):
+    with pytest.raises(ValueError, match="with 2 example pairs it writes the same block 2 times"):
         AttentionControl(sac=reversed_clone, rows=3)
 
 
@@ -156,12 +156,12 @@ def test_branches_heads_and_images_have_settings_of_their_own(attention: str) ->
     [
         ({"scale": float("nan")}, "SAC scale nan: a finite number"),
         ({"scale": float("inf")}, "a finite number"),
-        ({"scale": ()}, "a finite number, or one for each example pair"),
+        ({"scale": ()}, "a finite number, or one per example pair"),
         ({"scale": "big"}, "SAC scale 'big'"),
         ({"stage": "logits"}, "SAC stage 'logits': allowed are 'scores'"),
         ({"clone": (("A'", "Bp"), ("A", "B"))}, "two .query, key. pairs of regions out of A, A', B, B'"),
         ({"clone": (("A'", "B'"),)}, "two .query, key. pairs"),
-        ({"clone": (("A'", "A'"), ("A", "B"))}, "its mirror writes the same block from another; use mirror=False"),
+        ({"clone": (("A'", "A'"), ("A", "B"))}, "its mirror writes the same block from a different block; use mirror=False"),
     ],
 )
 def test_settings_out_of_range_are_an_error_that_says_what_is_allowed(arguments: dict, message: str) -> None:

@@ -116,7 +116,7 @@ def test_more_steps_than_the_offset_leaves_times_for_is_an_error() -> None:
 
 @pytest.mark.parametrize("strength", [0, -0.5, 1.01, float("nan"), float("inf")])
 def test_a_strength_out_of_range_is_an_error(strength: float) -> None:
-    with pytest.raises(ValueError, match="allowed is more than 0 and at most 1"):
+    with pytest.raises(ValueError, match="must be greater than 0 and at most 1"):
         ddim_times(50, strength)
 
 
@@ -134,5 +134,5 @@ def test_eta_without_noise_is_an_error() -> None:
 @pytest.mark.parametrize("eta", [-0.1, 1.1, float("nan")])
 def test_eta_out_of_range_is_an_error(eta: float) -> None:
     bars = alpha_bars()
-    with pytest.raises(ValueError, match=r"eta .*: allowed is 0 \(deterministic\) to 1"):
+    with pytest.raises(ValueError, match=r"eta .*: must be from 0 \(deterministic\) to 1"):
         ddim_step(latents(0), latents(1), bars[501], bars[481], eta=eta, noise=latents(2))

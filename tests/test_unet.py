@@ -139,7 +139,7 @@ def test_shapes_that_do_not_fit_are_an_error_that_says_what_does(tiny_unet, chan
     [
         ({"channels": (16, 24, 30, 32)}, "30 channels must be a multiple of 8 norm groups"),
         ({"heads": (2, 5, 4, 4)}, "24 channels must be a multiple of 8 norm groups and of 5 heads"),
-        ({"depth": (1, 1, 1)}, "one entry a level each"),
+        ({"depth": (1, 1, 1)}, "expected one entry per level in each"),
     ],
 )
 def test_an_impossible_geometry_is_an_error(changes: dict, message: str) -> None:
