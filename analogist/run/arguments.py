@@ -77,7 +77,7 @@ def resolve_prompts(model: "Analogist", one: Analogy, request: Request) -> dict:
     """What a record says of one analogy's prompts. Raises ValueError where prompts and text= are both given."""
     if request.text is not None:
         if one.prompt or one.negative_prompt is not None or request.prompt_suffix is not None:
-            raise ValueError("text= stands instead of prompt, negative_prompt and prompt_suffix; give one or the others")
+            raise ValueError("text= replaces prompt, negative_prompt and prompt_suffix; give either text= or those")
         return {"prompt": None, "negative_prompt": None, "prompt_suffix": None, "text_sha256": _key_of(request.text)}
     found = {
         "prompt": one.prompt,
@@ -114,9 +114,9 @@ def check_batch(request: Request, images: int) -> None:
     """Raises ValueError for a batch that is no number of images, or smaller than what captures and edits see together."""
     batch = request.batch
     if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
-        raise ValueError(f"batch {batch!r}: a whole number from 1 up is allowed")
+        raise ValueError(f"batch {batch!r}: expected a whole number of at least 1")
     if batch is not None and batch < images and (request.capture is not None or request.edit is not None):
-        raise ValueError(f"batch {batch} with capture= or edit=: they see all {images} images together; leave batch out")
+        raise ValueError(f"batch {batch} with capture= or edit=: these need all {images} images in one batch; leave batch out")
 
 
 def check_latents(latents: object, shape: tuple[int, ...]) -> None:
@@ -186,7 +186,7 @@ def prepare(model: "Analogist", resolved: Resolved) -> tuple[Run, StudyTap | Non
         room = max(1, fit // images)
         images = images * asks.copies
         tap = StudyTap(request.capture, request.edit, model.unet, replace(shape, images=images, copies=asks.copies, room=room))
-        batch = images  # maps of all images are looked at together
+        batch = images  # captures and edits see the maps of all images together
     text = encode(model, resolved, asks.copies)
     start = start_of(model, resolved, randomness.draw(model.vae.config.latent_channels, h, w)).copies(asks.copies)
     run = Run(
@@ -194,14 +194,14 @@ def prepare(model: "Analogist", resolved: Resolved) -> tuple[Run, StudyTap | Non
         randomness=randomness, rows=shape.rows, attention=resolved.attention, images_at_once=min(batch or fit, images), tap=tap,
         gradients=asks.gradients, copies=asks.copies, latents=request.latents,
     )  # fmt: skip
-    for control in run.controls():  # "fused" where a map is wanted is an error before the first UNet call
+    for control in run.controls():  # "fused" at a site that needs a map is an error before the first UNet call
         for site in model.unet.sites:
             control.form_at(site)
     return run, tap
 
 
 def check_form(attention: str | Mapping) -> str | Mapping:
-    """The attention form as it was given. Raises ValueError for an unknown one."""
+    """The attention form as given. Raises ValueError for an unknown one."""
     if not isinstance(attention, Mapping) and attention not in FORMS:
         raise ValueError(f"attention {attention!r}: allowed are {', '.join(FORMS)}")
     return attention

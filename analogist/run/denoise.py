@@ -19,9 +19,9 @@ from analogist.models.unet import UNet
 
 @contextmanager
 def exact(device: torch.device) -> Iterator[None]:
-    """TF32 off for convolutions on CUDA unless it was asked for, as for matrix products; what was set before comes back.
+    """Turns TF32 off for convolutions on CUDA unless it is on for matrix products; the previous setting is restored afterwards.
 
-    torch leaves TF32 on for convolutions and off for matrix products; here one setting counts for both, that of matrix
+    torch leaves TF32 on for convolutions and off for matrix products. Here one setting decides for both, that of matrix
     products (`torch.backends.cuda.matmul`).
     """
     if device.type != "cuda":
@@ -47,9 +47,9 @@ def guided(
 ) -> Tensor:
     """The network's output with classifier-free guidance, out = out_neg + w (out_text - out_neg), float32 [image 4 h w].
 
-    What it means (noise or velocity) is the checkpoint's `Schedule`'s to say. Gradients flow where they are asked for.
+    The checkpoint's `Schedule` says what it means (noise or velocity). Gradients flow if enabled.
     z_t: image 4 h w, noisy latents at control.t. fixed: image 5 h w, mask and masked-image latents. text: (branch image) token channel.
-    control: with one branch the text's alone runs, and guidance has no effect. guidance: w, one for all images or a tensor [image].
+    control: with one branch only the text branch is run, and guidance has no effect. guidance: w, one for all images or a tensor [image].
     """
     # channel order of the checkpoints: noisy latents 4, mask 1, masked-image latents 4
     x = torch.cat([z_t, fixed], dim=1).to(text.dtype)
@@ -63,5 +63,5 @@ def guided(
 
 
 def not_finite(step: int, t: int, dtype: torch.dtype) -> str:
-    """What to say where a step gave NaN or infinite latents."""
+    """The message for a step that gave NaN or infinite latents."""
     return f"NaN or infinite latents at step {step} (t = {t}) in {dtype}; try dtype float32 or bfloat16, or a smaller guidance or SAC scale"

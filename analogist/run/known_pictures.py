@@ -1,4 +1,4 @@
-"""Known pictures without sampling: one UNet call on a noised true B', and DDIM inversion with its reconstruction error.
+"""Known pictures, without generating new ones: one UNet call on a noised true B', and DDIM inversion with its reconstruction error.
 
 Place in the flow: beside the sampler; the same networks, prompts, SAC and CAM, but the latents are given.
 """
@@ -38,7 +38,7 @@ Captures = Capture | str | Sequence[Capture | str] | None
 
 @dataclass(frozen=True)
 class Filled:
-    """A grid whose B' cell holds a picture: what `encode_grid` reads of a grid."""
+    """A grid whose B' cell holds a picture, in the form that `encode_grid` reads."""
 
     grid: PromptGrid
     picture: Image.Image
@@ -54,7 +54,7 @@ class Filled:
 
 
 def fill(grid: PromptGrid, b_prime: Picture) -> Image.Image:
-    """The composed grid with a true B' in its place, stretched as the other pictures are. grid: with its size resolved."""
+    """The composed grid with a true B' in its cell, stretched like the other pictures. grid: with its size resolved."""
     picture = read_picture(b_prime, "B'")
     left, top, right, bottom = grid.boxes(without_border=True)["B'"]
     canvas = grid.image
@@ -64,7 +64,7 @@ def fill(grid: PromptGrid, b_prime: Picture) -> Image.Image:
 
 @dataclass(frozen=True)
 class UNetCalls:
-    """The UNet of a model with a grid and prompts fixed: call it on any latents at any time; gradients flow where asked.
+    """The UNet of a model with fixed grid and prompts: call it on any latents at any time; gradients flow if enabled.
 
     grid: with its size resolved. shape: of the run these calls stand for. z0, noise: image 4 h w, clean latents and N(0, 1).
     """
@@ -98,10 +98,10 @@ class UNetCalls:
     def output(
         self, z_t: Tensor, t: int, *, step: int = 0, capture: Captures = None, edit: Edits | None = None, guidance: float | None = None
     ) -> tuple[Tensor, Maps]:
-        """The network's guided output [image 4 h w] and what was captured; needs torch.no_grad() around it where no gradient is wanted.
+        """The network's guided output [image 4 h w] and what was captured; wrap it in torch.no_grad() if no gradient is needed.
 
-        z_t: image 4 h w. step: the executed step as which it counts for placements, edits and captures. guidance: None: the
-        configuration's; 1 runs the text branch alone.
+        z_t: image 4 h w. step: the executed step that it represents for placements, edits and captures. guidance: None: the
+        configuration's; 1 runs only the text branch.
         """
         guidance = self.run.config.sampling.guidance if guidance is None else guidance
         config = self.run.config.replace(guidance=guidance)
@@ -151,10 +151,10 @@ def _prepared(model: "Analogist", request: Request, b_prime: Picture | None, wha
 
 
 def check_time(t: int, count: int) -> int:
-    """A training time. Raises ValueError outside the schedule."""
+    """Checks a training time. Raises ValueError outside the schedule."""
     t = plain(t)
     if isinstance(t, bool) or not isinstance(t, int) or not 0 <= t < count:
-        raise ValueError(f"t {t!r}: a training time in 0..{count - 1} is allowed")
+        raise ValueError(f"t {t!r}: expected a training time in 0..{count - 1}")
     return t
 
 
@@ -163,7 +163,7 @@ class Known:
     """One UNet call on a known picture. All tensors [image 4 h w], VAE-scaled.
 
     out: the network's guided output; target: what it was trained to give. Both are the noise, or the velocity of a checkpoint that
-    predicts that. eps: the noise that out stands for. noise: the noise that was added. x0: clean latents that out stands for. z0: the
+    predicts that. eps: the noise that out implies. noise: the noise that was added. x0: clean latents that out implies. z0: the
     true ones.
     """
 
@@ -184,7 +184,7 @@ class Known:
 
     @property
     def latents(self) -> Tensor:
-        """The predicted clean latents, as a run's result calls its last ones."""
+        """The predicted clean latents, under the name that a run's result uses."""
         return self.x0
 
     @property
@@ -204,7 +204,7 @@ def at(model: "Analogist", grid: PromptGrid, prompt: str = "", *, b_prime: Pictu
 
     b_prime: the true picture of B' (without border), stretched to its cell. t: training time 0..999.
     call: negative_prompt, prompt_suffix, text, seed, config, attention, capture and edit, as for the model's call; this one call
-    counts as step 0 (placements with a window of steps act as they do there). Raises ValueError as the model's call would.
+    counts as step 0 (placements limited to some steps act as in step 0). Raises ValueError as the model's call would.
     """
     t = check_time(t, len(model.schedule))
     request = Request(grid=grid, prompt=prompt, **call)
@@ -223,10 +223,10 @@ def at(model: "Analogist", grid: PromptGrid, prompt: str = "", *, b_prime: Pictu
 
 @dataclass(frozen=True, repr=False)
 class Inversion:
-    """Latents of a known grid carried back through the sampler's steps, and what sampling makes of them again.
+    """Latents of a known grid after inverting the sampler's steps, and the result of sampling from them again.
 
     latents: image 4 h w each, the clean ones first, the noisiest last, at the training times `times` (-1: clean).
-    reconstructed: clean latents after sampling forward again. picture: those decoded. error: ||reconstructed - z0|| / ||z0||.
+    reconstructed: clean latents after sampling forward again. picture: these latents decoded. error: ||reconstructed - z0|| / ||z0||.
     """
 
     times: tuple[int, ...]
@@ -253,15 +253,15 @@ def invert(
 ) -> Inversion:  # fmt: skip
     """DDIM inversion of a grid with its true B', then sampling forward again.
 
-    guidance: of both directions; 1 inverts best. refine: fixed-point iterations per step for the latents whose DDIM step gives
+    guidance: for both directions; 1 inverts best. refine: fixed-point iterations per step for the latents whose DDIM step gives
     the known ones (0: the usual approximation, which takes the network's output for the latents of the step before).
     call: negative_prompt, prompt_suffix, text, seed, config (its steps and strength; eta has no effect), attention and progress, as
-    for the model's call; progress None is off. Raises ValueError as the call would; SamplingError where a step cannot be inverted.
+    for the model's call; progress None is off. Raises ValueError as the call would; SamplingError if a step cannot be inverted.
     Source: Song et al. 2021 (DDIM), Sec. 4.3; refinement as in Pan et al. 2023 (AIDI).
     """
     refine, guidance = plain(refine), plain(guidance)
     if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:
-        raise ValueError(f"refine {refine!r}: a whole number from 0 up")
+        raise ValueError(f"refine {refine!r}: expected a whole number of at least 0")
     request = Request(grid=grid, prompt=prompt, **call)
     request.refuse("invert()", "capture", "edit")
     calls = _prepared(model, replace(request, progress=None), b_prime, "invert()")

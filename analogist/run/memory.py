@@ -1,4 +1,4 @@
-"""How many images go through the UNet at once: as many as the free memory allows."""
+"""How many images one UNet call computes: as many as the free memory allows."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ MOST_COPIES = 16  # of every image in one batch, where edits ask for copies; mor
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can still be taken on a device; on the CPU what the system calls available."""
+    """Free memory of a device in bytes; on the CPU, the memory that the system reports as available."""
     if device.type == "cuda":
-        # what the allocator holds without using it is free too; else a second call would choose another batch
+        # memory that the allocator holds but does not use is also free; else a second call would choose another batch
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
@@ -28,13 +28,13 @@ def free_bytes(device: torch.device) -> int:
 def images_at_once(
     config: UNetConfig, *, images: int, branches: int, h: int, w: int, device: torch.device, dtype: torch.dtype, maps: bool
 ) -> int:
-    """Images a UNet call that fit into half of the free memory, at least 1 and at most `images`.
+    """Images per UNet call that fit into half of the free memory, at least 1 and at most `images`.
 
-    h, w: of the latents. maps: whether maps are held (explicit form): then one head's at the finest site counts too.
+    h, w: of the latents. maps: whether maps are held (explicit form); then those of one head at the finest site are added.
     """
     itemsize = torch.empty((), dtype=dtype).element_size()
     one = ACTIVATIONS * branches * h * w * config.channels[0] * itemsize
     if maps:  # scores, and their softmax in float32
-        stride = 2 ** next((level for level, depth in enumerate(config.depth) if depth), 0)  # of the finest attention
+        stride = 2 ** next((level for level, depth in enumerate(config.depth) if depth), 0)  # of the finest site with attention
         one += branches * (h * w // stride**2) ** 2 * (itemsize + 4)
     return max(1, min(images, free_bytes(device) // 2 // one))

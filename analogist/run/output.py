@@ -20,7 +20,7 @@ _OF_A_RUN = re.compile(r"(b_prime|grid)_.*\d+\.png|maps(_.+)?\.safetensors|look\
 
 
 def prompt_names(prompts: Sequence[str]) -> list[str]:
-    """A short file-name part for each of several prompts; equal ones are told apart by their position."""
+    """A short file-name part per prompt; equal ones are distinguished by their position."""
     names: list[str] = []
     for position, prompt in enumerate(prompts):
         name = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "prompt"
@@ -33,7 +33,7 @@ def prompt_names(prompts: Sequence[str]) -> list[str]:
 def save_result(result: Result, folder: Path, name: str | None = None) -> list[Path]:
     """Writes the pictures of B' and of the grid, each with its record in the metadata; returns their paths.
 
-    name: part of the file names where several prompts share the folder. Those of several analogies are numbered from 1.
+    name: part of the file names if several prompts share the folder. Those of several analogies are numbered from 1.
     """
     written = []
     for k, seed in enumerate(result.record["seeds"]):
@@ -45,7 +45,7 @@ def save_result(result: Result, folder: Path, name: str | None = None) -> list[P
 
 
 def write_input(grid: PromptGrid, folder: str | Path) -> Path:
-    """Makes the folder and writes the composed grid, before anything long is computed. Raises OutputError."""
+    """Creates the folder and writes the composed grid, before any long computation. Raises OutputError."""
     return save_png(grid.image, output_folder(folder) / INPUT)
 
 
@@ -53,9 +53,9 @@ def write_record(
     records: Sequence[dict], folder: Path, *, checkpoint: str | None, inputs: dict, seconds: float, author: dict | None = None,
     files: Sequence[Path] = (),
 ) -> Path:
-    """Writes run.json: the record, with what a PNG must not hold (where checkpoint and inputs lie, who wrote the prompt, time).
+    """Writes run.json: the record, with what a PNG must not hold (paths of checkpoint and inputs, who wrote the prompt, time).
 
-    records: of the results, one a prompt. checkpoint: the path as loaded, None for the embedded one. inputs: argument -> path.
+    records: of the results, one per prompt. checkpoint: the path as loaded, None for the embedded one. inputs: argument -> path.
     author: of the prompts, None where unknown. files: what the run wrote into the folder, listed by name.
     """
     record = dict(records[0])
@@ -67,9 +67,9 @@ def write_record(
 
 
 def remove_stale(folder: Path, written: Sequence[Path]) -> list[str]:
-    """Removes what another run left in a folder and this one did not write anew; returns the names.
+    """Removes files that an earlier run left in a folder and this run did not rewrite; returns their names.
 
-    Only what a run surely wrote: pictures that carry a run's record, captured maps and the page. Other files stay.
+    Removes only files that certainly come from a run: pictures with a run's record, captured maps and the page. Other files stay.
     """
     kept, removed = {path.name for path in written}, []
     for path in sorted(folder.iterdir()):
@@ -103,10 +103,10 @@ def finished(folder: Path, expected: Mapping[str, object]) -> bool:
 
 
 class Repeat:
-    """A run.json read back: what `analogist run --config DIR/run.json` starts from."""
+    """A run.json that was read, from which `analogist run --config DIR/run.json` starts."""
 
     def __init__(self, path: str | Path) -> None:
-        """Raises ValueError where the file is no record of this version, is damaged, or cannot be repeated."""
+        """Raises ValueError if the file is not a record of this version, is damaged, or cannot be repeated."""
         self.path = Path(path)
         self.record = read_json(path)
         with naming(path):
@@ -139,7 +139,7 @@ class Repeat:
 
 
 def _check_record(record: dict, path: str | Path) -> None:
-    """Raises ValueError where a run.json lacks what a repeat reads, or holds it in another form."""
+    """Raises ValueError if a run.json lacks a field that a repeat needs, or has it in another form."""
     if record.get("format") != FORMAT:
         raise ValueError(f"{path}: a record of format {record.get('format')!r}; this version repeats format {FORMAT}")
     grid, seeds, prompt = record.get("grid"), record.get("seeds"), record.get("prompt")
@@ -163,4 +163,4 @@ def _check_record(record: dict, path: str | Path) -> None:
         well["grid"] = all(isinstance(s, list) and len(s) == 2 and all(isinstance(n, int) for n in s) for s in sides)
     damaged = [key for key, good in well.items() if not good]
     if damaged:
-        raise ValueError(f"{path}: not the record of a run, or a damaged one ({', '.join(damaged)}); give a run.json as it was written")
+        raise ValueError(f"{path}: not the record of a run, or a damaged one ({', '.join(damaged)}); give an unchanged run.json")

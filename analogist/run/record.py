@@ -15,11 +15,11 @@ from analogist.run.sampling import Run
 if TYPE_CHECKING:
     from analogist.run.arguments import Resolved
 
-FORMAT = 1  # raised when the meaning of a key changes
+FORMAT = 1  # increased when the meaning of a key changes
 
 
 def grid_record(grid: PromptGrid) -> dict:
-    """Size, rows, drawing, and a content key of the composed picture, by which a repeat knows that the pictures are the same."""
+    """Size, rows, drawing, and a content key of the composed picture, by which a repeat checks that the pictures are the same."""
     digest = hashlib.sha256(grid.image.tobytes()).hexdigest()
     b_size = None if grid.b_size is None else list(grid.b_size)
     drawing = {"fit": grid.fit, "aligned": grid.aligned, "border": grid.border, "b_size": b_size}

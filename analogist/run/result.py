@@ -1,4 +1,4 @@
-"""What a run gives back: pictures, latents, maps, and the record that repeats it."""
+"""The result of a run: pictures, latents, maps, and the record from which it can be repeated."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SamplingError(ValueError):
-    """A run that went wrong while sampling or decoding, such as NaN in the latents; the message says at which step."""
+    """A run failed while sampling or decoding, for example with NaN in the latents. The message says at which step."""
 
 
 @dataclass(repr=False)
@@ -26,7 +26,7 @@ class Step:
 
     i: executed step, 0 first. t: training time index, 0..999, of the UNet call. t_next: that of z_t, the t_prev of this DDIM step;
     below 0 past the end of the schedule. z_t: latents after the step [image 4 h w]; assign it to go on from others.
-    x0: predicted clean latents [image 4 h w]. eps: guided noise prediction [image 4 h w]. maps: what was captured in this step.
+    x0: predicted clean latents [image 4 h w]. eps: guided noise prediction [image 4 h w]. maps: the maps captured in this step.
     """
 
     i: int
@@ -46,7 +46,7 @@ class Result:
     """The outcome of one call; of several grids or prompts the images of the first come first.
 
     b_primes: the B' cells, one per image. grids: the whole decoded grids. latents: image 4 h w, the last latents, VAE-scaled.
-    pixels: image 3 height width in about [-1, 1]. maps: what capture= asked for. record: JSON-ready, everything needed to run it again.
+    pixels: image 3 height width in about [-1, 1]. maps: those requested by capture=. record: JSON-ready, everything needed to run it again.
     prompt_grids: what it was painted from, one per grid (or prompt) of the call.
     """
 
@@ -102,10 +102,10 @@ class Result:
         return found if isinstance(self.record["grid"], list) else found[0]
 
     def explore(self, *, label: str | None = None, max_bytes: int = 20_000_000) -> "Explorer":
-        """The attention explorer of this run: a page that a notebook shows and `.save("look.html")` writes.
+        """The attention explorer of this run: a page that a notebook displays and `.save("look.html")` writes.
 
         The run's capture= says what it holds; `analogist.explore.for_explorer` plans one. label: name of the run. max_bytes: of the
-        page. Several runs side by side: `analogist.explore.explore([one, other])`. Raises ValueError where nothing was captured.
+        page. Several runs side by side: `analogist.explore.explore([one, other])`. Raises ValueError if nothing was captured.
         """
         from analogist.explore import explore
 

@@ -1,4 +1,4 @@
-"""One run of the sampler: what it starts from, and its steps, in the published order (Gu et al. 2024 and the authors' code)."""
+"""One run of the sampler: its start and its steps, in the published order (Gu et al. 2024 and the authors' code)."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from analogist.run.transfer import FiniteCheck, to_device
 
 @dataclass(frozen=True)
 class Start:
-    """What the sampler starts from; float32 on the model's device.
+    """The start of the sampler; float32 on the model's device.
 
     z0: image 4 h w, latents of the picture with B pasted over B'. noise: image 4 h w.
     fixed: image 5 h w, mask and masked-image latents, which every UNet call sees.
@@ -39,10 +39,10 @@ class Start:
 
 @dataclass(frozen=True)
 class GridPosteriors:
-    """What the VAE says of grids, before anything is drawn: once for all seeds. float32 on the model's device.
+    """The VAE's posteriors of grids, before any random numbers are drawn; the same for all seeds. float32 on the model's device.
 
     pasted, masked: posteriors [image 4 h w] of the picture with B pasted over B' and of the masked one (B' mid-grey); one for all
-    draws or one for each. mask: image 1 h w, 1 on B'. scale: of the latents.
+    draws or one per draw. mask: image 1 h w, 1 on B'. scale: of the latents.
     """
 
     pasted: Posterior
@@ -61,9 +61,9 @@ class GridPosteriors:
 
 @torch.no_grad()
 def posteriors(vae: VAE, pasted: Tensor, masked: Tensor, mask: Tensor) -> GridPosteriors:
-    """What the VAE says of pictures with B pasted over B' and of masked ones; both are encoded together.
+    """The VAE's posteriors of pictures with B pasted over B' and of masked ones; both are encoded together.
 
-    pasted, masked: image 3 height width in [-1, 1]. mask: image 1 height width, 1 on B'; goes to latent size by nearest neighbour.
+    pasted, masked: image 3 height width in [-1, 1]. mask: image 1 height width, 1 on B'; resized to latent size by nearest neighbour.
     """
     device = vae.device
     with exact(device):
@@ -75,7 +75,7 @@ def posteriors(vae: VAE, pasted: Tensor, masked: Tensor, mask: Tensor) -> GridPo
 
 
 def grid_posteriors(vae: VAE, grid: PromptGrid) -> GridPosteriors:
-    """What the VAE says of one grid."""
+    """The VAE's posteriors of one grid."""
     return posteriors(vae, grid.pixels(), grid.masked_pixels(), grid.mask_tensor())
 
 
@@ -86,7 +86,7 @@ def encode_grid(vae: VAE, grid: PromptGrid, draws: Draws) -> Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Everything one run needs, ready to step. Nothing of it is kept on the model.
+    """Everything that one run needs, ready to step. Nothing is stored on the model.
 
     text: (branch image) token channel, branch 0 negative and 1 prompt; or [branch token channel], one text for all images.
     times: (t, t_prev) of the executed steps. images_at_once: images in one UNet call. latents: image 4 h w, which stand in place
@@ -114,7 +114,7 @@ class Run:
 
     @property
     def branches(self) -> int:
-        """2 with classifier-free guidance; 1 (the text branch alone) at guidance 1."""
+        """2 with classifier-free guidance; 1 (only the text branch) at guidance 1."""
         return self.config.sampling.branches
 
     def control(self, i: int, images: int) -> AttentionControl:
@@ -133,7 +133,7 @@ class Run:
         return [range(first, min(first + self.images_at_once, self.images)) for first in range(0, self.images, self.images_at_once)]
 
     def text_of(self, images: range) -> EncodedText:
-        """(branch image) token channel for some images, of the branches that are run."""
+        """(branch image) token channel for some images and the branches that are run."""
         branches = range(2)[-self.branches :]
         if self.text.shape[0] == 2:  # one text for all
             return self.text[branches.start :].repeat_interleave(len(images), dim=0)
@@ -141,7 +141,7 @@ class Run:
 
     @torch.no_grad()
     def prepare_text(self) -> list[PreparedText]:
-        """Keys and values of the text for each UNet call of a step: the same in every step, and shared where the texts are the same."""
+        """Keys and values of the text for each UNet call of a step: the same in every step, and shared if the texts are equal."""
         if self.text.shape[0] > 2:
             return [self.unet.prepare_text(self.text_of(images)) for images in self.batches()]
         by_size = {len(images): images for images in self.batches()}
@@ -158,7 +158,7 @@ class Run:
 
     @torch.no_grad()
     def own_latents(self) -> Tensor:
-        """The start's latents at the first executed time; at strength exactly 1 they are the pure noise, as in the authors' code."""
+        """The start's latents at the first executed time; at strength 1 they are pure noise, as in the authors' code."""
         if self.config.sampling.strength == 1:
             return self.start.noise
         return self.schedule.add_noise(self.start.z0, self.start.noise, self.times[0][0])
@@ -176,7 +176,7 @@ class Run:
         return self.latents is not None and not torch.equal(self.start_latents(), self.own_latents())
 
     def steps(self) -> Iterator[Step]:
-        """Runs the steps, yielding after each; `step.z_t` may be assigned. Raises SamplingError on NaN, naming the step."""
+        """Runs the steps, yielding after each; `step.z_t` may be assigned. Raises SamplingError on NaN and names the step."""
         texts, finite = self.prepare_text(), FiniteCheck(self.text.dtype)
         z_t = self.start_latents()
         for i in range(len(self.times)):

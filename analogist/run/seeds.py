@@ -1,4 +1,4 @@
-"""Where randomness comes from: one CPU generator an image, or one for all in the published order.
+"""The random numbers of a run: one CPU generator per image, or one for all in the published order.
 
 A seed gives the same numbers on every device, and image k of a batch is image 0 of seed s + k.
 """
@@ -32,7 +32,7 @@ class Draws:
 class Randomness:
     """Draws for the start of a run and, where eta > 0, for its steps.
 
-    seeds: one an image, each with its own generator, drawing noise and then the two posteriors.
+    seeds: one per image, each with its own generator, which draws the noise and then the two posteriors.
     generator: instead of seeds, one torch.Generator consumed in the published order: the noise of all images, then one
     draw for each posterior, shared by the images.
     """
@@ -64,7 +64,7 @@ class Randomness:
 
 
 def normal(shape: Sequence[int], generator: Generator) -> Tensor:
-    """N(0, 1), float32 on the CPU whatever torch's default type and device are, so that a seed means the same numbers everywhere."""
+    """N(0, 1), float32 on the CPU independent of torch's default type and device, so that a seed gives the same numbers everywhere."""
     return torch.randn(tuple(shape), generator=generator, dtype=torch.float32, device="cpu")
 
 
@@ -72,7 +72,7 @@ def check_seeds(seed: int, images: int) -> tuple[int, ...]:
     """Effective seeds of the images, s + k. Raises ValueError on a seed or number of images that is not allowed."""
     seed, images = plain(seed), plain(images)
     if isinstance(images, bool) or not isinstance(images, int) or images < 1:
-        raise ValueError(f"images {images!r}: a whole number from 1 up is allowed")
+        raise ValueError(f"images {images!r}: expected a whole number of at least 1")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63 - images:
-        raise ValueError(f"seed {seed!r}: a whole number from 0 to 2**63 is allowed")
+        raise ValueError(f"seed {seed!r}: expected a whole number from 0 to 2**63")
     return tuple(seed + k for k in range(images))

@@ -12,7 +12,7 @@ from analogist.models.placement import Placement
 
 @dataclass(frozen=True)
 class Task:
-    """Settings of one published task. size: of the grid in pixels, None: the checkpoint's own; aligned: as PromptGrid takes it.
+    """Settings of one published task. size: of the grid in pixels, None: the checkpoint's; aligned: as for PromptGrid.
 
     layers: first and last of SAC and CAM, as the configuration places them.
     """
@@ -36,14 +36,14 @@ def tasks() -> dict[str, Task]:
     found = [Task(name, what, published_code(name)) for name, (_, _, what) in TASKS.items()]
     found += [
         _demo("caricature", "demo: photo to caricature", 4, 8, 0.96),
-        _demo("corgi", "demo: the same change of view, where A and B are aligned", 4, 7, 0.8, aligned="a-b"),
+        _demo("corgi", "demo: the same change of view, with A and B aligned", 4, 7, 0.8, aligned="a-b"),
     ]
     return {task.name: task for task in found}
 
 
 def task(name: str) -> Task:
-    """One task. Raises ValueError naming those there are."""
+    """One task by name. Raises ValueError that lists all tasks."""
     known = tasks()
     if name not in known:
-        raise ValueError(f"task {name!r}: allowed are {', '.join(known)} (`analogist tasks` says what each is for)")
+        raise ValueError(f"task {name!r}: allowed are {', '.join(known)} (`analogist tasks` describes each)")
     return known[name]
