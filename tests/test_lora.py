@@ -389,7 +389,7 @@ def test_a_run_with_a_peft_folder_says_its_strength_and_is_not_repeated_with_ano
 def test_what_was_assumed_of_a_lora_reaches_the_user(tmp_path, plain, capsys):
     save_file(good(plain), tmp_path / "l.safetensors")
     model = Analogist.from_checkpoint(CHECKPOINT, device="cpu", lora=tmp_path / "l.safetensors")
-    said = "LoRA l.safetensors: UNet: no alpha in it or beside it: alpha is the rank, strength 1, as in diffusers"
+    said = "LoRA l.safetensors: UNet: no alpha in the file or beside it, so alpha is the rank and strength 1, as in diffusers"
     assert said in model.checkpoint.notes and said in model.describe()["notes"]
 
 

@@ -285,7 +285,7 @@ def test_a_module_without_alpha_among_others_is_merged_at_its_rank_as_kohya_does
     save_file(held, tmp_path / "l.safetensors")
     got, report = merged_at(tmp_path / "l.safetensors", theirs, Q)
     assert got == pytest.approx(1, rel=1e-3)
-    assert len(report.notes) == 1 and "no alpha of 3 modules" in report.notes[0]
+    assert len(report.notes) == 1 and "no alpha for 3 modules" in report.notes[0]
 
 
 def test_a_config_of_other_files_is_not_read_and_the_report_says_which_was(tmp_path, theirs):

@@ -95,7 +95,7 @@ class Strengths:
         for network in dict.fromkeys(asked.network for asked in bare):
             these = [asked for asked in bare if asked.network == network]
             others = sum(asked.network == network for asked in modules) - len(these)
-            which = "in the file or beside it: alpha is taken as the rank, so strength 1, as in diffusers"
+            which = "in the file or beside it, so alpha is the rank and strength 1, as in diffusers"
             if others:
                 first = f"{len(these)} modules (the first: {these[0].label})"
                 which = f"for {first}, although others have one: alpha is taken as their rank, as in kohya's scripts"
