@@ -71,7 +71,7 @@ FILES = {
     "offsets turned": ("a.safetensors", with_header({"a": entry(offsets=(8, 0))}, b"\0" * 8), "does not fill"),
     "shape and bytes differ": ("a.safetensors", with_header({"a": entry(shape=(3,))}, b"\0" * 8), "does not fill its 8 bytes"),
     "overlap": ("a.safetensors", with_header({"a": entry(), "b": entry(offsets=(4, 12))}, b"\0" * 12), "overlaps"),
-    "hole": ("a.safetensors", with_header({"a": entry(), "b": entry(offsets=(12, 20))}, b"\0" * 20), "hole"),
+    "hole": ("a.safetensors", with_header({"a": entry(), "b": entry(offsets=(12, 20))}, b"\0" * 20), "gap"),
     "odd entry": ("a.safetensors", with_header({"a": 3}, b"\0" * 8), "must consist of dtype, shape and data_offsets"),
     "odd metadata": ("a.safetensors", with_header({"__metadata__": {"a": 1}, "a": entry()}, b"\0" * 8), "__metadata__"),
 }  # fmt: skip
