@@ -148,7 +148,7 @@ def test_text_stands_instead_of_prompts(model, grid):
     by_prompt = model(grid, "a red boat", seed=5, config=SHORT, progress=False)
     assert torch.equal(by_text.latents, by_prompt.latents)
     assert by_text.record["repeatable"] is False and "text=" in by_text.record["not_repeatable_because"][0]
-    with pytest.raises(ValueError, match="text= stands instead"):
+    with pytest.raises(ValueError, match="text= replaces"):
         model(grid, "a red boat", text=text)
     with pytest.raises(ValueError, match="give \\[branch token channel\\]"):
         model(grid, text=text[:1])
@@ -330,5 +330,5 @@ def test_a_run_keeps_only_its_last_step(model, grid):
 
 
 def test_smaller_batches_with_a_capture_are_an_error(model, grid):
-    with pytest.raises(ValueError, match="see all 3 images"):
+    with pytest.raises(ValueError, match="need all 3 images"):
         model(grid, "", images=3, batch=1, config=SHORT, progress=False, capture="*.self:probs")

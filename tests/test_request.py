@@ -200,8 +200,8 @@ def test_the_explorer_shows_every_image_of_several_grids_with_its_own_prompt(mod
         ([grid_of(0), "grid.png"], {}, "grid str: give PromptGrid"),
         ([grid_of(0)], {"prompt": ["a"], "generator": torch.Generator()}, "generator= with lists"),
         ([grid_of(0), grid_of(1)], {"prompt": ["a", 3]}, "prompt 3: give one text"),
-        ([grid_of(0), grid_of(1)], {"batch": 1, "capture": "*.self:probs"}, "see all 2 images together"),
-        (grid_of(0), {"prompt": ["a", "b"], "text": torch.zeros(2, 77, 32)}, "text= stands instead"),
+        ([grid_of(0), grid_of(1)], {"batch": 1, "capture": "*.self:probs"}, "need all 2 images in one batch"),
+        (grid_of(0), {"prompt": ["a", "b"], "text": torch.zeros(2, 77, 32)}, "text= replaces"),
     ],
 )  # fmt: skip
 def test_lists_that_do_not_go_together_are_errors_before_anything_runs(model, monkeypatch, grid, call, message):
