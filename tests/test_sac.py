@@ -159,7 +159,7 @@ def test_branches_heads_and_images_have_settings_of_their_own(attention: str) ->
         ({"scale": ()}, "a finite number, or one per example pair"),
         ({"scale": "big"}, "SAC scale 'big'"),
         ({"stage": "logits"}, "SAC stage 'logits': allowed are 'scores'"),
-        ({"clone": (("A'", "Bp"), ("A", "B"))}, "two .query, key. pairs of regions out of A, A', B, B'"),
+        ({"clone": (("A'", "Bp"), ("A", "B"))}, "two .query, key. pairs of the regions A, A', B, B'"),
         ({"clone": (("A'", "B'"),)}, "two .query, key. pairs"),
         ({"clone": (("A'", "A'"), ("A", "B"))}, "its mirror writes the same block from a different block; use mirror=False"),
     ],
