@@ -18,7 +18,7 @@ def parse_layers(text: str, flag: str):
         if span:
             first, last = int(span[1]), int(span[2])
             if last < first:
-                raise ValueError(f"{flag} {part}: the range is reversed; write {last}-{first}")
+                raise ValueError(f"{flag} {part}: the range runs backwards; write {last}-{first}")
             if last > 999:
                 raise ValueError(f"{flag} {part}: layers are numbered 0..15 in Stable Diffusion")
             numbers += range(first, last + 1)
