@@ -250,7 +250,7 @@ def test_a_folder_gives_its_lora_or_says_why_it_has_none(tmp_path, plain, model)
     save_file(good(plain), tmp_path / "a.safetensors")
     assert merge_lora(tmp_path, model.unet, model.text.model).path.name == "a.safetensors"
     save_file(good(plain), tmp_path / "b.safetensors")
-    refused("2 files in it .a.safetensors, b.safetensors.; give one of them itself")
+    refused("holds 2 files .a.safetensors, b.safetensors.; give one of them")
     save_file(good(plain), tmp_path / "pytorch_lora_weights.safetensors")
     assert merge_lora(tmp_path, model.unet, model.text.model).path.name == "pytorch_lora_weights.safetensors"
 
@@ -277,7 +277,7 @@ BAD = {
     "a factor without sides": ({f"unet.{K}.lora_A.weight": (), f"unet.{K}.lora_B.weight": ()}, "of rank 0"),
     "an alpha of two numbers": ({f"unet.{Q}.alpha": (2,)}, "alpha holds 2 numbers"),
     "an alpha without a number": ({f"unet.{Q}.alpha": (0,)}, "alpha holds 0 numbers"),
-    "an alpha of nothing": ({"unet.conv_out.alpha": ()}, "without their other factor: conv_out"),
+    "an alpha of nothing": ({"unet.conv_out.alpha": ()}, "without the other factor: conv_out"),
     "a transformer's": ({"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": (2, 8)}, "made for a diffusion transformer"),
     "an unknown module": ({"unet.down_blocks.9.attentions.0.proj_in.lora_A.weight": (2, 64)}, "not there: unet: down_blocks.9"),
     "half a pair": ({f"unet.{K}.lora_A.weight": (2, 32)}, "without the other factor"),

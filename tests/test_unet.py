@@ -122,7 +122,7 @@ def test_inputs_are_never_changed(tiny_unet) -> None:
         ({"text": (1, 7, 12)}, "text for a batch of 1, but x has 2"),
         ({"control": AttentionControl(images=3)}, "batch of 2, but control says 2 branches x 3 images"),
         ({"x": (2, 9, 24, 24), "control": AttentionControl(sac=SAC())}, "a token map of 3x3 does not split into 2 rows"),
-        ({"t": torch.tensor([1, 2, 3])}, r"t of shape \(3,\): give one time, or one for each of the 2"),
+        ({"t": torch.tensor([1, 2, 3])}, r"t of shape \(3,\): give one time, or one per row of the batch \(2\)"),
     ],
 )
 @pytest.mark.parametrize("attention", ["explicit", "fused"])
