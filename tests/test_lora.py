@@ -347,10 +347,10 @@ NO_LORA = {  # what a file holds or is -> a word of the one line
     "a list as metadata": ({}, {"lora_adapter_metadata": "[]"}, "expected a JSON object"),
     "odd alphas": ({f"unet.{Q}.alpha": torch.ones(3)}, None, "alpha holds 3 numbers"),
     "an alpha of NaN": ({f"unet.{Q}.alpha": torch.tensor(float("nan"))}, None, "expected a finite number"),
-    "whole numbers": (pair(torch.ones(2, 32).int()), None, "holds no weights"),
+    "whole numbers": (pair(torch.ones(2, 32).int()), None, "that weights cannot have"),
     "five axes": (pair(torch.ones(2, 1, 1, 1, 32)), None, "no product"),
     "an unknown strength": ({}, {"strange_alpha": "2"}, "strange_alpha"),
-    "names of line breaks": ({"a\nb.lora_A.weight": torch.ones(2, 2)}, None, "not there"),
+    "names of line breaks": ({"a\nb.lora_A.weight": torch.ones(2, 2)}, None, "do not exist"),
 }
 
 
