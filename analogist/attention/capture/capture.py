@@ -85,8 +85,8 @@ class Capture:
         for pattern in patterns:
             if not isinstance(pattern, str) or not pattern:
                 raise ValueError(f"selector {pattern!r}: give text such as 'up.1.*.self:probs' or '9.self:probs'")
-        layers, steps, branches, images, heads = (plain(value) for value in (layers, steps, branches, images, heads))
-        query, key, words, max_bytes = (plain(value) for value in (query, key, words, max_bytes))
+        layers, steps, branches, images, heads = plain(layers), plain(steps), plain(branches), plain(images), plain(heads)
+        query, key, words, max_bytes = plain(query), plain(key), plain(words), plain(max_bytes)
         reductions = parse_reductions(reduce)
         if words is not None and branches is None:
             branches = "text"  # words are looked up in the prompt; the negative prompt only if the branch is named

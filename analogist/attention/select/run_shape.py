@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, Unpack
+from typing import TYPE_CHECKING, Protocol, Unpack, cast
 
 import torch
 
@@ -64,6 +64,12 @@ class RunShape:
             raise ValueError(f"{len(self.prompts)} prompts for {self.branches} branches: expected one per branch")
 
     @property
+    def encoded(self) -> tuple[str | None, ...] | None:
+        """`prompts` as it stands once the shape is made: never a mapping."""
+        assert not isinstance(self.prompts, Mapping), "turned into texts by __post_init__"
+        return self.prompts
+
+    @property
     def branch_labels(self) -> tuple[str, ...]:
         """Names of the branches in batch order; a single branch is "text"."""
         return BRANCHES if self.branches == 2 else (BRANCHES[TEXT],)
@@ -74,7 +80,8 @@ class RunShape:
         places = getattr(self.words, "places", None)
         if self.prompts is None or not callable(places):
             return self
-        return replace(self, words=PromptWords({prompt: places(prompt) for prompt in dict.fromkeys(self.prompts) if prompt is not None}))
+        of = cast("Callable[[str], tuple[tuple[int, int], ...]]", places)
+        return replace(self, words=PromptWords({prompt: of(prompt) for prompt in dict.fromkeys(self.prompts) if prompt is not None}))
 
     @cached_property
     def texts(self) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:

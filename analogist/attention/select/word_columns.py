@@ -1,7 +1,8 @@
 """Token columns of words, per branch; the start, end and padding tokens have explicit names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from analogist.attention.select.run_shape import RunShape
 from analogist.models.numbers import plain
@@ -22,9 +23,9 @@ def columns_of(word: str | int, branch: str, run: RunShape) -> tuple[int, ...]:
         return (word,)
     if word == START:
         return (0,)
-    if run.prompts is None or run.words is None:
+    if run.encoded is None or run.words is None:
         raise ValueError(f"word {word!r}: the text of this run was given as a tensor, so only column numbers can be used")
-    prompt = run.prompts[run.branch_labels.index(branch)]
+    prompt = run.encoded[run.branch_labels.index(branch)]
     if prompt is None:
         raise ValueError(
             f"word {word!r}: the {branch} prompts of this run differ from image to image, so that only column numbers can be used; "
@@ -36,7 +37,9 @@ def columns_of(word: str | int, branch: str, run: RunShape) -> tuple[int, ...]:
         if not columns:
             raise ValueError(f"{word}: the prompt of the {branch} branch fills all {run.tokens} tokens")
         return columns
-    positions = getattr(run.words, "positions", run.words)
+    if not isinstance(word, str):
+        raise ValueError(f"word {word!r}: give a word of the prompt or a column number")
+    positions = cast("Callable[[str, str], Sequence[int]]", getattr(run.words, "positions", run.words))
     try:
         columns = tuple(sorted(positions(prompt, word)))
     except ValueError as error:
