@@ -37,9 +37,11 @@ class Pool(Protocol):
 
     def measuring(self, metrics: Sequence[str | OwnMetric]) -> "Pool":
         """The same pool, whose workers measure these metrics."""
+        ...
 
     def run(self, groups: Sequence[Group]) -> Iterator[tuple[Group, list[Done], float]]:
         """Runs groups, in any order."""
+        ...
 
 
 class Local:
@@ -111,16 +113,17 @@ def prepare(study: Study | str | Path, model: Analogist, *, changes: dict | None
         study = dataclasses.replace(study, **changes)
     study = study.with_own()
     size = study.size if study.size is not None else model.size
-    if not all(isinstance(one, Input) for one in study.inputs) or isinstance(study.inputs, str):
+    ready_made = [one for one in study.inputs if isinstance(one, Input)]
+    if isinstance(study.inputs, str) or len(ready_made) < len(study.inputs):
         side = size if isinstance(size, int) else size[0]
         study = study.with_inputs(input_files.from_json(study.inputs, side))
     else:
-        study = study.with_inputs(study.inputs)
+        study = study.with_inputs(ready_made)
     if deal:
         study = study.with_inputs(input_files.dealt(study.resolved))
-    first = sized(study.inputs[0], study, model)
-    check_size(*first.size, *model.size_multiples(first.rows))
-    space = Space.of(model.unet.sites, model.config, first.size, model.vae.config.factor)
+    first = sized(study.resolved[0], study, model)
+    check_size(*first.known_size, *model.size_multiples(first.rows))
+    space = Space.of(model.unet.sites, model.config, first.known_size, model.vae.config.factor)
     plan = make_plan(study, study.variants(space), model)
     check_own_metrics(plan)
     return plan
@@ -139,7 +142,8 @@ def check_own_metrics(plan: Plan) -> None:
             try:
                 metric.measure(tried.picture(), tried.other("truth"), job.example)
             except StudyError as error:
-                raise StudyError(f"{error} (tried on the input {job.example.name!r} before the first run, B in the place of B')") from error
+                name = study.resolved[job.input].name
+                raise StudyError(f"{error} (tried on the input {name!r} before the first run, B in the place of B')") from error
 
 
 def shard_of(groups: Sequence[Group], shard: tuple[int, int] | None) -> list[Group]:
@@ -200,7 +204,8 @@ def carry_out(
     sizes = look_sizes(len(study.inputs)) if until is not None else None
     data = study.to_json() | {"jobs": len(plan.jobs), "shard": None if shard is None else list(shard)}
     remarks = store.write_study(data, fixed={name: data[name] for name in ("smallest_effect", "hypotheses")} | {"looks": sizes})
-    for one in {row.input: study.inputs[row.input] for row in plan.rows}.values():
+    inputs = study.resolved
+    for one in {row.input: inputs[row.input] for row in plan.rows}.values():
         store.write_input(one.file_name, sized(one, study, worker.model))
     pool = Local(worker, progress=progress) if pool is None else pool.measuring(worker.measurer.given)
     running = _Running(plan, store, worker.measurer, pool, progress)
@@ -224,7 +229,8 @@ class _Running:
 
     def __init__(self, plan: Plan, store: Store, measurer: Measurer, pool: Pool, progress: bool) -> None:
         self.plan, self.store, self.measurer, self.pool, self.progress = plan, store, measurer, pool, progress
-        self.names = {job.key: f"{plan.study.inputs[job.input].file_name}_{job.seed}" for job in plan.jobs}
+        inputs = plan.study.resolved
+        self.names = {job.key: f"{inputs[job.input].file_name}_{job.seed}" for job in plan.jobs}
         self.written = time.monotonic()
 
     def finish(self, part: Plan, groups: Sequence[Group]) -> None:

@@ -60,7 +60,7 @@ def write_sheet(plan: Plan, store: Store) -> str:
     by_cell = {(row.variant.name, row.input, row.seed): row.key for row in plan.rows}
     columns = list(dict.fromkeys((row.input, row.seed) for row in plan.rows))
     variants = list(dict.fromkeys(row.variant.name for row in plan.rows))
-    inputs = plan.study.inputs
+    inputs = plan.study.resolved
     first = next((entry for row in plan.rows if (entry := store.entries.get(row.key)) and not entry.failed), None)
     if first is None:
         return "no contact sheet: there is no picture"

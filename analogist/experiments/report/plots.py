@@ -28,7 +28,7 @@ def plot_effects(
         axes = figure.subplots()
         for y, one in enumerate(shown):
             colour = f"C{factors.index(one.factor) % 10}"
-            if one.low is not None:
+            if one.low is not None and one.high is not None:
                 axes.plot([one.low, one.high], [y, y], color=colour, linewidth=2)
             axes.plot([one.mean], [y], "o", color=colour, markersize=5)
         axes.axvline(0, color="black", linewidth=0.8)

@@ -7,6 +7,7 @@ CLIP direction is measured as published: on the whole cell of B'; A, A' and B ar
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
@@ -37,7 +38,8 @@ class Painted:
     def cells(self) -> dict[str, Image.Image]:
         """A, A' and B as in the grid, without borders; the first pair if there are several."""
         cells = self.grid.cells(without_border=True)
-        return {"A": cells.get("A", cells.get("A1")), "A'": cells.get("A'", cells.get("A1'")), "B": cells["B"]}
+        first = ("A", "A'") if "A" in cells else ("A1", "A1'")
+        return {"A": cells[first[0]], "A'": cells[first[1]], "B": cells["B"]}
 
     def picture(self) -> Image.Image:
         """The picture in the cell of B', without its border."""
@@ -50,6 +52,13 @@ class Painted:
         found = self.truth if which == "truth" else self.cells()[which]
         size = self.picture().size
         return None if found is None else found.convert("RGB") if found.size == size else found.convert("RGB").resize(size)
+
+    def compared(self, which: str) -> Image.Image:
+        """`other`, where it must be there. Raises NotMeasured without a truth."""
+        found = self.other(which)
+        if found is None:
+            raise NotMeasured("there is no true B' to compare with")
+        return found
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,8 @@ def _ssim(a: Image.Image, b: Image.Image) -> float:
 
     if min(a.size) < 11:
         raise NotMeasured(f"the picture is {a.width} x {a.height} px; structural similarity needs at least 11 px per side")
-    return structural_similarity_index_measure(_tensor(a), _tensor(b), data_range=1.0).item()
+    # a tuple only where its gradient or its full image is asked for
+    return cast(Tensor, structural_similarity_index_measure(_tensor(a), _tensor(b), data_range=1.0)).item()
 
 
 def _coarse(picture: Image.Image) -> Image.Image:
@@ -135,7 +145,7 @@ class Measurer:
 
     def network(self, name: str) -> str:
         """The feature network of a metric, or "" if it uses none."""
-        return next((self.networks[need].name for need in self.metrics[name].needs if self.networks.get(need) is not None), "")
+        return next((found.name for need in self.metrics[name].needs if (found := self.networks.get(need)) is not None), "")
 
     def key(self, name: str) -> str:
         """Under which a measured value is kept: another network, or another own function, is another value."""
@@ -169,8 +179,14 @@ class Measurer:
             out[name] = why
         return out
 
-    def _network_features(self, kind: str, painted: Painted) -> Mapping[str, Tensor]:
+    def _given(self, kind: str) -> FeatureNetwork:
         network = self.networks[kind]
+        if network is None:
+            raise NotMeasured(f"no {kind} network given")
+        return network
+
+    def _network_features(self, kind: str, painted: Painted) -> Mapping[str, Tensor]:
+        network = self._given(kind)
         cells = painted.cells()
         found = {"B'": network.features([painted.cell.resize(cells_size(painted.grid))])[0]}
         for name in ("A", "A'", "B"):
@@ -186,7 +202,7 @@ class Measurer:
         return direction_similarity(found["A"], found["A'"], found["B"], found["B'"], normalise=normalise)
 
     def _feature_distance(self, kind: str, painted: Painted) -> float:
-        ours, true = self.networks[kind].features([painted.picture(), painted.other("truth")])
+        ours, true = self._given(kind).features([painted.picture(), painted.compared("truth")])
         return 1 - torch.cosine_similarity(ours, true, dim=0).item()
 
     def _perceptual(self, painted: Painted) -> float:
@@ -194,7 +210,7 @@ class Measurer:
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
             self._lpips = LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
-        return self._lpips(_tensor(painted.picture()), _tensor(painted.other("truth"))).item()
+        return self._lpips(_tensor(painted.picture()), _tensor(painted.compared("truth"))).item()
 
 
 def cells_size(grid: PromptGrid) -> tuple[int, int]:
@@ -221,7 +237,7 @@ def check_metrics(names: Sequence[str]) -> None:
 
 
 def _to(which: str, distance: Callable[[Image.Image, Image.Image], float]) -> Callable[[Measurer, Painted], float]:
-    return lambda _, painted: distance(painted.picture(), painted.other(which))
+    return lambda _, painted: distance(painted.picture(), painted.compared(which))
 
 
 def _of_own(own: OwnMetric) -> Metric:
