@@ -5,7 +5,7 @@ Place in the flow: between a `Request` and sampling.Run.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -58,14 +58,14 @@ def resolve(model: "Analogist", request: Request) -> Resolved:
     seeds = seeds * len(analogies)
     if request.generator is not None and request.lists:
         raise ValueError("generator= with lists of grids or prompts: give seed=, so that each draws as it would alone, or one call each")
-    h, w = (side // model.vae.config.factor for side in grids[0].size)
+    h, w = (side // model.vae.config.factor for side in grids[0].known_size)
     check_batch(request, len(seeds))
     if request.latents is not None:
         check_latents(request.latents, (len(seeds), model.vae.config.latent_channels, h, w))
     text = request.text if request.text is None else check_encoded(model, request.text)
     shape = RunShape(
         steps=len(times), times=tuple(t for t, _ in times), branches=config.sampling.branches, images=len(seeds), latent=(h, w),
-        rows=grids[0].rows, tokens=model.text.length if text is None else text.shape[1], dtype=model.dtype, size=grids[0].size,
+        rows=grids[0].rows, tokens=model.text.length if text is None else text.shape[1], dtype=model.dtype, size=grids[0].known_size,
         words=model.text, prompts=None if text is not None else branch_prompts(prompts, config.sampling.branches),
     )  # fmt: skip
     return Resolved(
@@ -102,7 +102,7 @@ def _key_of(text: object) -> str | None:
 
 def check_alike(grids: Sequence[PromptGrid]) -> None:
     """Raises ValueError where grids of one call differ in size or in their number of example pairs."""
-    kinds = {f"{grid.size[0]}x{grid.size[1]} px with {grid.pairs} example pair{'s' * (grid.pairs > 1)}" for grid in grids}
+    kinds = {f"{grid.known_size[0]}x{grid.known_size[1]} px with {grid.pairs} example pair{'s' * (grid.pairs > 1)}" for grid in grids}
     if len(kinds) > 1:
         raise ValueError(
             f"grids of {', '.join(sorted(kinds))} (height x width) in one call: one size and number of example pairs is allowed; "
@@ -142,7 +142,7 @@ def check_encoded(model: "Analogist", text: EncodedText) -> EncodedText:
 
 def encode(model: "Analogist", resolved: Resolved, copies: int = 1) -> EncodedText:
     """Encoded prompts: [branch token channel] where one text serves all images, else (branch copy image) token channel."""
-    text, size = resolved.request.text, resolved.grids[0].size
+    text, size = resolved.request.text, resolved.grids[0].known_size
     if text is not None:
         text = text.of_size(*size) if isinstance(text, PooledText) and text.sizes is None else text
         return text.to(model.device, model.dtype)
@@ -157,9 +157,9 @@ def encode(model: "Analogist", resolved: Resolved, copies: int = 1) -> EncodedTe
 
 
 def joined(texts: Sequence[EncodedText]) -> EncodedText:
-    """Encoded texts one after another on the batch axis."""
+    """Encoded texts, all of one text encoder, one after another on the batch axis."""
     if not isinstance(texts[0], PooledText):
-        return torch.cat(list(texts))
+        return torch.cat(cast("list[Tensor]", list(texts)))
     return PooledText(*(torch.cat([getattr(text, name) for text in texts]) for name in ("tokens", "pooled", "sizes")))
 
 

@@ -110,7 +110,7 @@ class UNetCalls:
         tap = None
         if capture is not None or edit is not None:
             branches = run.branches
-            prompts = None if self.shape.prompts is None else self.shape.prompts[-branches:]
+            prompts = None if self.shape.encoded is None else self.shape.encoded[-branches:]
             shape = replace(
                 self.shape, steps=step + 1, times=(t,) * (step + 1), branches=branches, prompts=prompts, images=z_t.shape[0],
                 copies=asks_of(edit).copies, room=self.room,

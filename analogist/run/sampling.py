@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from analogist.attention.tap import StudyTap
 from analogist.config import AnalogistConfig
-from analogist.grid.prompt_grid import PromptGrid
-from analogist.models.control import AttentionControl, Tap
+from analogist.models.control import AttentionControl
 from analogist.models.ddim import Schedule
 from analogist.models.text import EncodedText, PreparedText
 from analogist.models.unet import UNet
@@ -74,12 +75,28 @@ def posteriors(vae: VAE, pasted: Tensor, masked: Tensor, mask: Tensor) -> GridPo
     return GridPosteriors(Posterior(mean[:n], std[:n]), Posterior(mean[n:], std[n:]), mask, vae.config.scaling_factor)
 
 
-def grid_posteriors(vae: VAE, grid: PromptGrid) -> GridPosteriors:
+class GridTensors(Protocol):
+    """What is read of a grid to encode it; a PromptGrid has it. Each float32 [1 channel height width]."""
+
+    def pixels(self) -> Tensor:
+        """The picture, levels -1..1."""
+        ...
+
+    def masked_pixels(self) -> Tensor:
+        """The picture, mid-grey (0) where it is to be painted."""
+        ...
+
+    def mask_tensor(self) -> Tensor:
+        """1 where it is to be painted, else 0."""
+        ...
+
+
+def grid_posteriors(vae: VAE, grid: GridTensors) -> GridPosteriors:
     """The VAE's posteriors of one grid."""
     return posteriors(vae, grid.pixels(), grid.masked_pixels(), grid.mask_tensor())
 
 
-def encode_grid(vae: VAE, grid: PromptGrid, draws: Draws) -> Start:
+def encode_grid(vae: VAE, grid: GridTensors, draws: Draws) -> Start:
     """Latents of the grid, sampled with the given draws."""
     return grid_posteriors(vae, grid).start(draws)
 
@@ -103,7 +120,7 @@ class Run:
     rows: int
     attention: str | Mapping
     images_at_once: int
-    tap: Tap | None = None
+    tap: StudyTap | None = None
     gradients: bool = False  # whether an edit asked for the graph
     copies: int = 1  # of every image, where an edit asked for them; the image axis is (copy image)
     latents: Tensor | None = None
