@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from einops import einsum
@@ -133,7 +134,7 @@ def _plan(header: Header, modules: Sequence[Module], strange: list[str], targets
                 problems.setdefault("of rank 0, which change nothing", []).append(module.theirs)
                 continue
             network, target = next(((network, target) for network, target in named if _fits(product, target)), named[0])
-            if not _fits(product, target):
+            if product is None or not _fits(product, target):
                 held = "no product" if product is None else list(product)
                 problems.setdefault("of the wrong shape", []).append(f"{module.theirs} {held} instead of {list(target.parameter.shape)}")
                 continue
@@ -237,7 +238,8 @@ def _shape(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
 
 def _unet_targets(unet: nn.Module) -> dict[str, _Target]:
     """Every weight matrix of the UNet by its flat diffusers and LDM names."""
-    depth, layers = unet.config.depth, unet.config.layers_per_block
+    config = cast(Any, unet.config)  # a UNetConfig, which this folder does not import
+    depth, layers = config.depth, config.layers_per_block
     found = {}
     for name, parameter in unet.named_parameters():
         if name.endswith(".weight") and parameter.ndim > 1:
