@@ -220,7 +220,7 @@ class Analogist:
         Raises ValueError naming the nearest sites.
         """
         name, _, point = str(at).partition(":")
-        named = {module.site: module for module in self.unet.modules() if isinstance(getattr(module, "site", None), Site)}
+        named = {site: module for module in self.unet.modules() if isinstance(site := getattr(module, "site", None), Site)}
         for site, module in named.items():
             if name in (site.name, f"{site.layer}.{site.kind}" if site.layer >= 0 else site.name):
                 if point and point not in site.points:
@@ -249,7 +249,7 @@ class Analogist:
         if not isinstance(grid, PromptGrid):
             raise ValueError(f"grid {type(grid).__name__}: give PromptGrid(a, a_prime, b) or PromptGrid.from_image(picture)")
         grid = grid.at_size(self.size)
-        check_size(*grid.size, *self.size_multiples(grid.rows))
+        check_size(*grid.known_size, *self.size_multiples(grid.rows))
         config = self.config if config is None else config
         if not isinstance(config, AnalogistConfig):
             raise ValueError(f"config {type(config).__name__}: give an AnalogistConfig, e.g. model.config.replace(steps=20)")

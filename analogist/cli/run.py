@@ -6,7 +6,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from analogist.cli.explore import page_bytes
 from analogist.cli.grid import add_grid_arguments, grid_from_arguments
@@ -190,7 +190,7 @@ def run(args: argparse.Namespace) -> int:
             "give --checkpoint to use it all the same"
         )
     if repeat is not None and args.lora is None and model.loras:
-        check_repeat(kept["checkpoint"]["lora"], model.describe()["lora"], args.config)
+        check_repeat(kept["checkpoint"]["lora"], model.describe()["lora"], str(args.config))
     if args.task is not None:
         base = preset.config
     elif args.config is None:
@@ -320,6 +320,10 @@ def beside(folder: Path) -> Path:
     return place
 
 
+@overload
+def _absolute(path: list) -> list: ...
+@overload
+def _absolute(path: str | Path | None) -> str | None: ...
 def _absolute(path):
     """Paths as a later call from elsewhere finds them."""
     if isinstance(path, list):
