@@ -69,6 +69,11 @@ def test_a_word_that_is_not_there_is_an_error_with_the_nearest_words(run, tiny_u
         StudyTap(None, {"9.cross:probs": reweight_word("dog", 2.0)}, tiny_unet, run)
 
 
+def test_a_word_that_is_no_text_is_refused(run):
+    with pytest.raises(ValueError, match="word True: give a word of the prompt or a column number"):
+        columns_of(True, "text", run)
+
+
 def test_start_end_and_padding_are_named(run, text):
     count = len(text.tokens(PROMPT + ", best quality"))
     assert columns_of("<start>", "text", run) == (0,)
