@@ -170,5 +170,5 @@ def test_blur_is_a_gaussian_of_the_width_asked_for() -> None:
 
 
 def test_an_unknown_family_is_an_error_that_names_the_families() -> None:
-    with pytest.raises(ValueError, match="recolor.*there are colorize"):
+    with pytest.raises(ValueError, match="recolor.*available are colorize"):
         evaluation_batch(["recolor"], size=64, seed=EVALUATION_SEED)

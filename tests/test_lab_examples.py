@@ -37,7 +37,7 @@ def test_the_bundled_pictures_are_what_the_code_draws() -> None:
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_names() -> None:
-    with pytest.raises(ValueError, match="no example 'recolor'; there are recolour"):
+    with pytest.raises(ValueError, match="no example 'recolor'; available are recolour"):
         examples.load("recolor")
     with pytest.raises(ValueError, match="no picture 'c'"):
         examples.load("recolour").path("c")
