@@ -98,9 +98,9 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
     start = 0
     if path.exists():
         groups, start = load_state(path, identity)
-        network.load_state_dict(groups["model"])
-        ema = {name: groups["ema"][name].to(device) for name in names}
-        if start:
+        network.load_state_dict(groups.get("model", groups["ema"]))  # a state that was made small holds the averaged weights alone
+        ema = {name: groups["ema"][name].to(device, torch.float32) for name in names}
+        if start and "first" in groups:
             optimiser.restore(groups["first"], groups.get("second", {}))
 
     def save(step: int) -> None:
