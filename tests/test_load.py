@@ -451,5 +451,5 @@ def test_unknown_keys_in_a_checkpoints_own_settings_are_an_error_that_names_them
 def test_a_value_of_another_kind_in_a_checkpoints_own_settings_is_an_error(tmp_path, key, value, message):
     folder = write_folder(tmp_path, "sd15")
     (folder / "analogist.json").write_text(json.dumps({key: value}))
-    with pytest.raises(WeightsError, match=rf"analogist\.json: {key} is {message} is allowed"):
+    with pytest.raises(WeightsError, match=rf"analogist\.json: {key} is {message} is expected"):
         open_checkpoint(folder)
