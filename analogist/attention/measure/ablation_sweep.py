@@ -37,7 +37,7 @@ def ablate_sweep(
 ) -> Sweep:  # fmt: skip
     """Runs once as it is, then once for each node that is ablated.
 
-    clean: a function that takes capture= and edit=, or a list of them, one an input.
+    clean: a function that takes capture= and edit=, or a list of them, one per input.
     how: "zero"; "mean", over these inputs, their images and the places of the picture; another run, whose value at the same place is
     taken; or a list of runs, whose mean is taken. points, steps, heads, branches, query, key, batch: as for `patch_sweep`; a key region
     of what a head reads is ablated at `*.self:probs`.

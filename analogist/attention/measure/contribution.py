@@ -72,7 +72,7 @@ class Contribution:
         return out
 
     def rows(self, query: Region | None = None, key: Region | int | None = None) -> list[dict]:
-        """One row a site, head and pair of regions, the mean over steps and branches: site, head, query, key, contribution."""
+        """One row per site, head and pair of regions, the mean over steps and branches: site, head, query, key, contribution."""
         mean = self.values.mean(dim=(1, 2))
         return [
             {"site": site, "head": head, "query": q, "key": k, "contribution": float(mean[i, j, m, n])}
@@ -108,7 +108,7 @@ def contribution(
     probabilities restricted to the keys, times values, times the head's part of the output projection, over that of the residual stream
     before the addition. SAC and CAM are in it as they acted. No map is stored, and maps may come in slices of heads.
 
-    clean: a function that takes capture= and edit=, or a list of them, one an input. selector: a shell pattern on site names, of
+    clean: a function that takes capture= and edit=, or a list of them, one per input. selector: a shell pattern on site names, of
     self-attention or of cross-attention. heads: head by head; else all heads of a site together. query, key: regions ("A1'" and pixel
     boxes too); key None: the four regions, and all text tokens at cross-attention, where words and column numbers can be given.
     vectors: also the written vectors themselves, at most max_bytes of them. direction: the signed part along it in place of the norm:

@@ -63,7 +63,7 @@ def flow_table(m: AttentionMap) -> FlowTable:
 
 
 def flow_rows(maps: Mapping[str, AttentionMap]) -> list[dict]:
-    """One row a site and step with the share of each pair of regions, mean over branches, images and heads; a long table.
+    """One row per site and step with the share of each pair of regions, mean over branches, images and heads; a long table.
 
     Keys: name, layer, step, and "B' -> A'" and so on. Raises ValueError where no map among them is self-attention.
     """

@@ -47,7 +47,7 @@ class HardlyDiffer(UserWarning):
 
 
 def listed(runs: Runs, what: str) -> list[Run]:
-    """One run an input. Raises ValueError for an empty list and for what cannot be called."""
+    """One run per input. Raises ValueError for an empty list and for what cannot be called."""
     found = [runs] if callable(runs) else list(runs)
     wrong = [one for one in found if not callable(one)]
     if wrong or not found:

@@ -45,7 +45,7 @@ def patch_sweep(
 
     clean, corrupted: functions that take capture= and edit=, such as functools.partial(model, grid, prompt, progress=False)
     or functools.partial(known.at, model, grid, prompt, b_prime=picture, t=501), with the same steps and sizes; or lists of
-    them, one an input.
+    them, one per input.
     points: selectors of what is patched, one point of each site. steps: executed steps patched one by one; "all": patched
     together; None: those of the run one by one. heads: head by head. branches, query, key: branches and regions patched one by one,
     each a further axis; None: together. measure: of a result; None: minus the mean squared

@@ -77,7 +77,7 @@ def effects(rows: Sequence[dict], factors: Sequence[str], metrics: Sequence[str]
 
 
 def moot_cells(rows: Sequence[dict], factors: Sequence[str]) -> list[Moot]:
-    """What is left out of the effects of a table, a line a level."""
+    """What is left out of the effects of a table, one line per level."""
     at = reference_levels(rows, factors)
     metric = next((row["metric"] for row in rows if row["value"] is not None), None)
     out: list[Moot] = []

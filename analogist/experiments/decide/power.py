@@ -67,7 +67,7 @@ def _least(enough: Callable[[int], bool]) -> int | None:
 def spread_with(found: Mapping[tuple[str, object], float], seeds: int) -> tuple[float, bool] | None:
     """Standard deviation to expect of the inputs' means over `seeds` seeds each, from a pilot's differences by (input, seed).
 
-    And whether the pilot could tell inputs from seeds: with one seed an input it cannot, and its spread is taken as it stands.
+    And whether the pilot could tell inputs from seeds: with one seed per input it cannot, and its spread is taken as it stands.
     None for one input. Source: one-way variance components, Searle et al. 1992.
     """
     by_input: dict[str, list[float]] = {}

@@ -28,7 +28,7 @@ OVER = {
 class Sample:
     """Differences as independent units.
 
-    units: one mean an input, or with one input one a seed. table: input seed, where both are resampled, else None.
+    units: one mean per input, or with a single input one per seed. table: input seed, where both are resampled, else None.
     over: a key of OVER. resamples: of the bootstrap, from a fixed seed, so that the same table gives the same interval.
     """
 

@@ -105,7 +105,7 @@ def prepare(study: Study | str | Path, model: Analogist, *, changes: dict | None
     """A study resolved against a checkpoint: variants, inputs, runs and groups; nothing is computed.
 
     study: a Study, the path of a study file, or the name of a ready study. changes: fields put over the study's. deal: put the inputs
-    in turns of one a group, so that any first part of them is like the whole.
+    in turns, one per group, so that any first part of them is like the whole.
     Raises ValueError saying which field, level or input cannot be.
     """
     study = load_study(study, model)

@@ -80,7 +80,7 @@ class _Held:
 
 
 class RayPool:
-    """Runs groups on Ray actors. workers None: one a GPU, else one for every `threads` cores. address None: this machine."""
+    """Runs groups on Ray actors. workers None: one per GPU, else one for every `threads` cores. address None: this machine."""
 
     def __init__(
         self, loading: Loading, *, workers: int | None = None, threads: int | None = None, address: str | None = None,

@@ -8,7 +8,7 @@ from analogist.models.placement import NEGATIVE, TEXT, Site
 
 
 class Actions:
-    """What a setting does, step by step, remembered: the placement is asked once a site where it does not depend on the step."""
+    """What a setting does, step by step, remembered: the placement is asked once per site where it does not depend on the step."""
 
     def __init__(self, setting: SAC | CAM) -> None:
         self._effect = setting.effect

@@ -174,7 +174,7 @@ def _prompts(study: Study, model: Analogist, prompt: str) -> dict[str, str]:
 
 
 def make_groups(jobs: Iterable[Job], size: int, batch: int, share: bool = True) -> list[Group]:
-    """Jobs of one mould in study order, `size` a group: fixed by the jobs alone, so that a restart computes the same bits."""
+    """Jobs of one mould in study order, `size` per group: fixed by the jobs alone, so that a restart computes the same bits."""
     moulds: dict[tuple, list[Job]] = {}
     for job in jobs:
         moulds.setdefault(job.mould, []).append(job)

@@ -1,4 +1,4 @@
-"""The tidy table of an experiment: a row a run and metric, as CSV and (with pyarrow) as Parquet."""
+"""The tidy table of an experiment: one row per run and metric, as CSV and (with pyarrow) as Parquet."""
 
 import csv
 import importlib.util

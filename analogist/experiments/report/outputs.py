@@ -141,7 +141,7 @@ def report(
 
 
 def not_measured(rows: Sequence[dict]) -> list[str]:
-    """What a table lacks, a line a metric and reason."""
+    """What a table lacks, one line per metric and reason."""
     counted: dict[tuple[str, str], int] = {}
     for row in rows:
         if row["value"] is None:
