@@ -348,7 +348,7 @@ def test_convert_refuses_at_once_what_could_not_be_loaded(tmp_path, config, caps
 def test_convert_leaves_a_settings_file_that_is_in_the_way_alone(tmp_path):
     folder = write_folder(tmp_path / "folder", "sd15")
     (tmp_path / "one.json").write_text("{}")
-    with pytest.raises(WeightsError, match="one.json: would be read as the settings of one.safetensors"):
+    with pytest.raises(WeightsError, match="one.json already exists and would be read as the settings of one.safetensors"):
         convert(folder, tmp_path / "one.safetensors")
     assert (tmp_path / "one.json").read_text() == "{}" and not (tmp_path / "one.safetensors").exists()
 
