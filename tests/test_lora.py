@@ -279,7 +279,7 @@ BAD = {
     "an alpha without a number": ({f"unet.{Q}.alpha": (0,)}, "alpha holds 0 numbers"),
     "an alpha of nothing": ({"unet.conv_out.alpha": ()}, "without the other factor: conv_out"),
     "a transformer's": ({"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": (2, 8)}, "made for a diffusion transformer"),
-    "an unknown module": ({"unet.down_blocks.9.attentions.0.proj_in.lora_A.weight": (2, 64)}, "not there: unet: down_blocks.9"),
+    "an unknown module": ({"unet.down_blocks.9.attentions.0.proj_in.lora_A.weight": (2, 64)}, "do not exist: unet: down_blocks.9"),
     "half a pair": ({f"unet.{K}.lora_A.weight": (2, 32)}, "without the other factor"),
     "another width": ({f"unet.{K}.lora_A.weight": (2, 1024), f"unet.{K}.lora_B.weight": (64, 2)}, "of the wrong shape.*Diffusion 2.x"),
     "another rank": ({f"unet.{K}.lora_A.weight": (2, 32), f"unet.{K}.lora_B.weight": (64, 3)}, "no product"),
