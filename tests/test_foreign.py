@@ -287,7 +287,7 @@ ENTRY = {"key": "k", "picture": None, "sha256": None, "record": {}, "measures": 
 
 def test_a_commit_of_odd_content_is_one_line_that_names_it(tmp_path: Path) -> None:
     with Store(tmp_path / "s") as store:
-        store.write_study({"name": "caf\udce9"})
+        store.write_study({"name": "caf\udce9"}, fixed={})
     path = tmp_path / "s/groups/g.json"
     for data in mutations({"format": 1, "group": "g", "jobs": [ENTRY]}):
         path.write_text(json.dumps(data))
