@@ -5,13 +5,15 @@ parameters stay mapped, in any later run. A short read is an ordinary error. Onc
 truncated, overwritten or replaced.
 
 Why it is still fast: a few threads read at once (the kernel copies without holding Python's GIL), into memory that is allocated in huge
-pages (one page fault instead of 512). Numbers are cast in slices that are still in the processor's cache.
+pages (one page fault instead of 512). Numbers are cast in slices that are still in the processor's cache. For another device the threads
+read into buffers that are copied to it as they fill up (carrier.py).
 """
 
 import contextlib
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .carrier import Carrier, Delivery
 from .errors import WeightsError
 from .header import Header, TensorInfo, identity
 from .parts import Piece
@@ -56,8 +59,8 @@ ALIGNED = 64  # bytes; for vector instructions
 
 @dataclass(frozen=True)
 class _Read:
-    """Reads the numbers of `into` (flat, on the CPU), stored in the type `stored`, from byte `start` of a file. scale: what they are
-    multiplied by, one number or one per row (rows are equally long).
+    """Reads the numbers of `into` (flat), stored in the type `stored`, from byte `start` of a file. scale: what they are multiplied by,
+    one number or one per row (rows are equally long). `run` is for the CPU alone; `send` takes what is on other devices.
     """
 
     file: FileIO
@@ -80,14 +83,19 @@ class _Read:
         for source, target in zip(numbers.split(GRAIN), self.into.split(GRAIN), strict=True):
             target.copy_(source)
 
-    def slices(self) -> "Iterator[_Read]":
-        """This read in pieces for several threads; a scaled one stays whole."""
+    def slices(self, goal: torch.dtype) -> "Iterator[_Read]":
+        """This read in pieces for several threads; a scaled one stays whole. goal: the type that the numbers get on the CPU."""
         if self.scale is not None:
             yield self
             return
-        count = READ // self.stored.itemsize if self.stored == self.into.dtype else CAST // self.stored.itemsize
+        count = (READ if self.stored == goal else CAST) // self.stored.itemsize
         for i, into in enumerate(self.into.split(count)):
             yield _Read(self.file, self.start + i * count * self.stored.itemsize, self.stored, into)
+
+    @property
+    def travels_as(self) -> torch.dtype:
+        """The type in which the numbers go to another device: the smaller of the two."""
+        return self.into.dtype if self.into.dtype.itemsize < self.stored.itemsize or self.scale is not None else self.stored
 
 
 def read_all(
@@ -106,9 +114,13 @@ def read_all(
         ordered = sorted(pieces, key=lambda name: (str(pieces[name].info.path), _start(pieces[name])))
         if device.type == "cpu":
             result = dict(zip(ordered, allocate([shapes[name] for name in ordered], dtype), strict=True))
-            _run([_reading(files, pieces[name], result[name]) for name in ordered])
         else:
-            result = {name: _travel(files, pieces[name], shapes[name], dtype, device) for name in ordered}
+            result = {name: torch.empty(shapes[name], dtype=dtype, device=device) for name in ordered}
+        reads = [_reading(files, pieces[name], result[name]) for name in ordered]
+        if device.type == "cpu":
+            _run(reads)
+        else:
+            send(reads, lambda size: Carrier(device, size))
     for header in headers:
         open_unchanged(header).close()
     return {name: result[name] for name in pieces}
@@ -132,14 +144,6 @@ def read_scale(file: FileIO, info: TensorInfo, part: tuple[int, int] | None) -> 
     return scale.chunk(part[1])[part[0]] if part and scale.numel() > 1 else scale
 
 
-def _travel(files: Mapping[Path, FileIO], piece: Piece, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """One parameter on another device; it is transferred in the smaller of the two types."""
-    stored = TORCH_TYPES[piece.info.dtype]
-    here = torch.empty(shape, dtype=dtype if dtype.itemsize < stored.itemsize or piece.scale is not None else stored)
-    _run([_reading(files, piece, here)])
-    return here.to(device).to(dtype)
-
-
 def read_tensor(file: FileIO, info: TensorInfo) -> Tensor:
     """One tensor as float32. Raises WeightsError if the file ends too early, cannot be read, or torch lacks the type."""
     stored = (TORCH_TYPES | OTHER_TYPES).get(info.dtype)
@@ -159,10 +163,15 @@ def read_piece(files: Mapping[Path, FileIO], piece: Piece) -> Tensor:
     return result
 
 
+def _threads(tasks: int) -> int:
+    """As many as torch may use, at most THREADS."""
+    return max(1, min(THREADS, torch.get_num_threads(), tasks)) if hasattr(os, "preadv") else 1
+
+
 def _run(reads: list[_Read]) -> None:
-    """All reads, on as many threads as torch may use, at most THREADS; the first error stops them."""
-    slices = [part for read in reads if read.into.numel() for part in read.slices()]
-    count = min(THREADS, torch.get_num_threads(), len(slices)) if hasattr(os, "preadv") else 1
+    """All reads, on several threads; the first error stops them."""
+    slices = [part for read in reads if read.into.numel() for part in read.slices(read.into.dtype)]
+    count = _threads(len(slices))
     if count <= 1:
         for part in slices:
             part.run()
@@ -173,6 +182,55 @@ def _run(reads: list[_Read]) -> None:
                 done.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def send(reads: list[_Read], carrier: Callable[[int], Carrier]) -> None:
+    """All reads, whose `into` lie on another device, on several threads; the first error stops them.
+
+    carrier: makes one with buffers of so many bytes; each thread has its own.
+    """
+    parcels = deque(_parcels(reads))
+    if not parcels:
+        return
+    size = max(deliveries[-1].stop for _, deliveries in parcels)
+    carriers = [carrier(size) for _ in range(_threads(len(parcels)))]
+
+    def work(own: Carrier) -> None:
+        try:
+            while True:
+                try:
+                    parts, deliveries = parcels.popleft()
+                except IndexError:
+                    break
+                buffer = own.buffer()
+                for part, delivery in zip(parts, deliveries, strict=True):
+                    here = buffer[delivery.offset : delivery.stop].view(delivery.dtype)
+                    _Read(part.file, part.start, part.stored, here, part.scale).run()
+                own.carry(deliveries)
+        except BaseException:
+            parcels.clear()  # the other threads stop after the parcel at which they are
+            raise
+        finally:
+            own.finish()
+
+    with ThreadPoolExecutor(len(carriers), "read-weights") as pool:
+        for done in [pool.submit(work, own) for own in carriers]:
+            done.result()
+
+
+def _parcels(reads: list[_Read]) -> Iterator[tuple[list[_Read], list[Delivery]]]:
+    """Reads that travel in one buffer of about READ bytes, with their places in it, in the order of the reads."""
+    parts: list[_Read] = []
+    deliveries: list[Delivery] = []
+    for part in (part for read in reads if read.into.numel() for part in read.slices(read.travels_as)):
+        offset = -(-deliveries[-1].stop // ALIGNED) * ALIGNED if deliveries else 0
+        if deliveries and offset + part.into.numel() * part.travels_as.itemsize > READ:
+            yield parts, deliveries
+            parts, deliveries, offset = [], [], 0
+        parts.append(part)
+        deliveries.append(Delivery(part.into, offset, part.travels_as))
+    if parts:
+        yield parts, deliveries
 
 
 def fill(file: FileIO, start: int, numbers: Tensor) -> None:
