@@ -1,13 +1,16 @@
-"""Time and memory to load a full-size checkpoint from disk and read every parameter once, compared with diffusers.
+"""Time and memory to load a full-size checkpoint from disk and read every parameter once, compared with diffusers and safetensors.
 
-    python -m tests.benchmarks.load [--rounds 5] [--threads N] [--folder DIR] [--memory-as-given]
+    python -m tests.benchmarks.load [--states cached cold] [--devices cpu cuda] [--rounds 5] [--threads N] [--folder DIR]
 
 Writes a random SD 1.5 inpainting checkpoint in float16 as a single file and as a folder (4.3 GB together, deleted afterwards), then loads
-UNet, VAE and text encoder, each time in a new process, in turn, with the files in the page cache. Imports are not counted. Both
-loaders get the same number of torch threads (default: every core). Ours reads with that many threads, at most four; diffusers and
-transformers choose their own.
+UNet, VAE and text encoder, each time in a new process, in turn. Imports are not counted, nor is the first use of a CUDA device. All
+loaders get the same number of torch threads (default: every core). Ours reads with that many threads, at most four; diffusers,
+transformers and safetensors choose their own. `safetensors` is `safetensors.torch.load_file(device=...)`: tensors without networks, in the
+stored type only.
+States of the files: cached (in the page cache) or cold (dropped from it before every load, else replaced by a copy written with O_DIRECT).
+A case that this machine cannot have is printed as "not measured", with the reason.
 `model` is the size of all parameters in the requested type; `anonymous` is the peak of anonymous memory (RssAnon) minus that before the
-load, measured in a separate round, which is not timed. CPU seconds count all threads.
+load, measured in a separate round with cached files, which is not timed. CPU seconds count all threads.
 
 Memory is touched before the clock starts, until touching it is fast (RATE). A virtual machine may return freed memory to its host; the
 first touch then costs up to forty times as much as usual. That is more than the rest of a load, and hits whichever loader happens to get
@@ -28,9 +31,13 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-LAYOUTS, TYPES, LOADERS = ("single", "folder"), ("float16", "float32"), ("ours", "diffusers")
+from tests.benchmarks import page_cache
+
+LAYOUTS, TYPES, LOADERS, STATES = ("single", "folder"), ("float16", "float32"), ("ours", "diffusers", "safetensors"), ("cached", "cold")
+STORED = "float16"
 RATE = 0.2  # seconds per GiB; memory that the machine already holds is cleared in a quarter of that
 
 
@@ -60,7 +67,7 @@ class Peak:
         self.thread.join()
 
 
-def ours(path: str, dtype: str):
+def ours(path: str, dtype: str, device: str):
     """A function that loads the three networks with this project."""
     import torch
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -74,15 +81,15 @@ def ours(path: str, dtype: str):
         with torch.device("meta"):
             unet, vae = UNet(UNetConfig(**checkpoint.unet)), VAE(VAEConfig(**checkpoint.vae))
             text = CLIPTextModel(CLIPTextConfig(**checkpoint.text))
-        checkpoint.load_unet(unet, dtype=getattr(torch, dtype))
-        checkpoint.load_vae(vae, dtype=getattr(torch, dtype))
-        checkpoint.load_text(text, dtype=getattr(torch, dtype))
+        checkpoint.load_unet(unet, dtype=getattr(torch, dtype), device=device)
+        checkpoint.load_vae(vae, dtype=getattr(torch, dtype), device=device)
+        checkpoint.load_text(text, dtype=getattr(torch, dtype), device=device)
         return unet, vae, text
 
     return load
 
 
-def diffusers(path: str, dtype: str, configs: str):
+def diffusers(path: str, dtype: str, device: str, configs: str):
     """A function that loads the three networks as diffusers' pipelines load their components."""
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -109,7 +116,24 @@ def diffusers(path: str, dtype: str, configs: str):
             CLIPTextModel.from_pretrained(f"{path}/text_encoder", dtype=kind, local_files_only=True),
         )
 
-    return folder if Path(path).is_dir() else single
+    load = folder if Path(path).is_dir() else single
+    return lambda: tuple(module.to(device) for module in load())
+
+
+class Tensors(dict):
+    """What a file holds, with its floating point numbers where a network has its parameters."""
+
+    def parameters(self) -> Iterable:
+        return (tensor for tensor in self.values() if tensor.is_floating_point() and tensor.ndim)
+
+
+def safetensors(path: str, dtype: str, device: str):
+    """A function that loads the tensors of the file or files with safetensors' own loader."""
+    from safetensors.torch import load_file
+
+    if dtype != STORED:
+        raise SystemExit(f"safetensors does not cast: only {STORED} can be measured")
+    return lambda: [Tensors(load_file(file, device=device)) for file in page_cache.files_of(Path(path))]
 
 
 def read(modules) -> int:
@@ -139,31 +163,48 @@ def warm_memory(size: int) -> bool:
     return False
 
 
-def into_page_cache(path: Path) -> None:
-    """Read a file, or all in a folder, before every load, because a system that is short of memory may drop its page cache."""
-    for file in path.rglob("*.safetensors") if path.is_dir() else [path]:
-        with file.open("rb", buffering=0) as stream:
-            block = bytearray(2**20)
-            while stream.readinto(block):
-                pass
+def prepare(path: Path, state: str) -> None:
+    """Puts the files into the page cache, or takes them out. Always before a load: a system short of memory drops what it likes."""
+    if state == "cold":
+        page_cache.make_cold(path)
+    else:
+        for file in page_cache.files_of(path):
+            page_cache.fill(file)
 
 
-def measure(loader: str, path: str, dtype: str, configs: str, how: str) -> dict[str, float]:
+def loader_of(name: str, path: str, dtype: str, configs: str, device: str) -> Callable[[], tuple]:
+    """The function whose time is taken."""
+    if name == "diffusers":
+        return diffusers(path, dtype, device, configs)
+    return {"ours": ours, "safetensors": safetensors}[name](path, dtype, device)
+
+
+def wait(device: str) -> None:
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+def measure(loader: str, path: str, dtype: str, configs: str, how: str, state: str = "cached", device: str = "cpu") -> dict[str, float]:
     """One load in this process. how: "warm" (touches memory first), "as given", or "peak" (watches memory; its time is not used)."""
     import torch
 
-    load = ours(path, dtype) if loader == "ours" else diffusers(path, dtype, configs)
-    into_page_cache(Path(path))
+    load = loader_of(loader, path, dtype, configs, device)
+    torch.zeros(1, device=device)
+    wait(device)
     warm = how == "warm" and warm_memory(5 * 2**30)
+    prepare(Path(path), state)
     before = anonymous()
     with Peak() if how == "peak" else contextlib.nullcontext() as peak:
         start, cpu = time.perf_counter(), time.process_time()
         modules = load()
+        wait(device)
         loaded = time.perf_counter() - start
         read(modules)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     for parameter in (parameter for module in modules for parameter in module.parameters()):
-        if parameter.dtype != getattr(torch, dtype) or parameter.is_meta:
+        if loader != "safetensors" and (parameter.dtype != getattr(torch, dtype) or parameter.is_meta):
             raise SystemExit(f"{loader} left a parameter as {parameter.dtype} on {parameter.device}")
     model = sum(parameter.numel() * parameter.element_size() for module in modules for parameter in module.parameters())
     result = {"seconds": seconds, "loaded": loaded, "cpu": cpu, "warm": warm, "threads": torch.get_num_threads(), "model": model}
@@ -179,33 +220,41 @@ def child(arguments: list[str], threads: int) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def row(layout: str, dtype: str, runs: dict[str, list[dict[str, float]]], peaks: dict[str, dict[str, float]]) -> str:
-    """One case in Markdown; medians of the rounds, and the ratio of the fastest rounds."""
-    cells = [layout, dtype]
+def row(name: str, runs: dict[str, list[dict[str, float]]], peaks: dict[str, dict[str, float]]) -> str:
+    """One case in Markdown: medians of the rounds, and our ratios to the others, of the medians and of the fastest rounds."""
+    cells = [name]
     for kind in ("seconds", "cpu"):
-        middle = {loader: statistics.median(run[kind] for run in runs[loader]) for loader in LOADERS}
-        cells += [f"{middle[loader]:.2f}" for loader in LOADERS] + [f"{middle['ours'] / middle['diffusers']:.2f}"]
-    fastest = {loader: min(run["seconds"] for run in runs[loader]) for loader in LOADERS}
-    cells += [f"{fastest['ours'] / fastest['diffusers']:.2f}"]
-    cells += [f"{peaks[loader]['anonymous'] / peaks[loader]['model']:.3f}" for loader in LOADERS]
-    cells += [" ".join(f"{run['seconds']:.2f}" for run in runs[loader]) for loader in LOADERS]
+        middle = {loader: statistics.median(run[kind] for run in runs[loader]) for loader in runs}
+        cells += [f"{middle[loader]:.2f}" if loader in middle else "" for loader in LOADERS]
+        cells += [f"{middle['ours'] / middle[loader]:.2f}" if loader in middle else "" for loader in LOADERS[1:]]
+    fastest = {loader: min(run["seconds"] for run in runs[loader]) for loader in runs}
+    cells += [f"{fastest['ours'] / fastest[loader]:.2f}" if loader in fastest else "" for loader in LOADERS[1:]]
+    cells += [f"{peaks[loader]['anonymous'] / peaks[loader]['model']:.3f}" if loader in peaks else "" for loader in LOADERS[:2]]
+    cells += ["; ".join(" ".join([loader, *(f"{run['seconds']:.2f}" for run in each)]) for loader, each in runs.items())]
     return "| " + " | ".join(cells) + " |"
 
 
-HEAD = """| layout | type | ours s | diffusers s | ratio | ours CPU s | diffusers CPU s | ratio | of the fastest | ours anonymous / model | diffusers | ours, all | diffusers, all |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|"""  # noqa: E501 - one row
+COLUMNS = [
+    "case", *(f"{loader} s" for loader in LOADERS), "ours / diffusers", "ours / safetensors",
+    *(f"{loader} CPU s" for loader in LOADERS), "ours / diffusers", "ours / safetensors",
+    "fastest: ours / diffusers", "ours / safetensors", "ours anonymous / model", "diffusers", "all rounds",
+]  # fmt: skip
+HEAD = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
 
 
 def main() -> None:
     """Write the checkpoints, take turns, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads of both loaders")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="torch threads of all loaders")
     parser.add_argument("--folder", help="where to write the checkpoints, 4.3 GB (default: a temporary folder)")
     parser.add_argument("--use", metavar="DIR", help="use DIR/single/model.safetensors and DIR/folder of an earlier run")
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS)
     parser.add_argument("--types", nargs="+", choices=TYPES, default=TYPES)
+    parser.add_argument("--states", nargs="+", choices=STATES, default=("cached",), help="of the files (default: cached)")
+    parser.add_argument("--devices", nargs="+", default=("cpu",), help="where to load to, such as cpu cuda (default: cpu)")
     parser.add_argument("--memory-as-given", action="store_true", help="do not touch memory before the clock starts")
-    parser.add_argument("--one", nargs=5, metavar=("LOADER", "PATH", "TYPE", "CONFIGS", "HOW"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs="+", metavar="ARGUMENT", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         import torch
@@ -221,24 +270,48 @@ def main() -> None:
 
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=args.folder)))
             paths = {layout: str(write_full_size(folder / layout, "sd15", layout)) for layout in LAYOUTS}
-        compare(paths, args.types, args.rounds, args.threads, "as given" if args.memory_as_given else "warm")
+        print(HEAD)
+        slow = 0
+        for device in args.devices:
+            for state in args.states:
+                for layout in args.layouts:
+                    for dtype in args.types:
+                        name = f"{layout}, {dtype}, {state}, {device}"
+                        if why := impossible(paths[layout], state, device):
+                            print(f"| {name} | not measured: {why} |", flush=True)
+                            continue
+                        arguments = [paths[layout], dtype, paths["folder"]]
+                        slow += compare(name, arguments, state, device, args.rounds, args.threads, args.memory_as_given)
+        memory = "as given" if args.memory_as_given else f"touched first ({slow} runs began with slow memory)"
+        print(f"\nMedians of {args.rounds} rounds, {args.threads} torch threads each. Memory: {memory}")
 
 
-def compare(paths: dict[str, str], types: list[str], rounds: int, threads: int, how: str) -> None:
-    """Measures every layout and type, with the loaders in turn."""
-    cold = 0
-    print(HEAD)
-    for layout in LAYOUTS:
-        for dtype in types:
-            arguments = {loader: [loader, paths[layout], dtype, paths["folder"]] for loader in LOADERS}
-            peaks = {loader: child([*arguments[loader], "peak"], threads) for loader in LOADERS}
-            runs: dict[str, list[dict[str, float]]] = {loader: [] for loader in LOADERS}
-            for turn in range(rounds):
-                for loader in LOADERS if turn % 2 == 0 else LOADERS[::-1]:
-                    runs[loader].append(child([*arguments[loader], how], threads))
-                    cold += how == "warm" and not runs[loader][-1]["warm"]
-            print(row(layout, dtype, runs, peaks), flush=True)
-    print(f"\nMedian of {rounds} rounds, {threads} torch threads each. Memory: {how}", f"({cold} runs began with slow memory)")
+def impossible(path: str, state: str, device: str) -> str | None:
+    """Why a case cannot be measured here, None if it can."""
+    from analogist.checkpoints.devices import pick_device
+
+    try:
+        pick_device(device)
+        prepare(Path(path), state)
+    except (ValueError, OSError) as error:
+        return str(error)
+    return None
+
+
+def compare(name: str, arguments: list[str], state: str, device: str, rounds: int, threads: int, as_given: bool) -> int:
+    """Measures one case with the loaders in turn, and prints its row. Returns how many runs began with slow memory."""
+    path, dtype, configs = arguments
+    loaders = [loader for loader in LOADERS if loader != "safetensors" or dtype == STORED]
+    peaks = {}
+    if device == "cpu" and Path("/proc/self/status").exists():
+        peaks = {loader: child([loader, path, dtype, configs, "peak"], threads) for loader in loaders[:2]}
+    runs: dict[str, list[dict[str, float]]] = {loader: [] for loader in loaders}
+    how = "as given" if as_given else "warm"
+    for turn in range(rounds):
+        for loader in loaders if turn % 2 == 0 else loaders[::-1]:
+            runs[loader].append(child([loader, path, dtype, configs, how, state, device], threads))
+    print(row(name, runs, peaks), flush=True)
+    return sum(how == "warm" and not run["warm"] for each in runs.values() for run in each)
 
 
 if __name__ == "__main__":
