@@ -1,4 +1,4 @@
-"""What an hour on a card is for, in one command: checks first, then times and memory beside diffusers, the most important first.
+"""What an hour on a card is for, in one command: checks and measurements beside diffusers, the most important first.
 
     python -m tests.benchmarks.gpu --minutes 60              # writes tests/benchmarks/results/gpu.jsonl, a line per result
     python -m tests.benchmarks.gpu --minutes 5 --tiny --device cpu      # the same on small networks, to try the command itself
@@ -6,6 +6,7 @@
 Every result is written as soon as it is there, so that a run that is cut off loses nothing. A case that fails is written with its
 error, and the next one begins. Variants of a case take turns; times are medians over rounds, memory is the peak above the weights.
 The floors are the card's own: a matrix product and a copy, measured in the same run. Ours has SAC and CAM on the published layers.
+Lines "target: ..." set a ratio beside what it is to reach, as soon as what it needs was measured.
 """
 
 import argparse
@@ -14,23 +15,23 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from analogist.models.compiled import Compiled
 from analogist.models.control import CAM, SAC, AttentionControl
 from analogist.models.placement import Placement
+from analogist.models.text import EncodedText
 from analogist.models.unet import UNet, UNetConfig
-from analogist.run.memory import ACTIVATIONS
-from analogist.weights.keymaps import unet_diffusers
+from tests.benchmarks import gpu_checks
+from tests.benchmarks.gpu_networks import SHAPES, T, as_diffusers, guided_inputs, random_unet, read_by_diffusers, step_flop, tiny
 
 RESULTS = Path(__file__).parent / "results" / "gpu.jsonl"
-SHAPES = {"SD 1.5": UNetConfig(), "SD 2": UNetConfig(heads=(5, 10, 20, 20), text_width=1024)}
-TINY = UNetConfig(channels=(16, 24, 32, 32), heads=(2, 2, 4, 4), text_width=12, norm_groups=8)
 VARIANTS = ("fused", "explicit", "compiled", "diffusers", "diffusers compiled", "diffusers whole maps")
-T, TOKENS = 501, 77
+FOUR = ("fused", "compiled", "diffusers", "diffusers compiled")
 
 
 @dataclass(frozen=True)
@@ -47,61 +48,27 @@ class Case:
         return f"{self.shape}, {8 * self.side} px, {self.images} images, {self.dtype}"
 
 
+EVERY = Case("SD 1.5", 64, 1, "float16")
+EIGHT = Case("SD 1.5", 64, 8, "float16", FOUR)
+LARGE = Case("SD 1.5", 128, 1, "float16")
+
+
 def cases() -> Iterator[Case]:
-    """The most important first: what the published targets are about, then other sizes, dtypes and shapes."""
-    for images in (1, 8):
-        yield Case("SD 1.5", 64, images, "float16", tuple(v for v in VARIANTS if images == 1 or "maps" not in v and v != "explicit"))
-    yield Case("SD 1.5", 128, 1, "float16")
-    yield Case("SD 1.5", 96, 1, "float16", ("fused", "compiled", "diffusers", "diffusers compiled"))
-    for dtype in ("bfloat16", "float32"):
-        yield Case("SD 1.5", 64, 1, dtype, ("fused", "compiled", "diffusers", "diffusers compiled"))
-    yield Case("SD 1.5", 64, 4, "float16", ("fused", "compiled", "diffusers", "diffusers compiled"))
-    yield Case("SD 2", 96, 1, "float16", ("fused", "compiled", "diffusers", "diffusers compiled"))
+    """The most important first: what the targets are about, then other shapes, sizes and dtypes."""
+    yield from (EVERY, EIGHT, LARGE)
+    yield Case("SDXL", 128, 1, "float16", ("fused", "explicit", "compiled", "diffusers", "diffusers compiled"))
+    yield Case("SD 1.5", 64, 1, "bfloat16", FOUR)
+    yield Case("SD 1.5", 64, 4, "float16", FOUR)
+    yield Case("SD 1.5", 96, 1, "float16", FOUR)
+    yield Case("SD 2", 96, 1, "float16", FOUR)
+    yield Case("SD 1.5", 64, 1, "float32", FOUR)
+    yield Case("SDXL", 128, 4, "float16", ("fused", "diffusers"))
+    yield Case("SD 1.5", 64, 8, "bfloat16", FOUR)
+    yield Case("SD 1.5", 128, 4, "float16", ("fused", "diffusers"))
+    yield Case("SD 1.5", 96, 8, "bfloat16", ("fused", "diffusers"))
 
 
-def random_unet(config: UNetConfig, device: torch.device, dtype: torch.dtype) -> UNet:
-    """Random weights of sensible scale, made on the device."""
-    with torch.device("meta"):
-        unet = UNet(config)
-    unet = unet.to(dtype).to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in unet.named_parameters():
-            if parameter.ndim > 1:
-                parameter.uniform_(-1, 1, generator=generator).mul_((3 / parameter[0].numel()) ** 0.5)
-            else:
-                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-    return unet.eval().requires_grad_(False)
-
-
-def as_diffusers(unet: UNet, *, whole_maps: bool = False) -> nn.Module:
-    """diffusers' UNet over the same tensors, none copied."""
-    from diffusers import UNet2DConditionModel
-    from diffusers.models.attention_processor import AttnProcessor
-
-    c = unet.config
-    with torch.device("meta"):
-        theirs = UNet2DConditionModel(
-            in_channels=c.in_channels, block_out_channels=c.channels, attention_head_dim=c.heads, cross_attention_dim=c.text_width,
-            norm_num_groups=c.norm_groups,
-        )  # fmt: skip
-    ours, like = unet.state_dict(), theirs.state_dict()
-    named = {name: ours[targets[0].name].view(like[name].shape) for name, targets in unet_diffusers(like).items()}
-    theirs.load_state_dict(named, assign=True)
-    if whole_maps:
-        theirs.set_attn_processor(AttnProcessor())
-    return theirs.eval().requires_grad_(False)
-
-
-def inputs(config: UNetConfig, case: Case, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Latents and text of a guided call: rows (branch image)."""
-    generator = torch.Generator(device).manual_seed(1)
-    rows = 2 * case.images
-    x = torch.randn(rows, 9, case.side, case.side, generator=generator, device=device)
-    return x.to(dtype), torch.randn(rows, TOKENS, config.text_width, generator=generator, device=device).to(dtype)
-
-
-def call(variant: str, unet: UNet, case: Case, x: Tensor, text: Tensor, backend: str) -> Callable[[], Tensor]:
+def call(variant: str, unet: UNet, case: Case, x: Tensor, text: EncodedText, backend: str) -> Callable[[], Tensor]:
     """The UNet call of one guided step."""
     if not variant.startswith("diffusers"):
         prepared, at = unet.prepare_text(text), Placement.layers(*unet.config.published_layers)
@@ -118,8 +85,8 @@ def call(variant: str, unet: UNet, case: Case, x: Tensor, text: Tensor, backend:
     if variant.endswith("compiled"):
         options = {"mode": "reduce-overhead"} if backend == "inductor" else {}
         theirs = torch.compile(theirs.to(memory_format=torch.channels_last), backend=backend, fullgraph=True, **options)
-    t = torch.tensor(T, device=x.device)
-    return lambda: theirs(x, t, text, return_dict=False)[0]
+    t, read = torch.tensor(T, device=x.device), read_by_diffusers(text)
+    return lambda: theirs(x, t, return_dict=False, **read)[0]
 
 
 def wait(device: torch.device) -> None:
@@ -145,27 +112,11 @@ def floors(device: torch.device, dtype: torch.dtype, size: int) -> dict:
     return {"tflops": 2 * size**3 / statistics.median(product) / 1e12, "copy_gb_s": bytes_moved / statistics.median(copy) / 1e9}
 
 
-def parity(device: torch.device) -> Iterator[tuple[str, dict]]:
-    """The published code's cases in float32: relative error of the last latents, beside the tolerance."""
-    from safetensors.torch import load_file
-
-    from analogist.pipeline import Analogist
-    from tests.devices import TOLERANCE
-    from tests.test_parity import CASES, PARITY, relative, run
-
-    allowed = TOLERANCE["the published last latents", torch.float32, "cuda" if device.type == "cuda" else "cpu"]
-    model = Analogist.from_checkpoint(PARITY / "checkpoint", dtype="float32", device=device)
-    for name in sorted(CASES["cases"]):
-        theirs = load_file(PARITY / f"{name}.safetensors")["latents"]
-        errors = {form: relative(run(model, CASES["cases"][name], form).latents, theirs) for form in ("fused", "explicit")}
-        yield name, {"errors": errors, "allowed": allowed, "holds": max(errors.values()) < allowed}
-
-
 def measure(case: Case, config: UNetConfig, device: torch.device, rounds: int, backend: str) -> dict:
     """Step time, peak memory above the weights, and difference from the uncompiled fused form, by variant."""
     dtype = getattr(torch, case.dtype)
     unet = random_unet(config, device, dtype)
-    x, text = inputs(config, case, device, dtype)
+    x, text = guided_inputs(config, case.side, case.images, device, dtype)
     found: dict[str, dict] = {}
     calls, reference = {}, None
     for variant in case.variants:
@@ -193,44 +144,106 @@ def measure(case: Case, config: UNetConfig, device: torch.device, rounds: int, b
     for _ in range(rounds):
         for name, run in calls.items():
             took[name].append(seconds(run, device))
+    flop = step_flop(config, case.side, case.images)
     for name, times in took.items():
-        found[name]["step_s"] = statistics.median(times)
-    estimate = ACTIVATIONS * 2 * case.images * case.side**2 * config.channels[0] * x.element_size()
-    return {"variants": found, "rounds": rounds, "estimated_bytes": estimate}
+        found[name] |= {"step_s": statistics.median(times), "tflops": flop / statistics.median(times) / 1e12}
+    return {"variants": found, "rounds": rounds, "flop": flop}
 
 
-def run_all(device: torch.device, minutes: float, out: Path, *, tiny: bool = False, rounds: int = 15, backend: str = "inductor") -> None:
+def targets(done: dict[str, dict]) -> Iterator[tuple[str, dict]]:
+    """Ratios and what they are to reach, of what has been measured. done: results by name; what failed or lacks a number is left out."""
+
+    def of(case: Case, variant: str, key: str) -> float | None:
+        return done.get(str(case), {}).get("variants", {}).get(variant, {}).get(key)
+
+    def ratio(name: str, ours: float | None, theirs: float | None, most: float) -> Iterator[tuple[str, dict]]:
+        if ours is not None and theirs:
+            yield name, {"ratio": ours / theirs, "most": most, "holds": ours / theirs <= most}
+
+    for case in (EVERY, EIGHT):
+        step = partial(of, case, key="step_s")
+        yield from ratio(f"compiled of diffusers compiled, {case}", step("compiled"), step("diffusers compiled"), 0.95)
+        yield from ratio(f"eager of diffusers eager, {case}", step("fused"), step("diffusers"), 0.9)
+    peak = partial(of, LARGE, key="peak_bytes")
+    yield from ratio(f"peak of the published way, {LARGE}", peak("fused"), peak("diffusers whole maps"), 0.25)
+    floor = done.get("floors, float16", {}).get("tflops")
+    rates = [rate for variant in ("fused", "compiled") if (rate := of(EIGHT, variant, "tflops"))]
+    if rates and floor:
+        reached = max(rates) / floor
+        yield f"rate of the card's matrix products, {EIGHT}", {"ratio": reached, "least": 0.45, "holds": reached >= 0.45}
+
+
+Job = tuple[str, Callable[[], dict]]
+
+
+def jobs(device: torch.device, rounds: int, backend: str, small: bool) -> Iterator[Job]:
+    """Everything, the most important first. small: small networks and sizes in float32, to try the command."""
+    size = 256 if small else 8192
+
+    def floor(dtype: str) -> Job:
+        return f"floors, {dtype}", partial(floors, device, torch.float32 if small else getattr(torch, dtype), size)
+
+    def measured(case: Case) -> Job:
+        if not small:
+            return str(case), partial(measure, case, SHAPES[case.shape], device, rounds, backend)
+        shrunk = replace(case, side=16, images=min(case.images, 2), dtype="float32")
+        return str(case), partial(measure, shrunk, tiny(case.shape), device, rounds, backend)
+
+    def checked(shape: str, side: int, images: tuple[int, ...]) -> Iterator[Job]:
+        config, side, dtype = (tiny(shape), 16, torch.float32) if small else (SHAPES[shape], side, torch.float16)
+        images = images[:1] if small else images
+        yield f"memory, {shape}, {8 * side} px", partial(gpu_checks.memory, config, side, images, device, dtype)
+        choose = partial(gpu_checks.batch_choice, config, side, device, dtype, images=images[-1] if small else 64)
+        yield f"batch with 6 GiB free, {shape}, {8 * side} px", partial(choose, leave=6 * 2**30)
+
+    every = list(cases())
+    yield floor("float16")
+    yield "parity", lambda: dict(gpu_checks.parity(device))
+    yield "golden maps", partial(gpu_checks.golden_maps, device)
+    for case in every[:3]:
+        yield measured(case)
+    yield from checked("SD 1.5", 64, (1, 4, 8))
+    for case in every[3:4]:
+        yield measured(case)
+    yield floor("bfloat16")
+    yield floor("float32")
+    for case in every[4:]:
+        yield measured(case)
+    yield from checked("SD 1.5", 128, (1, 2))
+    yield from checked("SD 2", 96, (1, 4))
+    yield from checked("SDXL", 128, (1, 4))
+
+
+def run_all(device: torch.device, minutes: float, out: Path, *, small: bool = False, rounds: int = 15, backend: str = "inductor") -> None:
     """Everything, until the time is used up; each result is appended to `out` as a line of JSON."""
     deadline = time.monotonic() + 60 * minutes
     out.parent.mkdir(parents=True, exist_ok=True)
+    done: dict[str, dict] = {}
+    reached: set[str] = set()
 
     def write(what: str, result: dict) -> None:
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"what": what, **result}) + "\n")
         print(f"{what}: {json.dumps(result)}", flush=True)
 
-    def jobs() -> Iterator[tuple[str, Callable[[], dict]]]:
-        for dtype in ("float32",) if tiny else ("float16", "bfloat16", "float32"):
-            yield f"floors, {dtype}", lambda dtype=dtype: floors(device, getattr(torch, dtype), 256 if tiny else 8192)
-        checks = parity(device)
-        yield "parity", lambda: dict(checks)
-        for case in cases():
-            if tiny:
-                case = replace(case, side=16, images=min(case.images, 2), dtype="float32")
-            config = TINY if tiny else SHAPES[case.shape]
-            yield str(case), lambda case=case, config=config: measure(case, config, device, rounds, backend)
-
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    write("machine", {"device": name, "torch": torch.__version__, "minutes": minutes, "tiny": tiny})
+    write("machine", {"device": name, "torch": torch.__version__, "minutes": minutes, "small": small})
     with torch.no_grad():
-        for what, job in jobs():
+        for what, job in jobs(device, rounds, backend, small):
             if time.monotonic() > deadline:
                 write(what, {"not_run": "no time left"})
                 continue
             try:
-                write(what, job())
+                done[what] = job()
+                write(what, done[what])
             except (RuntimeError, ValueError) as error:
                 write(what, {"failed": f"{type(error).__name__}: {error}"[:500]})
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            for target, result in targets(done):
+                if target not in reached:
+                    reached.add(target)
+                    write(f"target: {target}", result)
 
 
 def main() -> None:
@@ -244,7 +257,7 @@ def main() -> None:
     from analogist.checkpoints.devices import pick_device
 
     backend = "eager" if args.tiny else "inductor"
-    run_all(pick_device(args.device), args.minutes, args.out, tiny=args.tiny, rounds=args.rounds, backend=backend)
+    run_all(pick_device(args.device), args.minutes, args.out, small=args.tiny, rounds=args.rounds, backend=backend)
 
 
 if __name__ == "__main__":

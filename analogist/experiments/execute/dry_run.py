@@ -10,7 +10,7 @@ from analogist.experiments.execute.jobs import Group, Plan
 from analogist.experiments.execute.sample_size import pilot_part, run_pilot, sample_size_lines
 from analogist.experiments.execute.store import read_entries
 from analogist.experiments.execute.worker import Worker, peak_memory
-from analogist.run.memory import ACTIVATIONS
+from analogist.run.memory import call_bytes
 from analogist.run.sampling import decode
 
 
@@ -60,7 +60,8 @@ def expect(
     peak = peak_memory(model.device)
     if peak:
         h, w = (side // model.vae.config.factor for side in jobs[0].grid.known_size)
-        extra = ACTIVATIONS * 2 * h * w * model.unet.config.channels[0] * model.dtype.itemsize * (min(study.batch, len(jobs)) - 1)
+        each = call_bytes(model.unet.config, branches=2, h=h, w=w, dtype=model.dtype, maps=False)
+        extra = each * (min(study.batch, len(jobs)) - 1)
         lines.append(
             f"memory: {_size(peak)} at the most for that run, about {_size(peak + extra)} with {study.batch} images a call"
         )
