@@ -17,8 +17,9 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from analogist.attention.capture.maps import AttentionMap
     from analogist.config import AnalogistConfig, SamplingConfig
     from analogist.grid.prompt_grid import PromptGrid
-    from analogist.models.control import CAM, SAC, AttentionControl
+    from analogist.models.control import AttentionControl
     from analogist.models.placement import Placement, Site
+    from analogist.models.settings import CAM, SAC
     from analogist.pipeline import Analogist
     from analogist.run.result import Result, Step
 
@@ -30,11 +31,11 @@ _PUBLIC = {
     "PromptGrid": "analogist.grid.prompt_grid",
     "AnalogistConfig": "analogist.config",
     "SamplingConfig": "analogist.config",
-    "SAC": "analogist.models.control",
-    "CAM": "analogist.models.control",
-    "Placement": "analogist.models.control",
+    "SAC": "analogist.models.settings",
+    "CAM": "analogist.models.settings",
+    "Placement": "analogist.models.placement",
     "AttentionControl": "analogist.models.control",
-    "Site": "analogist.models.control",
+    "Site": "analogist.models.placement",
     "Capture": "analogist.attention.capture.capture",
     "AttentionMap": "analogist.attention.capture.maps",
     "every": "analogist.attention.capture.capture",

@@ -142,12 +142,16 @@ def _sac_to_json(sac: SAC) -> dict:
         "scale": list(sac.scale) if isinstance(sac.scale, tuple) else sac.scale,
         "mirror": sac.mirror,
         "stage": sac.stage,
-        "clone": [list(block) for block in sac.clone],
+        "clone": None if sac.clone is None else [list(block) for block in sac.clone],
+        "blend": sac.blend,
+        "align": sac.align,
+        "scaled": [list(block) for block in sac.factors],
+        "others": sac.others,
     }
 
 
 def _sac_from_json(data: dict, base: SAC) -> SAC:
-    _known(data, ("placement", "scale", "mirror", "stage", "clone"), "sac")
+    _known(data, ("placement", "scale", "mirror", "stage", "clone", "blend", "align", "scaled", "others"), "sac")
     values = dict(data)
     if "placement" in values:
         values["placement"] = Placement.from_json(values["placement"])

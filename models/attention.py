@@ -120,9 +120,9 @@ class SelfAttention(Attention):
             return maps
         result = maps.clone()
         S, M = self_cells(maps, hw, control.rows), self_cells(result, hw, control.rows)
-        for where, written, read, s in clones:
+        for where, sac, written, read, s in clones:
             rows = where.on(maps.device)
-            M[written][rows] = s * S[read][rows]
+            M[written][rows] = s * S[read][rows] if read == written else sac.written(S[read][rows], S[written][rows], s)
         return result
 
 

@@ -3,9 +3,6 @@
 Everything is an argument of the call; nothing is kept on the model. The step is an argument, never a counter.
 """
 
-# pyright: reportUnnecessaryIsInstance=false
-# Arguments are also checked at run time, because a caller may not check types.
-
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,9 +11,9 @@ from typing import Protocol, TypeVar, cast
 import torch
 from torch import Tensor
 
-from .cells import REGIONS, Cell, all_cells, cells_of, cross_cells, self_cells
-from .numbers import plain
-from .placement import MAP_POINTS, TEXT, Placement, Site
+from .cells import cross_cells, self_cells
+from .placement import MAP_POINTS, TEXT, Site
+from .settings import CAM, SAC
 
 Block = tuple[int, int, int, int]  # (query row, query column, key row, key column) of cells: A' -> B' is the block of queries in A'
 
@@ -51,141 +48,6 @@ class Where:
 EVERYTHING = Where()
 
 FORMS = ("auto", "explicit", "fused")
-
-
-@dataclass(frozen=True)
-class SAC:
-    """Self-Attention Cloning: M_s(A', B') := s * M_s(A, B).
-
-    Source: Gu et al. 2024 (Analogist), Sec. 4.2; `mirror` (M_s(B', A') := s * M_s(B, A)) is in the authors' code only.
-    """
-
-    placement: Placement = Placement.layers(3, 11)
-    scale: float | tuple[float, ...] = 1.3  # s; the paper uses 1.4 for skeleton-to-image; a tuple: one per example pair
-    mirror: bool = True  # also the transposed block, as in the authors' code
-    stage: str = "scores"  # "scores": before the softmax (published); "probs": after it, no renormalisation
-    clone: tuple[tuple[str, str], tuple[str, str]] = (("A'", "B'"), ("A", "B"))  # (query, key) written, (query, key) read
-
-    def __post_init__(self) -> None:
-        scale: object = plain(self.scale)
-        object.__setattr__(self, "scale", tuple(cast("list[object]", scale)) if isinstance(scale, list) else scale)
-        object.__setattr__(self, "mirror", plain(self.mirror))
-        scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
-        if not isinstance(self.placement, Placement):
-            raise ValueError(f"SAC placement {self.placement!r}: give a Placement, such as Placement.layers(3, 11) or Placement('up.*')")
-        if not isinstance(self.mirror, bool):
-            raise ValueError(f"SAC mirror {self.mirror!r}: allowed are True and False")
-        if not scales or not all(isinstance(s, int | float) and not isinstance(s, bool) and abs(s) < float("inf") for s in scales):
-            raise ValueError(f"SAC scale {self.scale!r}: a finite number, or one per example pair")
-        if self.stage not in ("scores", "probs"):
-            raise ValueError(f"SAC stage {self.stage!r}: allowed are 'scores' (before the softmax) and 'probs' (after it)")
-        blocks = _regions_by_two(self.clone)
-        if blocks is None:
-            raise ValueError(f"SAC clone {self.clone!r}: expected two (query, key) pairs of the regions {', '.join(REGIONS)}")
-        object.__setattr__(self, "clone", blocks)
-        (query, key), (from_query, from_key) = blocks
-        if self.mirror and query == key and from_query != from_key:
-            raise ValueError(f"SAC clone {self.clone!r}: its mirror writes the same block from a different block; use mirror=False")
-
-    @property
-    def effect(self) -> tuple[Hashable, ...]:
-        """Its effect where it acts; batch rows with equal effects are computed together."""
-        return self.scale, self.mirror, self.stage, self.clone
-
-    def blocks(self, rows: int) -> list[tuple[Cell, Cell, Cell, Cell, float]]:
-        """(query, key) cells written, (query, key) cells read, scale: for every example pair of a grid of `rows` rows."""
-        return list(_blocks(self.clone, self.scale, self.mirror, rows))
-
-
-@lru_cache(maxsize=256)
-def _blocks(
-    clone: tuple[tuple[str, str], tuple[str, str]], scale: float | tuple[float, ...], mirror: bool, rows: int
-) -> list[tuple[Cell, Cell, Cell, Cell, float]]:
-    """`SAC.blocks`, cached, because every site needs it in every step."""
-    pairs = rows - 1
-    scales = scale if isinstance(scale, tuple) else (scale,) * pairs
-    if len(scales) != pairs:
-        raise ValueError(f"SAC scale {scale}: {len(scales)} numbers, but the grid has {pairs} example pair(s)")
-    names = [name for block in clone for name in block]
-    out: list[tuple[Cell, Cell, Cell, Cell, float]] = []
-    for i, s in enumerate(scales):
-        query, key, from_query, from_key = (cells_of(name, rows)[i if name.startswith("A") else 0] for name in names)
-        out.append((query, key, from_query, from_key, float(s)))
-        if mirror and (key, query) != (query, key):
-            out.append((key, query, from_key, from_query, float(s)))
-        if not any(name.startswith("A") for name in names):
-            break  # nothing depends on the pair
-    written = [block[:2] for block in out]
-    if len(set(written)) < len(written):
-        raise ValueError(
-            f"SAC clone {clone}: with {pairs} example pairs it writes the same block {pairs} times, each time from a different block; "
-            "write a block of A or A', which every pair has, or use one pair"
-        )
-    return out
-
-
-def _two(value: object) -> tuple[object, object] | None:
-    """The entries of a tuple or list of two, or None for anything else."""
-    if not isinstance(value, tuple | list):
-        return None
-    entries = cast("Sequence[object]", value)
-    return (entries[0], entries[1]) if len(entries) == 2 else None
-
-
-def _regions_by_two(clone: object) -> tuple[tuple[str, str], tuple[str, str]] | None:
-    """Two (query, key) pairs of region names, or None for anything else."""
-    halves = _two(clone)
-    if halves is None:
-        return None
-    blocks: list[tuple[str, str]] = []
-    for half in halves:
-        block = _two(half)
-        if block is None:
-            return None
-        query, key = block
-        if not isinstance(query, str) or not isinstance(key, str) or query not in REGIONS or key not in REGIONS:
-            return None
-        blocks.append((query, key))
-    return blocks[0], blocks[1]
-
-
-@dataclass(frozen=True)
-class CAM:
-    """Cross-Attention Masking: M_c(A) = M_c(A') = M_c(B) := 0 after the softmax, no renormalisation.
-
-    Source: Gu et al. 2024 (Analogist), Sec. 4.3.
-    """
-
-    placement: Placement = Placement.layers(3, 11)
-    silence: tuple[str, ...] = ("A", "A'", "B")  # regions that are masked from the text
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.placement, Placement):
-            raise ValueError(f"CAM placement {self.placement!r}: give a Placement, such as Placement.layers(3, 11) or Placement('up.*')")
-        names = self.silence if isinstance(self.silence, tuple | list) else ()
-        if not names or not all(isinstance(name, str) and name in REGIONS for name in names):
-            raise ValueError(f"CAM silence {self.silence!r}: one or more of {', '.join(REGIONS)}")
-        object.__setattr__(self, "silence", tuple(sorted(set(self.silence), key=REGIONS.index)))
-
-    @property
-    def effect(self) -> tuple[Hashable, ...]:
-        """Its effect where it acts; batch rows with equal effects are computed together."""
-        return (self.silence,)
-
-    def cells(self, rows: int) -> list[Cell]:
-        """The silenced cells of a grid of `rows` rows."""
-        return [cell for region in self.silence for cell in cells_of(region, rows)]
-
-    def heard(self, rows: int) -> list[Cell]:
-        """The other cells, whose tokens attend to the text."""
-        return list(_heard(self.silence, rows))
-
-
-@lru_cache(maxsize=256)
-def _heard(silence: tuple[str, ...], rows: int) -> tuple[Cell, ...]:
-    """`CAM.heard`, cached like `_blocks`."""
-    silenced = {cell for region in silence for cell in cells_of(region, rows)}
-    return tuple(cell for cell in all_cells(rows) if cell not in silenced)
 
 
 Setting = TypeVar("Setting", SAC, CAM)
@@ -320,10 +182,17 @@ class AttentionControl:
         asked = self.attention if isinstance(self.attention, str) else self.attention.get(site.name, "auto")
         if not isinstance(asked, str):
             asked = next((form for form, steps in asked.items() if self.step in steps), "auto")
-        looks = self.wants(site, *MAP_POINTS)
-        if self.attention == "fused" and looks:
-            raise ValueError(f"{site}: attention='fused' holds no map, but one is captured or edited here; use 'auto'")
-        return "explicit" if looks or asked == "explicit" else "fused"
+        looks, aligns = self.wants(site, *MAP_POINTS), self._aligns(site)
+        if self.attention == "fused" and (looks or aligns):
+            why = "one is captured or edited here" if looks else "SAC(align=True) needs the largest entry of each row"
+            raise ValueError(f"{site}: attention='fused' holds no map, but {why}; use 'auto'")
+        return "explicit" if looks or aligns or asked == "explicit" else "fused"
+
+    def _aligns(self, site: Site) -> bool:
+        """Whether SAC aligns rows here, for which it needs the map."""
+        if site.kind != "self" or not any(sac is not None and sac.align for sac in self._sacs):
+            return False
+        return any(sac.align for _, sac in self.sac_at(site))
 
     def at(self, site: Site, point: str, hw: tuple[int, int], heads: range | None = None) -> At:
         heads = range(site.heads) if heads is None else heads
@@ -347,13 +216,14 @@ class AttentionControl:
         """What CAM does at a site now; as `sac_at`."""
         return self._groups(self._cams, site, heads)
 
-    def clones_at(self, site: Site, stage: str, heads: range | None = None) -> list[tuple[Where, Block, Block, float]]:
-        """SAC at a site as single assignments, M[written][where] = s * M[read][where]: (where, written, read, s) of each.
+    def clones_at(self, site: Site, stage: str, heads: range | None = None) -> list[tuple[Where, SAC, Block, Block, float]]:
+        """SAC at a site as single assignments, M[written][where] = s * S[read][where]: (where, setting, written, read, s) of each.
 
-        stage: the maps they act on, "scores" or "probs". No block is both read and written.
+        stage: the maps they act on, "scores" or "probs". S is the map before any of them. Where written and read are one block, it is
+        only multiplied; else `SAC.written` says what becomes of it.
         """
         return [
-            (where, query + key, from_query + from_key, s)
+            (where, sac, query + key, from_query + from_key, s)
             for where, sac in self.sac_at(site, heads)
             if sac.stage == stage
             for query, key, from_query, from_key, s in sac.blocks(self.rows)

@@ -49,7 +49,8 @@ def _put(into: Tensor, where: Index, values: Tensor) -> Tensor:
     return out
 
 
-Clone = tuple[int, int, int, float]  # the cell of the written key, the cells of the query and key that are read, and s
+# The cell of the written key, the cells of the query and key that are read, s, and the factor of what stood there before.
+Clone = tuple[int, int, int, float, float]
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ class Plan:
 
     clones: per query cell that it changes. plain: the other cells. order: the position of each cell in (plain, clones).
     For the variant before the softmax, queries and keys are joined of several slots on the head dimension, the first for what is their
-    own. queries: in each further slot the cell that is read, for every clone. pool: (slot, s) of what keys are picked from. keys: for
-    every clone and cell the number in the pool, which holds all cells once per entry.
+    own. queries: in each further slot the cell that is read, for every clone. pool: (slot, s) of what keys are picked from. mixed: keys
+    that are sums, each (slot, s, cell that is read, factor and cell of what is its own). keys: for every clone and cell the number in
+    the pool, which holds all cells once per entry, and then the mixed ones.
     """
 
     clones: dict[int, list[Clone]]
@@ -67,34 +69,43 @@ class Plan:
     order: list[int]
     queries: list[list[int]]
     pool: list[tuple[int, float]]
+    mixed: list[tuple[int, float, int, float, int]]
     keys: list[int]
 
 
 @lru_cache(maxsize=256)
-def _plan(blocks: tuple[tuple[Cell, Cell, Cell, Cell, float], ...], rows: int) -> Plan:
-    """blocks: from `SAC.blocks`. Cached: the same at every site of every step."""
+def _plan(blocks: tuple[tuple[Cell, Cell, Cell, Cell, float], ...], rows: int, blend: float) -> Plan:
+    """blocks, blend: of a SAC. Cached: the same at every site of every step."""
     cells = 2 * rows
     clones: dict[int, list[Clone]] = {}
     for query, key, from_query, from_key, s in blocks:
-        clones.setdefault(number(query), []).append((number(key), number(from_query), number(from_key), s))
+        part = 1.0 if (query, key) == (from_query, from_key) else blend  # a block that is only multiplied has nothing to blend with
+        clones.setdefault(number(query), []).append((number(key), number(from_query), number(from_key), s * part, 1 - part))
     plain = [cell for cell in range(cells) if cell not in clones]
     order = [*plain, *clones]
-    sources = [list(dict.fromkeys(from_query for _, from_query, _, _ in written)) for written in clones.values()]  # usually one each
+    sources = [list(dict.fromkeys(read for _, read, *_ in written if read != cell)) for cell, written in clones.items()]  # usually one each
     more = max(len(each) for each in sources)
     queries = [[each[j] if j < len(each) else cell for cell, each in zip(clones, sources, strict=True)] for j in range(more)]
     pool: dict[tuple[int, float], int] = {(0, 1.0): 0}
+    mixed: list[tuple[int, float, int, float, int]] = []
     keys: list[int] = []
-    for written, each in zip(clones.values(), sources, strict=True):
+    for (cell, written), each in zip(clones.items(), sources, strict=True):
         picked = list(range(cells))
-        for key, from_query, from_key, s in written:
-            picked[key] = cells * pool.setdefault((1 + each.index(from_query), s), len(pool)) + from_key
+        for key, from_query, from_key, s, own in written:
+            slot = 0 if from_query == cell else 1 + each.index(from_query)
+            if own:
+                mixed.append((slot, s, from_key, own, key))
+                picked[key] = -len(mixed)
+            else:
+                picked[key] = cells * pool.setdefault((slot, s), len(pool)) + from_key
         keys += picked
-    return Plan(clones, plain, [order.index(cell) for cell in range(cells)], queries, list(pool), keys)
+    keys = [cells * len(pool) - 1 - key if key < 0 else key for key in keys]
+    return Plan(clones, plain, [order.index(cell) for cell in range(cells)], queries, list(pool), mixed, keys)
 
 
 def _cloned(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], rows: int, sac: SAC) -> Tensor:
     """SAC for every row and head of a batch. q, k, v: batch head token d -> the same."""
-    plan = _plan(tuple(sac.blocks(rows)), rows)
+    plan = _plan(tuple(sac.blocks(rows)), rows, sac.blend)
     q, k, v = by_cells(torch.stack([q, k, v]), hw, rows)  # batch head cell token d
     parts: list[Tensor] = []
     if plan.plain:  # rows of these cells are ordinary attention, in one call
@@ -120,7 +131,14 @@ def _before_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     d, count, more = q.shape[-1], len(plan.clones), len(plan.queries)
     queries = torch.cat([_pick(q, cells) for cells in (list(plan.clones), *plan.queries)], dim=-1)
-    pool = torch.cat([F.pad(k if s == 1 else s * k, (d * slot, d * (more - slot))) for slot, s in plan.pool], dim=2)
+
+    def in_slot(part: Tensor, slot: int, s: float) -> Tensor:
+        return F.pad(part if s == 1 else s * part, (d * slot, d * (more - slot)))
+
+    parts = [in_slot(k, slot, s) for slot, s in plan.pool]
+    for slot, s, read, own, key in plan.mixed:
+        parts.append(in_slot(k[:, :, read : read + 1], slot, s) + in_slot(k[:, :, key : key + 1], 0, own))
+    pool = torch.cat(parts, dim=2)
     keys = torch.unflatten(_pick(pool, plan.keys), 2, (count, -1))  # batch head clone cell token (slot d)
     # The kernels without a map need values as wide as queries; otherwise torch falls back to a kernel that holds the map.
     values = F.pad(v, (0, d * more))[:, :, None].expand_as(keys)
@@ -133,8 +151,8 @@ def _before_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def _after_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The rows of cells whose probabilities against some keys are another block's, scaled. As `_before_softmax`.
 
-    Its own attention with the values of the written keys left out, plus the other block's rows with the written
-    keys' values in place of the values it read.
+    Its own attention with the values of the written keys left out (or kept in part), plus the other block's rows with the
+    written keys' values in place of the values it read.
     """
 
     def attend(cell: int, values: Tensor) -> Tensor:
@@ -143,10 +161,10 @@ def _after_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     out: list[Tensor] = []
     for query, written in plan.clones.items():
         own = v.clone()
-        for key, *_ in written:
-            own[:, :, key] = 0
+        for key, *_, kept in written:
+            own[:, :, key] *= kept
         row = attend(query, own)
-        for key, from_query, from_key, s in written:
+        for key, from_query, from_key, s, _ in written:
             values = torch.zeros_like(v)
             values[:, :, from_key] = v[:, :, key]
             row = row + s * attend(from_query, values)

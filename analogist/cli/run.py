@@ -82,6 +82,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--sac-scale", type=scale_argument, metavar="X[,X..]",
         help="s in M(A',B') := s M(A,B) (published: 1.3); several: one for each example pair",
     )  # fmt: skip
+    settings.add_argument("--sac-blend", type=float, metavar="X", help="0 to 1: the part of the clone in what SAC writes (published: 1)")
+    settings.add_argument(
+        "--sac-align", action=argparse.BooleanOptionalAction, default=None,
+        help="give each cloned row the maximum of the row it replaces (published: off)",
+    )  # fmt: skip
+    settings.add_argument(
+        "--sac-scaled", type=scale_argument, metavar="X[,Y]",
+        help="multiply, in place of cloning: what B' reads of A' by X, all other blocks by Y (default 1)",
+    )  # fmt: skip
     parser.add_argument("--out", metavar="DIR", help="folder to write into; made where it is missing")
     parser.add_argument(
         "--explore", type=float, nargs="?", const=20, metavar="MB",
@@ -108,8 +117,9 @@ def settings_from_arguments(args: argparse.Namespace, config):
     sampling = {key: getattr(args, key) for key in ("steps", "strength", "guidance", "eta") if getattr(args, key) is not None}
     sac, cam = config.sac, config.cam
     if args.aligned == "none":
-        if args.sac_layers is not None or args.sac_scale is not None:
-            raise ValueError("--aligned none turns SAC off; leave out --sac-layers and --sac-scale, or the alignment")
+        given = [name for name in ("layers", "scale", "blend", "align", "scaled") if getattr(args, f"sac_{name}") is not None]
+        if given:
+            raise ValueError(f"--aligned none turns SAC off; leave out {', '.join(f'--sac-{name}' for name in given)}, or the alignment")
         sac = None
     if args.sac_layers is not None:
         placement = parse_layers(args.sac_layers, "--sac-layers")
@@ -118,6 +128,17 @@ def settings_from_arguments(args: argparse.Namespace, config):
         if sac is None:
             raise ValueError("--sac-scale given, but SAC is off; give --sac-layers as well")
         sac = dataclasses.replace(sac, scale=args.sac_scale)
+    variants = {name: value for name in ("blend", "align") if (value := getattr(args, f"sac_{name}")) is not None}
+    if args.sac_scaled is not None:
+        factor, others, *more = (*(args.sac_scaled if isinstance(args.sac_scaled, tuple) else (args.sac_scaled,)), 1.0)
+        if len(more) > 1:
+            raise ValueError("--sac-scaled: give the factor of what B' reads of A', and at most one more, for all other blocks")
+        variants |= {"clone": None, "scaled": factor, "others": others}
+    if variants:
+        if sac is None:
+            flag = next(name for name in ("blend", "align", "scaled") if getattr(args, f"sac_{name}") is not None)
+            raise ValueError(f"--sac-{flag} given, but SAC is off; give --sac-layers as well")
+        sac = dataclasses.replace(sac, **variants)
     if args.cam_layers is not None:
         placement = parse_layers(args.cam_layers, "--cam-layers")
         cam = None if placement is None else dataclasses.replace(cam or CAM(), placement=placement)

@@ -19,10 +19,12 @@ from analogist.attention.select.run_shape import RunShape
 from analogist.attention.select.word_columns import columns_of
 from analogist.models.control import CAM, SAC, At
 from analogist.models.placement import MAP_POINTS
+from analogist.models.settings import Scaled
 
 __all__ = [
     "Edit", "EditError", "Edits", "ablate_heads", "average_heads", "blur_rows", "cam", "cut_block", "freeu", "patch",
-    "region_view", "reweight_word", "sac", "scale", "scale_block", "share_keys", "sharpen_rows", "swap_heads", "temperature", "zero_block",
+    "region_view", "reweight_word", "sac", "sac_aligned", "sac_blended", "scale", "scale_block", "scale_blocks", "share_keys",
+    "sharpen_rows", "swap_heads", "temperature", "zero_block",
 ]  # fmt: skip
 
 
@@ -194,20 +196,49 @@ def share_keys(image: int = 0, *, mix: float = 1.0, **where: Unpack[Chosen]) -> 
 def sac(setting: SAC | None = None, **where: Unpack[Chosen]) -> ReadyEdit:
     """Self-Attention Cloning as an edit of `logits`, for a run with sac=None: equal to the built-in SAC before the softmax.
 
-    setting: its scale, mirror and clone are used; the selector and where= decide where it acts.
+    setting: all but its placement is used; the selector and where= decide where it acts.
     Source: Gu et al. 2024 (Analogist), Sec. 4.2.
     """
-    cloning = SAC() if setting is None else setting
+    return _cloning(SAC() if setting is None else setting, f"sac(scale={setting.scale if setting else SAC.scale})", where)
+
+
+def sac_blended(blend: float, scale: float = 1.3, **where: Unpack[Chosen]) -> ReadyEdit:
+    """Self-Attention Cloning of which only a part is written: M(A', B') := blend s M(A, B) + (1 - blend) M(A', B'), and its mirror.
+
+    blend: 0 (what stood there) to 1 (the clone alone). An edit of `logits`, for a run with sac=None; as a setting: SAC(blend=...).
+    """
+    return _cloning(SAC(blend=blend, scale=scale), f"sac_blended({blend}, scale={scale})", where)
+
+
+def sac_aligned(scale: float = 1.3, **where: Unpack[Chosen]) -> ReadyEdit:
+    """Self-Attention Cloning whose rows keep the maximum of the row they replace, so that a block gains no weight by being cloned.
+
+    An edit of `logits`, for a run with sac=None; as a setting: SAC(align=True).
+    """
+    return _cloning(SAC(align=True, scale=scale), f"sac_aligned(scale={scale})", where)
+
+
+def scale_blocks(by: float | Scaled = 1.3, others: float = 1.0, **where: Unpack[Chosen]) -> ReadyEdit:
+    """Multiplies what B' reads of A', and all other blocks by another factor, in place of cloning.
+
+    by: the factor of the block B' -> A', or (query, key, factor) of each block. others: of all blocks not named.
+    An edit of `logits`, for a run with sac=None; as a setting: SAC(clone=None, scaled=..., others=...).
+    """
+    return _cloning(SAC(clone=None, scaled=by, others=others), f"scale_blocks({by}, others={others})", where)
+
+
+def _cloning(cloning: SAC, name: str, where: Chosen) -> ReadyEdit:
     if cloning.stage != "scores":
         raise ValueError("sac as an edit always clones before the softmax; give SAC(stage='scores')")
 
     def change(part: Tensor, at: At) -> Tensor:
         untouched, M = at.cells(part.clone()), at.cells(part)
         for query, key, from_query, from_key, s in cloning.blocks(at.rows):
-            M[query + key] = s * untouched[from_query + from_key]
+            written, read = query + key, from_query + from_key
+            M[written] = s * untouched[read] if read == written else cloning.written(untouched[read], untouched[written], s)
         return part
 
-    return ReadyEdit(f"sac(scale={cloning.scale})", ("logits",), change, kind="self", **where)
+    return ReadyEdit(name, ("logits",), change, kind="self", **where)
 
 
 def cam(setting: CAM | None = None, **where: Unpack[Chosen]) -> ReadyEdit:

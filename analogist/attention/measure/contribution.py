@@ -140,8 +140,9 @@ class Weigh:
 
     def __init__(
         self, selector: str, heads: bool, query: Sequence[Region], key: Sequence[Region | int] | None, steps: Steps,
-        branches: str | Sequence[str] | None, direction: Direction | None, keep: bool, max_bytes: int,
+        branches: str | Sequence[str] | None, direction: Direction | None, keep: bool, max_bytes: int, each_image: bool = False,
     ) -> None:  # fmt: skip
+        self.each_image = each_image  # then `values` has an axis image before the heads
         self.selector, self.by_heads, self.query, self.direction = selector, heads, list(query), direction
         self.asked_key, self.asked_branches, self.keep, self.max_bytes = key, branches, keep, max_bytes
         if steps is not None:
@@ -185,7 +186,9 @@ class Weigh:
         count = max(site.heads for site in self.sites)
         heads = tuple(range(count)) if self.by_heads else (-1,)
         self.labels = (tuple(site.name for site in self.sites), steps, self.branches, heads)
-        self.values = torch.full((*map(len, self.labels), len(self.query), len(self.key)), float("nan"))
+        lengths = [*map(len, self.labels), len(self.query), len(self.key)]
+        lengths[3:3] = [run.images] if self.each_image else []
+        self.values = torch.full(lengths, float("nan"))
         self.run, self.streams, self.held, self.done = run, {}, {}, set()
         self.query_of = {site.name: self._membership(self.query, site) for site in self.sites}
         self.key_of = {site.name: self._text_membership() if cross else self._membership(self.key, site) for site in self.sites}
@@ -280,14 +283,18 @@ class Weigh:
             back = einsum(along, w_out, "b query channel, channel head d -> b head query d")
             squares = einsum(flow, back, "b head query key d, b head query d -> b head query key")
         sums = einsum(squares, regions, "b head query key, region query -> b head region key")
-        sums, before = (part.unflatten(0, (at.branches, at.images)).sum(1)[self.numbers] for part in (sums, before))
+        sums, before = (self._images(part, at) for part in (sums, before))
         if self.direction is None:
-            value = (sums.clamp_min(0) / before[:, None, :, None]).sqrt()
+            value = (sums.clamp_min(0) / before[..., None, :, None]).sqrt()
         else:
             length = einsum(along.square().sum(-1), regions, "b query, region query -> b region")
-            length = length.unflatten(0, (at.branches, at.images)).sum(1)[self.numbers]
-            value = sums / (length * before).sqrt()[:, None, :, None]
-        self.values[i, self.labels[1].index(at.step)][:, heads] = value.cpu()
+            value = sums / (self._images(length, at) * before).sqrt()[..., None, :, None]
+        self.values[i, self.labels[1].index(at.step)][..., heads, :, :] = value.cpu()
+
+    def _images(self, part: Tensor, at: At) -> Tensor:
+        """(branch image) ... -> branch ..., the sum over images; or branch image ... where each is wanted."""
+        parts = part.unflatten(0, (at.branches, at.images))[self.numbers]
+        return parts if self.each_image else parts.sum(1)
 
     def _along(self, at: At, stream: Tensor) -> Tensor:
         """The direction as b query channel."""

@@ -89,11 +89,28 @@ def _sac_field(setting: Setting, level: object, space: Space, factor: str) -> Se
         if isinstance(level, str) or not hasattr(level, "__iter__"):
             raise StudyError(f"{factor} {level!r}: allowed are {', '.join(CLONES)} or [[query, key] written, [query, key] read]")
         level = tuple(tuple(block) for block in cast(Iterable[Iterable[str]], level))
-    if name == "mirror" and not isinstance(level, bool):
+    if name in ("mirror", "align") and not isinstance(level, bool):
         raise StudyError(f"{factor} {level!r}: allowed are true and false")
     if name == "scale" and isinstance(level, list):
         level = tuple(level)
     return dataclasses.replace(setting, config=setting.config.replace(sac=dataclasses.replace(sac, **{name: level})))
+
+
+def _scaled(setting: Setting, level: object, space: Space, factor: str) -> Setting:
+    """Scaled blocks in place of cloning; "off" leaves SAC as it is."""
+    sac = setting.config.sac
+    if sac is None or level == "off":
+        return setting
+    entries = list(cast(Iterable[object], level)) if isinstance(level, list | tuple) else [level]
+    numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in entries) and 1 <= len(entries) <= 2
+    if not numbers and not (entries and all(isinstance(one, list | tuple) for one in entries)):
+        raise StudyError(
+            f"{factor} {level!r}: allowed are off, the factor of B' -> A', [that, the factor of all others], or "
+            "[[query, key, factor], ...]"
+        )
+    scaled, others = (entries[0], entries[1] if len(entries) == 2 else 1.0) if numbers else (entries, sac.others)
+    changed = dataclasses.replace(sac, clone=None, scaled=cast(float, scaled), others=cast(float, others))
+    return dataclasses.replace(setting, config=setting.config.replace(sac=changed))
 
 
 def _silence(setting: Setting, level: object, space: Space, factor: str) -> Setting:
@@ -164,6 +181,10 @@ FACTORS: dict[str, tuple[Change, str]] = {
     "sac.mirror": (_sac_field, "also M(B',A') := s M(B,A)"),
     "sac.stage": (_sac_field, "scores (before the softmax) or probs (after it)"),
     "sac.clone": (_sac_field, "which block is copied to which"),
+    "sac.blend": (_sac_field, "0 (what stood there) to 1 (the clone alone)"),
+    "sac.align": (_sac_field, "each cloned row keeps the maximum of the row it replaces"),
+    "sac.scaled": (_scaled, "in place of cloning: factor of B' -> A', or [that, factor of all others]"),
+    "sac.others": (_sac_field, "factor of all blocks that are neither cloned nor scaled"),
     "cam.silence": (_silence, "regions that are masked from the text"),
     "text": (_text, "the prompt on, off or wrong"),
     "edit": (_edit, "attention edits by name, as in edit= of a call"),

@@ -56,6 +56,12 @@ def sac_scale(model: Analogist) -> Study:
     return _study("sac-scale", model, ["sac"], "How strong should SAC be, and which form of it?", factors=factors)
 
 
+def sac_variants(model: Analogist) -> Study:
+    """Descendants of SAC: blended with what stood there, rows aligned, and blocks that are only multiplied."""
+    factors = {"sac.blend": [1.0, 0.75, 0.5, 0.25], "sac.align": [False, True], "sac.scaled": ["off", 1.2, 1.5, [1.2, 0.9], [1.5, 0.9]]}
+    return _study("sac-variants", model, ["sac"], "Is there a better form of cloning than SAC's?", factors=factors)
+
+
 def sac_steps(model: Analogist) -> Study:
     """At which steps SAC and CAM act."""
     factors = {"sac.steps": ["all", "thirds", "windows 5"], "cam.steps": ["all", "thirds"]}
@@ -83,6 +89,7 @@ READY: dict[str, Callable[[Analogist], Study]] = {
     "sac-layers": sac_layers,
     "cam-layers": cam_layers,
     "sac-scale": sac_scale,
+    "sac-variants": sac_variants,
     "sac-steps": sac_steps,
     "sac-x-cam": sac_x_cam,
     "paper-claims": paper_claims,
