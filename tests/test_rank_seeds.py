@@ -89,7 +89,8 @@ def test_edits_of_the_call_act_in_the_first_steps_too(model, grid) -> None:
     ("arguments", "message"),
     [
         ({"seeds": 0}, "give whole numbers of at least 0"), ({"seeds": [1, 1]}, "named twice"), ({"seeds": [-1]}, "at least 0"),
-        ({"first": 0}, "at least 1"), ({"first": 9}, "first 9: this run executes 4 steps"), ({"images": 2}, "images given"), ({"batch": 0}, "batch 0"),
+        ({"first": 0}, "at least 1"), ({"first": 9}, "first 9: this run executes 4 steps"), ({"images": 2}, "images given"),
+        ({"batch": 0}, "batch 0"),
         ({"by": lambda step: torch.zeros(1)}, "one number per image"),
     ],
 )  # fmt: skip

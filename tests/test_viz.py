@@ -194,3 +194,46 @@ def test_a_map_captured_for_one_region_draws_too(tiny_unet, image):
     assert viz.head_grid(m).width > 100
     picture = viz.overlay(image, m.sel(query=(100, 100)).mean("step", "branch", "image", "head").grid()[0], region_values="A'")
     assert picture.height > 100
+
+
+def test_an_overlay_that_fades_covers_only_what_has_a_value(image):
+    values = np.zeros((8, 8))
+    values[0, 0], values[4, 4] = 1.0, 0.5
+    faded, plain = (viz.overlay(image, values, opacity=0.8, fade=fade, side=128) for fade in (True, False))
+    inner = [np.asarray(p.convert("RGB"), dtype=float) for p in (faded, plain)]
+    at = draw.GAP  # the margin
+    ground = np.asarray(image.convert("L").convert("RGB"), dtype=float)
+
+    def token(pixels, row, column):
+        return pixels[at + 16 * row : at + 16 * row + 16, at + 16 * column : at + 16 * column + 16]
+
+    def mixed(row, column, opacity):
+        colour = colourise(values[row : row + 1, column : column + 1], 0, 1)[0, 0]
+        return opacity * colour + (1 - opacity) * ground[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+
+    for row, column, opacity in ((0, 0, 0.8), (4, 4, 0.4), (2, 3, 0.0)):
+        assert np.abs(token(inner[0], row, column) - mixed(row, column, opacity)).max() <= 1.5
+        assert np.abs(token(inner[1], row, column) - mixed(row, column, 0.8)).max() <= 1.5
+
+
+def test_only_strong_matches_are_drawn_and_the_title_says_how_many_there_were(maps, image, monkeypatch):
+    field = correspondence(maps[NAME], "B", "A")
+    shares = field.share.flatten()
+    drawn = []
+    monkeypatch.setattr(viz, "_arrow", lambda drawing, start, end, colour: drawn.append((start, end)))
+    titles = []
+    monkeypatch.setattr(viz, "titled", lambda picture, title, *rest: titles.append(title) or picture)
+    viz.arrows(image, field, side=128)
+    assert len(drawn) == len(shares) and "strongest" not in titles[-1]
+    drawn.clear()
+    least = float(shares.median())
+    viz.arrows(image, field, least=least, side=128)
+    kept = field.start.flatten(0, 1)[shares >= least]
+    assert sorted(start for start, _ in drawn) == sorted(map(tuple, kept.tolist()))
+    assert f"{len(kept)} strongest of {len(shares)} matches" in titles[-1]
+    drawn.clear()
+    viz.arrows(image, field, strongest=3, side=128)
+    best = field.start.flatten(0, 1)[shares.topk(3).indices]
+    assert sorted(start for start, _ in drawn) == sorted(map(tuple, best.tolist()))
+    with pytest.raises(ValueError, match="the greatest share is"):
+        viz.arrows(image, field, least=1.1)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from analogist.attention.select.regions import Region, rectangle, region_tokens
+from analogist.models.cells import REGIONS
 from analogist.models.numbers import plain
 from analogist.models.placement import BRANCHES, Site
 
@@ -102,7 +103,8 @@ class AttentionMap:
         """A part of the map, as a view if possible. A single value drops its axis, a list keeps it.
 
         step: executed steps. branch: "negative", "text" (or 0, 1). query, key: a region, box or pixel of the picture (keeps
-        the axis of tokens), or a token number (drops the axis). key at cross-attention: a word or a text column.
+        the axis of tokens), or a token number (drops the axis). key at cross-attention: a word or a text column. Of maps reduced to
+        regions: one region (drops the axis) or a list of them.
         Raises ValueError for what was not captured.
         """
         out = self
@@ -111,8 +113,10 @@ class AttentionMap:
                 out = out._pick(name, plain(value))
         query, key = plain(query), plain(key)
         if query is not None:
-            out = out._tokens_of("query", query)
-        if key is not None:
+            out = out._region("query_region", query) if "query_region" in out.axes else out._tokens_of("query", query)
+        if key is not None and "key_region" in out.axes:
+            out = out._region("key_region", key)
+        elif key is not None:
             of_picture = self.site.kind == "self" or isinstance(key, int)
             out = out._tokens_of("key", key) if of_picture else out._word(cast("str | Sequence[str]", key))
         return out
@@ -132,6 +136,16 @@ class AttentionMap:
         if one:
             return self._with(lambda t: t.select(dim, places[0]), _without(self.axes, dim), coords=coords)
         return self._with(lambda t: _take(t, dim, torch.tensor(places)), self.axes, coords=coords)
+
+    def _region(self, name: str, value: object) -> "AttentionMap":
+        """Entries of an axis of regions, which are named as when they were summed up."""
+        have = self.coords.get(name, REGIONS)
+        listed = [value] if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else [value]
+        missing = [one for one in listed if one not in have]
+        if missing or not listed:
+            raise ValueError(f"{name.partition('_')[0]} {value!r}: {self.name} was reduced to the regions {', '.join(map(str, have))}")
+        labelled = replace(self, coords={**self.coords, name: have})
+        return labelled._pick(name, cast("str | Sequence[str]", value))
 
     def _tokens_of(self, name: str, value: "Region | Sequence[Region] | int") -> "AttentionMap":
         dim = self.axis(name)
@@ -188,6 +202,16 @@ class AttentionMap:
         left = tuple(name for i, name in enumerate(self.axes) if i not in dims)
         return replace(self, tensor=fold(self.tensor.float(), dims), axes=left, index=None)
 
+    def resize(self, hw: tuple[int, int] | int) -> "AttentionMap":
+        """The map on another grid of tokens, by area, in float32: rows of probabilities keep their sums, all else is averaged.
+
+        hw: token rows and columns of the whole picture, one number for both; a map of a region becomes that region on the new grid.
+        Raises ValueError for maps without tokens of the picture, and where a region would end within a token.
+        """
+        from analogist.attention.capture.resize import resized
+
+        return resized(self, hw)
+
     def grid(self, axis: str = "key") -> Tensor:
         """The values with a token axis unfolded into rows and columns of the picture, as the last two axes: [... row column].
 
@@ -241,6 +265,10 @@ class Maps(Mapping[str, AttentionMap]):
 
     def __len__(self) -> int:
         return len(self._maps)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        """What IPython and Jupyter offer behind `maps["`."""
+        return list(self._maps)
 
     def select(self, pattern: str) -> "Maps":
         """The maps whose name matches a shell pattern. Raises ValueError if there are none."""

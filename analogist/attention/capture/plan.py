@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from analogist.attention.capture.reduce import Function, OverSteps, RegionTotals, TopK
+from analogist.attention.select.heads import resolve_heads
 from analogist.attention.select.points import layout, select
 from analogist.attention.select.regions import rectangle, region_tokens
 from analogist.attention.select.run_shape import RunShape, resolve_branches, resolve_indices, resolve_steps
@@ -125,7 +126,10 @@ def plan_items(request: "Capture", unet: UNet, run: RunShape) -> list[Item]:
     steps = resolve_steps(request.steps, run.steps)
     branches = resolve_branches(request.branches, run)
     images = resolve_indices(request.images, run.images, "images")
-    items = [_item(request, site, point, run, steps, branches, images) for site, point in points]
+    with_heads = {site.name: site for site, point in points if "head" in site.axes(point)}
+    heads = resolve_heads(request.heads, list(with_heads.values()))
+    points = [(site, point) for site, point in points if "head" not in site.axes(point) or heads[site.name]]
+    items = [_item(request, site, point, run, steps, branches, images, heads.get(site.name, ())) for site, point in points]
     used = {axis for site, point in points for axis in layout(site, point, run)[0]}
     axes_of = {"query": ("query", "row"), "key": ("key",), "words": ("key",), "heads": ("head",)}
     for name, axes in axes_of.items():
@@ -136,16 +140,15 @@ def plan_items(request: "Capture", unet: UNet, run: RunShape) -> list[Item]:
 
 def _item(
     request: "Capture", site: Site, point: str, run: RunShape, steps: tuple[int, ...],
-    branches: tuple[str, ...], images: tuple[int, ...],
+    branches: tuple[str, ...], images: tuple[int, ...], heads: tuple[int, ...],
 ) -> Item:  # fmt: skip
     name = f"{site}:{point}" + (f"@{request.label}" if request.label else "")
     axes, shape = layout(site, point, run)
     hw = site.hw(run.latent)
-    heads: tuple[int, ...] = ()
+    heads = heads if "head" in axes else ()
     query = key = columns = None
     try:
         if "head" in axes:
-            heads = resolve_indices(request.heads, site.heads, "heads")
             shape = (len(heads), *shape[1:])
         if request.query is not None and ("query" in axes or "row" in axes):
             query = region_tokens(request.query, hw, run.rows, run.size)

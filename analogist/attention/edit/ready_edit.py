@@ -6,6 +6,7 @@ from typing import TypedDict
 from torch import Tensor
 
 from analogist.attention.edit.bind import Edit
+from analogist.attention.select.heads import resolve_heads
 from analogist.attention.select.run_shape import RunShape, Steps, resolve_branches, resolve_indices
 from analogist.models.control import At, Where
 from analogist.models.numbers import plain
@@ -79,7 +80,7 @@ class ReadyEdit:
         rows = [number * run.images + image for number in numbers for image in images]
         labels = [branch for branch in branches for _ in images]
         everything = len(rows) == run.branches * run.images
-        heads = {site.name: None if self.heads is None else resolve_indices(self.heads, site.heads, "heads") for site, _ in places}
+        heads = {} if self.heads is None else resolve_heads(self.heads, list({site.name: site for site, _ in places}.values()))
         if self.prepare is not None:
             change: RunChange = self.prepare(run, branches)
         else:
@@ -87,8 +88,10 @@ class ReadyEdit:
             change = _without_labels(self.change)
 
         def edit(tensor: Tensor, at: At) -> Tensor:
-            chosen = heads[at.site.name]
-            where = Where(None if everything else tuple(rows), None if chosen is None else tuple(chosen)).on(tensor.device)
+            chosen = heads.get(at.site.name)
+            if chosen == ():  # a site that has none of these heads
+                return tensor
+            where = Where(None if everything else tuple(rows), chosen).on(tensor.device)
             out = tensor.clone()
             part = out[where].clone()
             out[where] = change(part, at, labels)

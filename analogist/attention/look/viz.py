@@ -62,13 +62,14 @@ def heatmap(
 
 def overlay(
     image: Image.Image, values: Values, *, region: Region | None = None, pixel: tuple[float, float] | None = None, title: str = "",
-    unit: str = "share of attention", low: float | None = 0.0, high: float | None = None, opacity: float = 0.65, side: int = 384,
-    rows: int = 2, region_values: Region | None = None,
+    unit: str = "share of attention", low: float | None = 0.0, high: float | None = None, opacity: float = 0.65, fade: bool = False,
+    side: int = 384, rows: int = 2, region_values: Region | None = None,
 ) -> Image.Image:  # fmt: skip
     """A heat map over a picture, optionally with a frame around a region and a mark at a pixel.
 
     image: the grid picture. values: [row column] over the whole picture, or only over `region_values`. region: to be framed.
-    pixel: (x, y) to be marked, such as the query. opacity: of the map, 0..1. rows: rows of cells. side: of the result, in pixels.
+    pixel: (x, y) to be marked, such as the query. opacity: of the map, 0..1. fade: opacity follows the value, from none at `low` to
+    `opacity` at `high`, so that only what is looked at is covered. rows: rows of cells. side: of the result, in pixels.
     """
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity {opacity}: expected 0..1")
@@ -80,7 +81,12 @@ def overlay(
     size = (box[2] - box[0], box[3] - box[1])
     ground = base.convert("L").convert("RGB")
     colours = Image.fromarray(colourise(data, low, high)).resize(size, Image.Resampling.NEAREST)
-    ground.paste(Image.blend(ground.crop(box), colours, opacity), box[:2])
+    if fade:
+        cover = np.clip((np.nan_to_num(data, nan=low) - low) / max(high - low, 1e-30), 0, 1)
+        mask = Image.fromarray((255 * opacity * cover).round().astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+        ground.paste(colours, box[:2], mask)
+    else:
+        ground.paste(Image.blend(ground.crop(box), colours, opacity), box[:2])
     if region is not None:
         outline(ground, _box(region, base, rows))
     if pixel is not None:
@@ -89,14 +95,17 @@ def overlay(
 
 
 def looks_at(
-    m: AttentionMap, pixel: tuple[float, float], image: Image.Image, *, title: str | None = None, side: int = 384
+    m: AttentionMap, pixel: tuple[float, float], image: Image.Image, *, title: str | None = None, fade: bool = False, side: int = 384
 ) -> Image.Image:  # fmt: skip
-    """Where a pixel looks: its row of a self-attention map, drawn over the picture; mean over all other axes. pixel: (x, y)."""
+    """Where a pixel looks: its row of a self-attention map, drawn over the picture; mean over all other axes. pixel: (x, y).
+
+    fade: opacity follows the value, as in `overlay`.
+    """
     row = m.sel(query=pixel)
     rest = [axis for axis in row.axes if axis not in ("query", "key")]
     row = row.mean(*rest, "query")
     title = f"{m.name}: where ({pixel[0]:g}, {pixel[1]:g}) looks" if title is None else title
-    return overlay(image, row.grid("key"), pixel=pixel, title=title, side=side, rows=m.rows)
+    return overlay(image, row.grid("key"), pixel=pixel, title=title, fade=fade, side=side, rows=m.rows)
 
 
 def head_grid(m: AttentionMap, *, axis: str = "key", unit: str = "share of attention", side: int = 160) -> Image.Image:
@@ -183,11 +192,13 @@ def flow_picture(table: FlowTable, *, title: str | None = None, high: float | No
 
 
 def arrows(
-    image: Image.Image, matches: Field | Sequence[tuple[tuple[float, float], Match]], *, every: int = 1, title: str = "", side: int = 512
-) -> Image.Image:
+    image: Image.Image, matches: Field | Sequence[tuple[tuple[float, float], Match]], *, every: int = 1, least: float = 0.0,
+    strongest: int | None = None, title: str = "", side: int = 512,
+) -> Image.Image:  # fmt: skip
     """Correspondences as arrows from query to match, coloured by share. matches: a Field, or pairs of (x, y) and Match.
 
-    every: draw only every n-th token of a field along both sides.
+    every: draw only every n-th token of a field along both sides. least: only matches with at least this share of the attention.
+    strongest: at most so many, those with the greatest shares. Raises ValueError where none is left to draw.
     """
     if isinstance(matches, Field):
         start, end, share = (t[every // 2 :: every, every // 2 :: every].flatten(0, 1) for t in (matches.start, matches.end, matches.share))
@@ -195,8 +206,13 @@ def arrows(
         title = title or f"{matches.query} -> {matches.key}"
     else:
         lines = [(list(pixel), [match.x, match.y], match.share) for pixel, match in matches]
-    if not lines:
-        raise ValueError("arrows: no correspondences to draw")
+    most = max((share for *_, share in lines), default=0.0)
+    strong = sorted((line for line in lines if line[2] >= least), key=lambda line: -line[2])[:strongest]
+    if not strong:
+        raise ValueError(f"arrows: no correspondences to draw; of {len(lines)} the greatest share is {most:.3g}, least is {least:.3g}")
+    if len(strong) < len(lines):
+        title = f"{title}{': ' if title else ''}{len(strong)} strongest of {len(lines)} matches"
+    lines = strong
     scale = max(1, round(side / max(image.size)))
     base = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.LANCZOS)
     shares = np.array([share for *_, share in lines])
