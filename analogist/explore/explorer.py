@@ -2,8 +2,10 @@
 
 import html
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from analogist.attention.measure.contribution import Contribution
 from analogist.disk.writing import atomic_write
 from analogist.models.numbers import plain
 from analogist.run.result import Result
@@ -13,6 +15,7 @@ from .pack import PageTooLarge, pack
 from .page import build, json_text, manifest, picture_entries
 from .page_plan import MAX_BYTES
 from .source import Source, from_folder, from_result
+from .written import written
 
 HEIGHT = 740  # px, in a notebook
 
@@ -50,19 +53,25 @@ class Explorer:
 
 
 def explore(
-    results: Result | Sequence[Result], *, labels: str | Sequence[str] | None = None, max_bytes: int = MAX_BYTES
-) -> Explorer:
+    results: Result | Sequence[Result], *, labels: str | Sequence[str] | None = None,
+    contribution: Contribution | Sequence[Contribution | None] | None = None, max_bytes: int = MAX_BYTES,
+) -> Explorer:  # fmt: skip
     """The page of one run, or of several runs side by side with a shared pointer.
 
     results: of calls with captures (`for_explorer` plans them). labels: names of the runs; None: their SAC, CAM and seed.
+    contribution: what `measures.contribution` gave for each run, for a table beside the share of attention; None: no such table.
     max_bytes: of the whole file; maps that do not fit are reduced, and the page says what was left out.
     Raises ValueError if nothing was captured, PageTooLarge if not even the coarsest maps fit.
     """
     given = [results] if isinstance(results, Result) else list(results)
     if not given or not all(isinstance(one, Result) for one in given):
         raise ValueError("explore: give a Result, or a list of them, as model(grid, prompt, capture=...) returns")
-    names = _names(labels, len(given))
-    return make_explorer([source for one, name in zip(given, names, strict=True) for source in from_result(one, name)], max_bytes)
+    names, beside = _names(labels, len(given)), _contributions(contribution, len(given))
+    sources: list[Source] = []
+    for one, name, measured in zip(given, names, beside, strict=True):
+        found = from_result(one, name)
+        sources += found if measured is None else [replace(source, written=written(measured, len(source.times))) for source in found]
+    return make_explorer(sources, max_bytes)
 
 
 def explore_folder(
@@ -98,6 +107,15 @@ def make_explorer(sources: list[Source], max_bytes: int) -> Explorer:
         budget -= over
 
 
+def _contributions(given: Contribution | Sequence[Contribution | None] | None, count: int) -> list[Contribution | None]:
+    listed: list[Contribution | None] = list(given) if isinstance(given, list | tuple) else [given]  # type: ignore[list-item]
+    if given is None:
+        return [None] * count
+    if len(listed) != count:
+        raise ValueError(f"contribution: {len(listed)} given for {count} runs; give one for each, or None for a run without")
+    return listed
+
+
 def _names(labels: str | Sequence[str] | None, count: int) -> list[str | None]:
     if labels is None:
         return [None] * count
@@ -109,8 +127,6 @@ def _names(labels: str | Sequence[str] | None, count: int) -> list[str | None]:
 
 def _told_apart(sources: list[Source]) -> list[Source]:
     """Numbers the sources whose labels are equal."""
-    from dataclasses import replace
-
     labels = [source.label for source in sources]
     out = []
     for i, source in enumerate(sources):

@@ -14,7 +14,9 @@ from .pack import Packed, kept
 from .source import Source, encode_picture
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("data.js", "rows.js", "colour.js", "state.js", "picture.js", "lines.js", "panels.js", "strip.js", "keys.js", "main.js")
+SCRIPTS = (
+    "data.js", "rows.js", "colour.js", "state.js", "picture.js", "lines.js", "panels.js", "written.js", "strip.js", "keys.js", "main.js"
+)  # fmt: skip
 PICTURES = 0.05  # share of the page that pictures may take
 FORMAT = 1
 
@@ -68,6 +70,7 @@ def source_entry(source: Source, picture: dict) -> dict:
             }  # fmt: skip
             for name, one in sites.items()
         ],
+        "written": source.written,
         "picture": picture["src"],
         "picture_done": picture["done"],
     }

@@ -28,7 +28,8 @@ class Source:
     """One image of one run.
 
     label: its name on the page. picture: the decoded grid. held: its maps. not_shown: captured maps that the page cannot show, with
-    reasons. times, sites: what the run executed, so that the page can say what is missing.
+    reasons. written: what heads write between regions (written.py), None where it was not measured. times, sites: what the run
+    executed, so that the page can say what is missing.
     """
 
     label: str
@@ -46,6 +47,7 @@ class Source:
     trained: bool
     held: list[Held]
     not_shown: list[str] = field(default_factory=list)
+    written: dict | None = None
 
     @property
     def tokens(self) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from analogist.grid.prompt_grid import PromptGrid
 
 if TYPE_CHECKING:
     from analogist.attention.capture.maps import AttentionMap
+    from analogist.attention.measure.contribution import Contribution
     from analogist.experiments.score.networks import FeatureNetwork
     from analogist.explore import Explorer
 
@@ -101,15 +102,18 @@ class Result:
         found = score(self._grids(), painted, truth, clip=clip, dino=dino)
         return found if isinstance(self.record["grid"], list) else found[0]
 
-    def explore(self, *, label: str | None = None, max_bytes: int = 20_000_000) -> "Explorer":
+    def explore(
+        self, *, label: str | None = None, contribution: "Contribution | None" = None, max_bytes: int = 20_000_000
+    ) -> "Explorer":
         """The attention explorer of this run: a page that a notebook displays and `.save("look.html")` writes.
 
-        The run's capture= says what it holds; `analogist.explore.for_explorer` plans one. label: name of the run. max_bytes: of the
-        page. Several runs side by side: `analogist.explore.explore([one, other])`. Raises ValueError if nothing was captured.
+        The run's capture= says what it holds; `analogist.explore.for_explorer` plans one. label: name of the run. contribution:
+        of `measures.contribution` for this run, to stand beside the share of attention. max_bytes: of the page. Several runs side by
+        side: `analogist.explore.explore([one, other])`. Raises ValueError if nothing was captured.
         """
         from analogist.explore import explore
 
-        return explore(self, labels=label, max_bytes=max_bytes)
+        return explore(self, labels=label, contribution=contribution, max_bytes=max_bytes)
 
     def __repr__(self) -> str:
         seeds = self.record.get("seeds", [])

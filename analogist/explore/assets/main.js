@@ -21,6 +21,7 @@ function draw() {
   }
   const said = drawPointer();
   drawFlow();
+  drawWritten();
   drawWords();
   const later = drawStrip();
   if (measured) {
@@ -178,6 +179,7 @@ window.explorer = {
   first: () => first,
   png: () => drawExport().toDataURL("image/png"),
   flow: () => [...(flowOf(ask({ site: `${state.layer}.self` })).values ?? [])],
+  written: () => [...(writtenOf(ask({ site: `${state.layer}.self` })).values ?? [])],
   matches: () => (matchesOf(ask(), state.lines) ?? []).map((match) => ({ ...match })),
   busy: () => asked > 0 || waiting.size > 0,
 };

@@ -211,12 +211,16 @@ function drawPointer() {
 /** The 4 x 4 table of the site. */
 function drawFlow() {
   const flow = flowOf(ask({ site: `${state.layer}.self` }));
-  const table = find("flow");
-  table.replaceChildren();
   find("flow-of").textContent = flow.values
     ? `row looks at column, ${stepText(state.source, flow.steps)}`
     : (flow.absent ?? "");
-  if (!flow.values) return;
+  regionTable(find("flow"), flow.values, percent, (value) => Math.min(0.55, 0.7 * value));
+}
+
+/** Fills a 4 x 4 table of regions; empty without values. text, shade: of a value. */
+function regionTable(table, values, text, shade) {
+  table.replaceChildren();
+  if (!values) return;
   const head = element("tr");
   head.append(element("th", ""), ...REGIONS.map((name) => element("th", name, { scope: "col" })));
   table.append(head);
@@ -225,9 +229,9 @@ function drawFlow() {
     const line = element("tr", undefined, { className: i === here ? "here" : "" });
     line.append(element("th", name, { scope: "row" }));
     for (let j = 0; j < 4; j++) {
-      const value = flow.values[4 * i + j];
-      const cell = element("td", percent(value));
-      cell.style.background = `rgba(var(--flow), ${Math.min(0.55, 0.7 * value)})`;
+      const value = values[4 * i + j];
+      const cell = element("td", text(value));
+      cell.style.background = `rgba(var(--flow), ${shade(value)})`;
       line.append(cell);
     }
     table.append(line);
