@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from analogist.attention.measure.contribution import Contribution
 from analogist.disk.writing import atomic_write
@@ -108,9 +109,9 @@ def make_explorer(sources: list[Source], max_bytes: int) -> Explorer:
 
 
 def _contributions(given: Contribution | Sequence[Contribution | None] | None, count: int) -> list[Contribution | None]:
-    listed: list[Contribution | None] = list(given) if isinstance(given, list | tuple) else [given]  # type: ignore[list-item]
     if given is None:
         return [None] * count
+    listed = list(given) if isinstance(given, list | tuple) else [cast("Contribution | None", given)]
     if len(listed) != count:
         raise ValueError(f"contribution: {len(listed)} given for {count} runs; give one for each, or None for a run without")
     return listed

@@ -27,10 +27,11 @@ def resized(m: AttentionMap, hw: tuple[int, int] | int) -> AttentionMap:
     tensor, kept = m.tensor.float(), {}
     for axis in axes:
         old = _box(m, axis)
-        new = tuple(_edge(edge, m.hw[i // 2], (height, width)[i // 2], m, axis) for i, edge in enumerate(old))
+        top, bottom = (_edge(edge, m.hw[0], height, m, axis) for edge in old[:2])
+        left, right = (_edge(edge, m.hw[1], width, m, axis) for edge in old[2:])
         sums = axis == "key" and m.point == "probs"
-        tensor = _moved(tensor, m.axis(axis), _lengths(old), _lengths(new), sums)
-        tokens = torch.arange(height * width).reshape(height, width)[new[0] : new[1], new[2] : new[3]].flatten()
+        tensor = _moved(tensor, m.axis(axis), _lengths(old), (bottom - top, right - left), sums)
+        tokens = torch.arange(height * width).reshape(height, width)[top:bottom, left:right].flatten()
         kept[axis] = None if getattr(m, axis) is None else tokens
     return replace(m, tensor=tensor, hw=(height, width), reduced=(*m.reduced, f"resized from {m.hw[0]}x{m.hw[1]}"), **kept)
 

@@ -7,13 +7,14 @@ measure counts; whether that makes better pictures is a question for the picture
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from analogist.attention.capture.maps import AttentionMap
+from analogist.attention.edit.bind import Edits
 from analogist.attention.measure.contribution import Weigh
 from analogist.attention.measure.runs import Outcome, functions_of
 from analogist.attention.select.regions import Region
@@ -132,7 +133,7 @@ def _first_steps(
     weigh = None
     if by is None:
         weigh = Weigh(selector, True, [query], [key], None, "text", None, False, 0, each_image=True)
-        edits = dict(call.get("edit") or {})  # type: ignore[call-overload]
+        edits = dict(cast("Edits", call.get("edit") or {}))
         edits["*:*"] = [*functions_of(edits.get("*:*", [])), weigh]
         call = {**call, "edit": edits}
     steps = list(itertools.islice(model.steps(grid, prompt, **call), first))
