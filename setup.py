@@ -43,6 +43,7 @@ setup(
         "analogist.examples": ["*/*.png", "*/*.json", "*/LICENSE", "*.json", "*.md"],
         "analogist.lab": ["words.txt"],
         "analogist.explore": ["assets/*"],
+        "analogist.experiments.report": ["assets/*"],
     },
     install_requires=[
         "torch>=2.4",

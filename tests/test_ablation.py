@@ -20,8 +20,9 @@ from analogist.experiments.execute.merge import merge
 from analogist.experiments.execute.store import Done, Store, read_entries
 from analogist.experiments.execute.table import read_table
 from analogist.experiments.execute.worker import Worker
-from analogist.experiments.report.outputs import effect_lines, write_sheet
+from analogist.experiments.report.outputs import write_sheet
 from analogist.experiments.report.plots import plot_effects
+from analogist.experiments.report.report_text import effect_lines
 from analogist.experiments.report.sheet import broken_lines, contact_sheet
 from analogist.experiments.score.metrics import METRICS, Measurer
 from analogist.grid.pictures import read_picture, read_record
@@ -307,7 +308,7 @@ def test_plots_have_numbers_in_their_order_and_name_what_each_level_is_compared_
 
 
 def test_the_report_names_the_reference_and_says_where_no_difference_could_be_told_from_chance(whole) -> None:
-    assert "Levels: sac on, text on." in whole.report
+    assert "The reference has sac on, text on." in whole.report
     # two inputs: the smallest p is 2 / 2**2, twice over two comparisons
     assert whole.report.count("With 2 independent inputs or seeds and 2 comparisons no p can fall below 1:") == 5
     many = [Effect("mse", "f", str(k), "0", 1.0, 0.5, 1.5, 0.1, 8, units, 0.0, 0.2) for k, units in enumerate([8, 7])]

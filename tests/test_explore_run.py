@@ -16,9 +16,10 @@ from analogist.config import AnalogistConfig
 from analogist.explore import explore, explore_folder, for_explorer
 from analogist.explore.detail import LADDER
 from analogist.explore.held import NotShown, hold
+from analogist.explore.html_page import json_text
 from analogist.explore.notes import listed
 from analogist.explore.pack import PageTooLarge, flow, pack
-from analogist.explore.page import build, json_text
+from analogist.explore.page import page_text
 from analogist.explore.quantise import decode, encode, error_bound
 from analogist.explore.source import encode_picture, from_folder, from_result
 from analogist.models.cells import self_cells
@@ -138,7 +139,7 @@ def test_a_result_without_captures_is_one_clear_line():
 def test_a_hostile_prompt_stays_text():
     text = json_text({"prompt": HOSTILE})
     assert not set(text) & set("<>&") and text.isascii() and json.loads(text)["prompt"] == HOSTILE
-    page = build({"prompt": HOSTILE + "\ud800"}, ["AAAA"], HOSTILE + "\ud800")
+    page = page_text({"prompt": HOSTILE + "\ud800"}, ["AAAA"], HOSTILE + "\ud800")
     assert page.isascii()  # so that no encoding can change it
     assert "<img src=x" not in page and page.count("</script>") == 3  # data, one chunk, the script
     frame = explore(fake_result(SMALL, shape_of((128, 128), steps=1, prompt=HOSTILE), sites="mid"))._repr_html_()
@@ -146,7 +147,7 @@ def test_a_hostile_prompt_stays_text():
 
 
 def test_the_page_allows_no_request_and_no_other_script():
-    page = build({}, [], "t")
+    page = page_text({}, [], "t")
     policy = page.split('http-equiv="Content-Security-Policy" content="')[1].split('"')[0]
     assert "default-src 'none'" in policy and "script-src 'sha256-" in policy and "connect-src" not in policy
     assert "http://" not in page and "https://" not in page

@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   analogist run --task deblur --a a.png --a-prime ap.png --b b.png --fit crop --checkpoint sd-v1-5-inpainting.safetensors --out out
   analogist run --list triples.csv --steps 30 --out out  (a folder for each line; run it again to go on where it stopped)
   analogist run --config out/run.json --out again        (repeats a run: the same picture bytes on the same machine)
+  analogist run --config study/pictures/boat_42_0a1b2c.png --out again      (repeats one run of a study from its picture)
 
 Without --prompt, --prompt-file or --prompter the pictures alone say what to paint.
 
@@ -69,7 +70,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="which pictures show the same things in the same places: A and A' (default), A and B (A' and B change places in what the "
         "model sees), or none (SAC off)",
     )  # fmt: skip
-    settings.add_argument("--config", metavar="FILE", help="a configuration, or the run.json of a run to repeat; other flags override it")
+    settings.add_argument(
+        "--config", metavar="FILE",
+        help="a configuration, or a run to repeat: its run.json, or a picture of a run or study; other flags override it",
+    )  # fmt: skip
     settings.add_argument("--images", type=int, metavar="N", help="how many, with seeds S, S+1, ... (default 1)")
     settings.add_argument("--seed", type=int, metavar="S", help="default 42")
     settings.add_argument("--steps", type=int, metavar="N", help="of the whole schedule (published: 50)")
@@ -220,7 +224,7 @@ def run(args: argparse.Namespace) -> int:
         base = repeat.config if repeat is not None else AnalogistConfig.load(args.config, model.config)
     seeds = kept.get("seeds", [42])
     # The forms that ran, site by site: a run that kept maps held some, and its repeat computes the same bits without keeping them.
-    keep_forms = kept.get("attention") == "auto" and args.attention is None and args.explore is None
+    keep_forms = kept.get("attention") == "auto" and "attention_forms" in kept and args.attention is None and args.explore is None
     call = {
         "attention": kept["attention_forms"] if keep_forms else None,
         "negative_prompt": given(args.negative_prompt, "negative_prompt", None),

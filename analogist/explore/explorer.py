@@ -1,52 +1,31 @@
 """Explorer: the finished page, shown in a notebook, saved as one HTML file."""
 
-import html
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 from analogist.attention.measure.contribution import Contribution
-from analogist.disk.writing import atomic_write
 from analogist.models.numbers import plain
 from analogist.run.result import Result
 
 from .detail import Detail
+from .html_page import HtmlPage, json_text
 from .pack import PageTooLarge, pack
-from .page import build, json_text, manifest, picture_entries
+from .page import manifest, page_text, picture_entries
 from .page_plan import MAX_BYTES
 from .source import Source, from_folder, from_result
 from .written import written
 
-HEIGHT = 740  # px, in a notebook
 
+class Explorer(HtmlPage):
+    """The explorer's page. notes: what it holds and what was left out. detail: the rung of the ladder that fitted."""
 
-class Explorer:
-    """One self-contained page. html: its text. nbytes: its size. notes: what it holds and what was left out.
-
-    detail: the rung of the ladder that fitted. A notebook shows it; `save` writes it.
-    """
+    title = "Attention explorer"
 
     def __init__(self, page: str, notes: dict[str, list[str]], detail: Detail) -> None:
-        self.html, self.notes, self.detail = page, notes, detail
-        self._bytes = page.encode("ascii")
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the file."""
-        return len(self._bytes)
-
-    def save(self, path: str | Path) -> Path:
-        """Writes the page, whole or not at all. Raises OutputError if it cannot be written."""
-        return atomic_write(path, self._bytes)
-
-    def _repr_html_(self) -> str:
-        """The page in a sandboxed frame, which can reach neither the notebook nor the network."""
-        page = html.escape(self.html, quote=True)
-        return (
-            f'<iframe title="Attention explorer" sandbox="allow-scripts allow-downloads" style="width:100%;height:{HEIGHT}px;'
-            f'border:0" srcdoc="{page}"></iframe>'
-        )
+        super().__init__(page)
+        self.notes, self.detail = notes, detail
 
     def __repr__(self) -> str:
         lines = [f"Explorer: {self.nbytes / 1e6:.2f} MB, .save('look.html')", *(f"  holds {line}" for line in self.notes["holds"])]
@@ -99,7 +78,7 @@ def make_explorer(sources: list[Source], max_bytes: int) -> Explorer:
         left = budget - sum(len(one["src"]) for one in pictures) - 80_000  # room for the page itself, measured below
         packed = pack(sources, max(left, 0))
         data = manifest(sources, packed, pictures, max_bytes)
-        explorer = Explorer(build(data, packed.chunks, title), data["notes"], packed.detail)
+        explorer = Explorer(page_text(data, packed.chunks, title), data["notes"], packed.detail)
         if explorer.nbytes <= max_bytes:
             return explorer
         over = explorer.nbytes - max_bytes + len(json_text(data)) // 50

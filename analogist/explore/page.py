@@ -1,19 +1,15 @@
-"""Builds the page: puts the template, style and scripts (in assets/) and the data together into one HTML text."""
+"""The explorer's page: its data as a manifest, and the page as one HTML text."""
 
 import base64
-import hashlib
-import html
-import json
-from pathlib import Path
 
 import analogist
 from analogist.models.placement import BRANCHES
 
+from .html_page import ASSETS, build
 from .notes import notes
 from .pack import Packed, kept
 from .source import Source, encode_picture
 
-ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
     "data.js", "rows.js", "colour.js", "state.js", "picture.js", "lines.js", "panels.js", "written.js", "strip.js", "keys.js", "main.js"
 )  # fmt: skip
@@ -83,35 +79,6 @@ def acting(source: Source, one) -> bool:
     return any(source.acts(setting, one, step, branch) for step in steps for branch in BRANCHES)
 
 
-def json_text(data: dict) -> str:
-    """JSON text that cannot close the HTML element around it or open another."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def build(data: dict, chunks: list[str], title: str) -> str:
-    """The whole page, in ASCII only, so that the script keeps its hash in whatever encoding a browser reads it.
-
-    The page's content security policy allows this one script, by its hash, and no network request.
-    """
-    script = '"use strict";\n(() => {\n' + "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS) + "\n})();\n"
-    script = "".join(one if one.isascii() else f"\\u{ord(one):04x}" for one in script)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
-    stored = "\n".join(f'<script type="text/plain" id="chunk-{i}">{chunk}</script>' for i, chunk in enumerate(chunks))
-    parts = {
-        "POLICY": html.escape(policy, quote=False),
-        "TITLE": html.escape(title).encode("ascii", "xmlcharrefreplace").decode(),
-        "STYLE": (ASSETS / "page.css").read_text(encoding="utf-8"),
-        "MANIFEST": json_text(data),
-        "CHUNKS": stored,
-        "SCRIPT": script,
-    }
-    page = (ASSETS / "page.html").read_text(encoding="utf-8")
-    pieces = [page]
-    for name, value in parts.items():  # by splitting, so that inserted text is never searched for markers
-        head, tail = pieces[-1].split(f"@@{name}@@")
-        pieces[-1:] = [head, value, tail]
-    return "".join(pieces)
+def page_text(data: dict, chunks: list[str], title: str) -> str:
+    """The whole page as text."""
+    return build(ASSETS, "page.html", "page.css", SCRIPTS, data, title, chunks)

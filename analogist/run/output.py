@@ -103,12 +103,15 @@ def finished(folder: Path, expected: Mapping[str, object]) -> bool:
 
 
 class Repeat:
-    """A run.json that was read, from which `analogist run --config DIR/run.json` starts."""
+    """A record that was read, from which `analogist run --config` starts: a run's DIR/run.json, or a picture that holds its record.
+
+    Such pictures are b_prime_<seed>.png and grid_<seed>.png of a run, and a study's DIR/pictures/*.png.
+    """
 
     def __init__(self, path: str | Path) -> None:
         """Raises ValueError if the file is not a record of this version, is damaged, or cannot be repeated."""
         self.path = Path(path)
-        self.record = read_json(path)
+        self.record = read_json(path) if self.path.suffix.lower() != ".png" else {"inputs": {}} | read_record(path)
         with naming(path):
             _check_record(self.record, path)
             if not self.record.get("repeatable", False):
@@ -117,21 +120,26 @@ class Repeat:
 
     @staticmethod
     def is_record(path: str | Path) -> bool:
-        """Whether a JSON file is a run's record (else it is a configuration)."""
-        return "seeds" in read_json(path)
+        """Whether a file is a picture or a run's record (else it is a configuration)."""
+        return Path(path).suffix.lower() == ".png" or "seeds" in read_json(path)
 
     def grid(self) -> PromptGrid:
-        """The grid of the run, from the input.png beside the record, checked against its content key."""
+        """The grid of the run, from the composed picture that was written with it, checked against its content key."""
         kept = self.record["grid"]
         drawing = {key: kept[key] for key in ("fit", "aligned", "border") if key in kept}
         b_size = None if kept.get("b_size") is None else tuple(kept["b_size"])
         drawing |= {"rows": kept["rows"], "b_size": b_size, "drawn": tuple(kept["drawn"])}
-        grid = PromptGrid.from_image(self.path.parent / INPUT, tuple(kept["size"]), **drawing)
+        path = self._input()
+        grid = PromptGrid.from_image(path, tuple(kept["size"]), **drawing)
         if grid_record(grid)["sha256"] != kept["sha256"]:
-            raise ValueError(
-                f"{self.path.parent / INPUT}: not the picture of this run (its content key differs); give --grid or --a, --a-prime, --b"
-            )
+            raise ValueError(f"{path}: not the picture of this run (its content key differs); give --grid or --a, --a-prime, --b")
         return grid
+
+    def _input(self) -> Path:
+        """Where the composed grid lies: beside a run's record, or in inputs/ of a study, under the beginning of its picture's name."""
+        if "job" not in self.record:
+            return self.path.parent / INPUT
+        return self.path.parent.parent / "inputs" / f"{self.path.stem.rsplit('_', 2)[0]}.png"
 
     def prompts(self) -> list[str]:
         prompt = self.record["prompt"]
@@ -155,7 +163,7 @@ def _check_record(record: dict, path: str | Path) -> None:
         "prompt": bool(prompts) and (not record.get("repeatable") or all(isinstance(text, str) for text in prompts)),
         "checkpoint": isinstance(record.get("checkpoint"), dict) and isinstance(record["checkpoint"].get("fingerprint"), str),
         "inputs": isinstance(record.get("inputs"), dict),
-        "attention_forms": isinstance(record.get("attention_forms"), dict),
+        "attention_forms": isinstance(record.get("attention_forms", {} if "job" in record else None), dict),  # a study has none
         "grid": False,
     }
     if isinstance(grid, dict) and isinstance(grid.get("rows"), int) and isinstance(grid.get("sha256"), str):

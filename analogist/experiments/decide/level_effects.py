@@ -56,39 +56,91 @@ def reference_levels(rows: Sequence[dict], factors: Sequence[str]) -> dict[str, 
     return None if row is None else {name: row[name] for name in factors}
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Runs with some levels against runs with others, paired by input, seed and the levels of all other factors.
+
+    levels, against: factor -> level, of the two sides. others: the factors whose levels stand in the keys behind input and seed.
+    runs, reference: values of a metric and jobs of the two sides.
+    """
+
+    metric: str
+    levels: Mapping[str, str]
+    against: Mapping[str, str]
+    others: tuple[str, ...]
+    runs: Runs
+    reference: Runs
+
+    @property
+    def paired(self) -> list[tuple]:
+        """The keys of all pairs, moot ones among them."""
+        return [key for key in self.runs if key in self.reference]
+
+    @property
+    def moot(self) -> list[tuple]:
+        """The keys of the pairs that are one and the same job."""
+        return acting(self.runs, self.reference)[2]
+
+    @property
+    def differences(self) -> dict[tuple, float]:
+        """Value minus reference value of every pair that is not moot."""
+        runs, reference, _ = acting(self.runs, self.reference)
+        return {key: value - reference[key] for key, value in runs.items() if key in reference}
+
+    def sides(self, key: tuple) -> tuple[dict[str, str], dict[str, str]]:
+        """The levels of all factors of the two runs of a pair."""
+        others = dict(zip(self.others, key[2:], strict=True))
+        return others | dict(self.levels), others | dict(self.against)
+
+
+def compare(
+    rows: Sequence[dict], metric: str, levels: Mapping[str, str], against: Mapping[str, str], others: Sequence[str] = ()
+) -> Comparison:  # fmt: skip
+    """The comparison of the runs of a table with these levels."""
+    runs, reference = (runs_of(rows, metric, chosen, others) for chosen in (levels, against))
+    return Comparison(metric, levels, against, tuple(others), runs, reference)
+
+
+def comparisons(rows: Sequence[dict], factors: Sequence[str], metric: str) -> list[Comparison]:
+    """Every level of every factor against the reference level, with all other factors equal; none in a table without its runs."""
+    at = reference_levels(rows, factors)
+    if at is None:
+        return []
+    return [
+        compare(rows, metric, {factor: level}, {factor: at[factor]}, [name for name in factors if name != factor])
+        for factor in factors
+        for level in _levels(rows, factor)
+        if level != at[factor]
+    ]
+
+
 def effects(rows: Sequence[dict], factors: Sequence[str], metrics: Sequence[str]) -> list[Effect]:
-    """Every level of every factor against the reference level, with all other factors equal; largest first within a metric.
+    """The effect of every level of every factor against the reference level; largest first within a metric.
 
     The correction is over all comparisons of a metric. Moot pairs are left out; a level that is moot everywhere has no effect here.
     """
-    at = reference_levels(rows, factors)
     out: list[Effect] = []
-    if at is None:
-        return out
     for metric in metrics:
         found = []
-        for factor, level, others in _comparisons(rows, factors, at):
-            both = (runs_of(rows, metric, {factor: which}, others) for which in (level, at[factor]))
-            variant, reference, moot = acting(*both)
-            one = effect(metric, factor, level, at[factor], variant, reference, moot=len(moot))
-            found += [one] if one is not None else []
+        for one in comparisons(rows, factors, metric):
+            ((factor, level),) = one.levels.items()
+            runs, reference, moot = acting(one.runs, one.reference)
+            of_level = effect(metric, factor, level, one.against[factor], runs, reference, moot=len(moot))
+            found += [of_level] if of_level is not None else []
         out += corrected(found)
     return out
 
 
 def moot_cells(rows: Sequence[dict], factors: Sequence[str]) -> list[Moot]:
     """What is left out of the effects of a table, one line per level."""
-    at = reference_levels(rows, factors)
     metric = next((row["metric"] for row in rows if row["value"] is not None), None)
     out: list[Moot] = []
-    if at is None or metric is None:
-        return out
-    for factor, level, others in _comparisons(rows, factors, at):
-        variant, reference = (runs_of(rows, metric, {factor: which}, others) for which in (level, at[factor]))
-        moot = acting(variant, reference)[2]
+    for one in comparisons(rows, factors, metric) if metric is not None else []:
+        ((factor, level),) = one.levels.items()
+        moot, paired = one.moot, one.paired
         if moot:
-            cells = _summary([key[2:] for key in moot], [key[2:] for key in variant if key in reference], others)
-            out.append(Moot(factor, level, at[factor], cells, len(moot), len(variant.keys() & reference.keys())))
+            cells = _summary([key[2:] for key in moot], [key[2:] for key in paired], one.others)
+            out.append(Moot(factor, level, one.against[factor], cells, len(moot), len(paired)))
     return out
 
 
@@ -138,16 +190,6 @@ def _simple_effects(there: Runs, there_base: Runs, here: Runs, here_base: Runs) 
 
 def _levels(rows: Sequence[dict], factor: str) -> list[str]:
     return list(dict.fromkeys(row[factor] for row in rows))
-
-
-def _comparisons(rows: Sequence[dict], factors: Sequence[str], at: Mapping[str, str]) -> list[tuple[str, str, list[str]]]:
-    """(factor, level, the other factors) for every level that is not the reference's."""
-    return [
-        (factor, level, [name for name in factors if name != factor])
-        for factor in factors
-        for level in _levels(rows, factor)
-        if level != at[factor]
-    ]
 
 
 def _summary(moot: Sequence[tuple], paired: Sequence[tuple], others: Sequence[str]) -> tuple[dict[str, str], ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analogist.experiments.decide.equivalence import margin_of, two_one_sided
-from analogist.experiments.decide.level_effects import acting, reference_levels, runs_of
+from analogist.experiments.decide.level_effects import Comparison, acting, compare, reference_levels
 from analogist.experiments.decide.looks import level_at, sequential_p
 from analogist.experiments.decide.power import detectable, units_for_equivalence, units_to_see
 from analogist.experiments.decide.statistics import Effect, effect, holm, no_difference, sampled
@@ -112,13 +112,18 @@ def verdicts(
     return out
 
 
-def _test(rows: Sequence[dict], factors: Sequence[str], one: Hypothesis, smallest: Smallest, seen: Sequence[Sequence[str]]) -> _Tested:
+def compared_runs(rows: Sequence[dict], factors: Sequence[str], one: Hypothesis, metric: str) -> Comparison | None:
+    """The runs that a hypothesis compares, all factors that it does not name at the reference; None in a table without its runs."""
     at = reference_levels(rows, factors)
+    return None if at is None else compare(rows, metric, at | dict(one.variant), at | dict(one.against))
+
+
+def _test(rows: Sequence[dict], factors: Sequence[str], one: Hypothesis, smallest: Smallest, seen: Sequence[Sequence[str]]) -> _Tested:
     margin = margin_of(smallest_for(smallest, one.metric), reference_mean(rows, one.metric))
-    if at is None:
+    compared = compared_runs(rows, factors, one, one.metric)
+    if compared is None:
         return _Tested(one, margin)
-    variant, against = (runs_of(rows, one.metric, at | dict(levels), ()) for levels in (one.variant, one.against))
-    variant, against, moot = acting(variant, against)
+    variant, against, moot = acting(compared.runs, compared.reference)
     sample = sampled(variant, against)
     if sample is None:
         return _Tested(one, margin, moot=len(moot))

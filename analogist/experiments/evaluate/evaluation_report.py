@@ -10,7 +10,7 @@ from analogist.disk.writing import atomic_write
 from analogist.experiments.design.levels import StudyError
 from analogist.experiments.evaluate import published
 from analogist.experiments.execute.table import read_table
-from analogist.experiments.report.outputs import checkpoint_line, not_measured
+from analogist.experiments.report.report_text import checkpoint_line, not_measured
 
 SUMMARY = ("level", "name", "metric", "value", "inputs", "better")
 

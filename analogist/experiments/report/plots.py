@@ -6,6 +6,7 @@ from pathlib import Path
 
 from analogist.disk.writing import atomic_write, output_folder
 from analogist.experiments.decide.statistics import Effect
+from analogist.experiments.report.report_text import metric_text
 from analogist.experiments.score.metrics import METRICS, Metric
 
 
@@ -37,7 +38,7 @@ def plot_effects(
         axes.set_xlabel(f"{metric}: mean paired difference, 95 % interval", fontsize=9)
         axes.tick_params(axis="x", labelsize=8)
         left_out = f"\n{len(chosen) - len(shown)} more levels are in effects.csv" if len(shown) < len(chosen) else ""
-        axes.set_title(_title(metric, metrics) + left_out, fontsize=9)
+        axes.set_title(metric_text(metric, metrics) + left_out, fontsize=9)
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=120, metadata={"Software": None})
         written.append(atomic_write(output_folder(folder) / f"{metric}.png", drawn.getvalue()))
@@ -55,11 +56,3 @@ def _ordered(levels: Sequence[str]) -> list[str]:
 def _label(one: Effect) -> str:
     level = one.level if len(one.level) <= 40 else one.level[:39] + "…"
     return f"{one.factor} {level} (not {one.against})"
-
-
-def _title(metric: str, metrics: Mapping[str, Metric]) -> str:
-    """What a metric is and which direction is better."""
-    if metric not in metrics:
-        return f"{metric}: mean absolute difference to the reference's picture, levels 0..1"
-    better = metrics[metric].better
-    return metrics[metric].text + (f"; {better} is better" if better else "")

@@ -1,5 +1,4 @@
 // The page's data: what there is, and unpacking of blocks on demand. A chunk is zlib in base64; a block lies in one chunk.
-const manifest = JSON.parse(document.getElementById("manifest").textContent);
 const sources = manifest.sources;
 const KEEP = 400e6; // bytes of unpacked chunks kept
 const chunks = new Map(); // id -> Uint8Array, least recently used first

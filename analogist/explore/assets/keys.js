@@ -4,44 +4,28 @@ const KEYS = [
   ["click, Enter", "hold the pointer, or let it go (Esc)"],
   ["j k", "previous, next site"],
   [", .", "previous, next step"],
-  ["s", "mean of all steps here"],
-  ["n m", "previous, next head; the first is the mean"],
-  ["b", "the other branch of the guidance"],
-  ["x", "pixels or words"],
-  ["r", "looks at, or is looked at"],
+  ["s", "mean of all steps, or one step"],
+  ["n m", "previous, next head (before the first: the mean of all heads)"],
+  ["b", "branch of the guidance: prompt or negative prompt"],
+  ["x", "attention to pixels or to words"],
+  ["r", "what the pixel looks at, or which pixels look at it"],
   ["v", "next values: probabilities, logits, change"],
   ["[ ]", "previous, next word"],
-  ["d", "what stands beside it"],
+  ["d", "what the second picture shows"],
   ["c", "best matches between cells, as lines"],
-  ["q", "the next run (several runs)"],
-  ["o", "the picture itself, or the map over it"],
-  ["z", "colours: linear or square root"],
-  ["t", "theme"],
-  ["l", "link"],
-  ["e", "save as PNG"],
-  ["i", "what is in here"],
-  ["?", "keys"],
+  ["q", "next run, where the page holds several"],
+  ["o", "the map over the picture, on or off"],
+  ["z", "colour scale: linear or square root"],
+  ["t", "theme: as the system, light, dark"],
+  ["l", "link to this view"],
+  ["e", "save this view as PNG"],
+  ["i", "what this page holds, and what was left out"],
+  ["?", "these keys"],
 ];
 
-/** The entry `by` further in a list, stopping at its ends. */
-function stepIn(list, value, by) {
-  const at = list.findIndex((one) => one === value);
-  return list[Math.min(list.length - 1, Math.max(0, (at < 0 ? 0 : at) + by))];
-}
-const round = (list, value) => list[(list.indexOf(value) + 1) % list.length];
 const layersHere = () => sitesOf(state.source, state.kind).map(short);
 const headsList = () => [-1, ...headsHere()];
 const wordCount = () => wordGroup()?.columns.length ?? 0;
-
-function options(select, entries, value) {
-  const wanted = JSON.stringify(entries);
-  if (select.dataset.entries !== wanted) {
-    select.dataset.entries = wanted;
-    select.replaceChildren(...entries.map(([name, text]) => element("option", text, { value: name })));
-  }
-  select.value = value;
-  select.disabled = entries.length < 2;
-}
 
 function setRange(input, count, at, first = 0) {
   input.min = first;
@@ -146,12 +130,7 @@ function connect() {
   });
   document.addEventListener("keydown", pressed);
   window.addEventListener("resize", schedule);
-  window.addEventListener("hashchange", () => {
-    if (location.hash === written) return;
-    readAddress();
-    go({});
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", schedule);
+  followAddress();
 }
 
 /** The picture was pointed at: the pointer follows unless it is held; a click holds it or lets it go. */
@@ -192,7 +171,7 @@ const ACTIONS = {
   q: () => go({ source: (state.source + 1) % sources.length }),
   o: () => go({ overlay: !state.overlay }),
   z: () => go({ scale: state.scale === "sqrt" ? "linear" : "sqrt" }),
-  t: () => go({ theme: round(["auto", "light", "dark"], state.theme) }),
+  t: () => go({ theme: round(THEMES, state.theme) }),
   l: () => showLink(),
   e: () => savePng(),
   i: () => find("notes").showModal(),

@@ -1,18 +1,12 @@
 // Starts the page and draws it again when the view changes; link, PNG, and the numbers for whoever asks in the console.
-let asked = 0;
 let measured = 0; // when the pointer moved
 let speaking = 0;
 const latency = []; // ms from a pointer's move to the picture, the last 200
 let first = null; // ms from the start of loading to the first picture
 
-function schedule() {
-  if (!asked) asked = requestAnimationFrame(draw);
-}
-
 function draw() {
   asked = 0;
-  const dark = state.theme === "dark" || (state.theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
-  document.documentElement.dataset.theme = dark ? "dark" : "light";
+  showTheme();
   drawControls();
   const needed = drawPanels();
   if (needed.length) {
@@ -47,16 +41,6 @@ function missingBeside() {
 
 function unpack(ids) {
   Promise.all(ids.map(loadChunk)).then(schedule, fail);
-}
-
-/** The view as the address of a link; shown where the clipboard is not to be had. */
-function showLink() {
-  const base = location.href.startsWith("about:") ? "" : location.href.split("#")[0];
-  const text = base + addressOf();
-  find("link-text").value = text;
-  find("link").showModal();
-  find("link-text").select();
-  navigator.clipboard?.writeText(text).catch(() => {}); // then the text in the dialog is there to be copied
 }
 
 /** Both pictures with captions and scales in one PNG. */
@@ -108,11 +92,6 @@ function savePng() {
   });
 }
 
-function fail(error) {
-  find("problem").hidden = false;
-  find("problem").textContent = `This page cannot be shown: ${error.message}. It needs a browser from 2023 or later.`;
-}
-
 function writeTexts() {
   const source = sources[0];
   const runs = sources.length > 1 ? `${sources.length} runs` : source.label;
@@ -123,30 +102,20 @@ function writeTexts() {
     ` ${runs}, ${source.size[1]} × ${source.size[0]} px, ${source.times.length} steps, guidance ${source.guidance}, `,
     source.checkpoint + trained,
   );
-  for (const [name, title] of [
-    ["holds", "Held"],
+  writeNotes([
+    ["holds", "What it holds"],
     ["left_out", "Left out"],
-    ["exact", "How exact"],
-  ]) {
-    const list = element("ul");
-    list.append(...manifest.notes[name].map((text) => element("li", text)));
-    find("notes-text").append(element("h2", title), list);
-  }
+    ["exact", "How exact it is"],
+  ]);
   const pictures = [...new Set(sources.map((one) => one.picture_done))].join("; ");
   find("notes-text").append(
     element(
       "p",
-      `Pictures: ${pictures}. Words: the padding behind the prompt is one column, its sum. ` +
-        `Made by Analogist ${manifest.analogist}; at most ${(manifest.max_bytes / 1e6).toFixed(1)} MB.`,
+      `Pictures: ${pictures}. The padding after the prompt is one column: the sum over its tokens. ` +
+        `Made by Analogist ${manifest.analogist}; of at most ${(manifest.max_bytes / 1e6).toFixed(1)} MB.`,
     ),
   );
-  find("help-keys").append(
-    ...KEYS.map(([key, text]) => {
-      const row = element("tr");
-      row.append(element("td", key), element("td", text));
-      return row;
-    }),
-  );
+  writeKeys(KEYS);
 }
 
 /** What is shown, in numbers: for each picture its view and its values, row-major over hw. */

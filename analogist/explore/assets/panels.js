@@ -1,5 +1,4 @@
 // The pictures with their captions and scales, and the numbers beside them.
-const find = (id) => document.getElementById(id);
 const panels = [0, 1].map((i) => {
   const figure = find(`panel-${i}`);
   const part = (name) => figure.querySelector(name);
@@ -59,8 +58,8 @@ const unitOf = (view) => (view === "change" ? "change" : view === "probs" || vie
 /** What a picture shows, in words. */
 function titleOf(want) {
   const view = VIEWS[want.kind][want.view];
-  if (want.kind === "cross") return `“${wordGroup()?.columns[want.word] ?? ""}”: who listens to it, ${view}`;
-  return (want.direction === "from" ? "where it looks" : "who looks at it") + (want.view === "probs" ? "" : `, ${view}`);
+  if (want.kind === "cross") return `“${wordGroup()?.columns[want.word] ?? ""}”: which pixels attend to it, ${view}`;
+  return (want.direction === "from" ? "what the pixel looks at" : "which pixels look at it") + (want.view === "probs" ? "" : `, ${view}`);
 }
 
 const siteOf = (want) => sources[want.source].sites.find((site) => site.name === want.site);
@@ -131,10 +130,10 @@ function caption(panel, want, given, map) {
 
 /** What a colour's number is a number of. */
 function unitText(view, map, range) {
-  if (range.unit !== "probs") return range.unit === "change" ? "after − before" : "logit";
+  if (range.unit !== "probs") return range.unit === "change" ? "change: after − before" : "logit";
   const block = siteOf(view).hw[0] / map.hw[0];
-  const even = map.token >= 0 && view.direction === "from" ? `; even: ${figureOf(1 / map.values.length)}` : "";
-  return (block > 1 ? `a block of ${block} × ${block} tokens` : "a token") + even;
+  const even = map.token >= 0 && view.direction === "from" ? `; uniform attention: ${figureOf(1 / map.values.length)}` : "";
+  return (block > 1 ? `per block of ${block} × ${block} tokens` : "per token") + even;
 }
 
 function legend(panel, map, range) {
@@ -158,8 +157,6 @@ function legend(panel, map, range) {
 }
 
 const STYLES = ["in-A", "in-Ap", "in-B", "in-Bp"];
-const element = (tag, text, change = {}) =>
-  Object.assign(document.createElement(tag), text === undefined ? {} : { textContent: text }, change);
 
 /** Where a token's centre lies, in pixels, and its cell: text. */
 function placeText(token, hw) {
@@ -191,7 +188,7 @@ function drawPointer() {
   const total = shares.reduce((a, b) => a + b, 0) || 1;
   find("pointer").textContent =
     `${where}; token row ${row}, column ${column} of ${map.at[0]} × ${map.at[1]}. ` +
-    (from ? "It looks at:" : "Of the attention it gets, from:");
+    (from ? "It looks at:" : "The attention it gets comes from:");
   const parts = shares.map((share, i) => `${REGIONS[i]} ${percent(share / total)}`);
   shares.forEach((share, i) => {
     const bar = element("span", share / total > 0.09 ? parts[i] : "", { className: STYLES[i], title: parts[i] });
@@ -238,7 +235,7 @@ function regionTable(table, values, text, shade) {
   });
 }
 
-/** The words with what the pointed pixel hears of each. */
+/** The words, with how much the pixel pointed at attends to each. */
 function drawWords() {
   const site = `${state.layer}.cross`;
   const words = wordsOf(ask({ kind: "cross", site }));
@@ -251,7 +248,7 @@ function drawWords() {
   }
   const silent = words.values.every((value) => value === 0);
   find("words-of").textContent = silent
-    ? "nothing: CAM silences this cell here"
+    ? "none: CAM masks the text in this cell"
     : `this pixel, ${stepText(state.source, words.steps)}`;
   const top = Math.max(...words.values) || 1;
   words.group.columns.forEach((name, i) => {

@@ -1,4 +1,4 @@
-// Numbers out of blocks: a row (where a pixel looks), a column (who looks at it), a word's heat map, the flow table.
+// Numbers out of blocks: a row (where a pixel looks), a column (which pixels look at it), a word's heat map, the flow table.
 const REGIONS = ["A", "A'", "B", "B'"];
 
 /** The token of a map of h x w under a point, x and y as shares of the picture's width and height. */
@@ -77,7 +77,7 @@ function mapOf(ask) {
     return { ...after, values: after.values.map((value, i) => value - before.values[i]), change: true };
   }
   const group = groupOf(ask.source, ask.site, ask.view, ask.branch);
-  if (group === undefined) return { absent: "not kept here" };
+  if (group === undefined) return { absent: "not on this page" };
   const steps = stepsOf(group, ask.step);
   const missing = missingChunks(group, steps);
   if (missing.length) return { missing };
@@ -93,10 +93,10 @@ function mapOf(ask) {
   return { ...facts, values: valuesOf(group, steps, heads, token, ask.direction), hw, token, at };
 }
 
-/** The words a pixel listens to: values by column; or missing, or absent, as mapOf. */
+/** The words a pixel attends to: values by column; or missing, or absent, as mapOf. */
 function wordsOf(ask) {
   const group = groupOf(ask.source, ask.site, "probs", ask.branch);
-  if (group === undefined) return { absent: "not kept here" };
+  if (group === undefined) return { absent: "not on this page" };
   const steps = stepsOf(group, ask.step);
   const missing = missingChunks(group, steps);
   if (missing.length) return { missing };
@@ -107,7 +107,7 @@ function wordsOf(ask) {
 /** The 4 x 4 flow between regions, query region first; or missing, or absent, as mapOf. */
 function flowOf(ask) {
   const group = groupOf(ask.source, ask.site, "probs", ask.branch);
-  if (group === undefined) return { absent: "not kept here" };
+  if (group === undefined) return { absent: "not on this page" };
   const steps = stepsOf(group, ask.step);
   const missing = missingChunks(group, steps);
   if (missing.length) return { missing };

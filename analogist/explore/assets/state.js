@@ -27,7 +27,7 @@ const VIEWS = {
   },
   cross: { probs: "probabilities, after CAM", before: "probabilities, before CAM", change: "change by CAM" },
 };
-const BESIDE = { none: "nothing", reverse: "the other direction", before: "before SAC or CAM", change: "change by SAC or CAM" };
+const BESIDE = { none: "nothing", reverse: "the other direction of attention", before: "before SAC or CAM", change: "change by SAC or CAM" };
 const NAMES = Object.keys(state);
 
 /** The sites of a source for a kind, by layer. A site's name without its kind is the state's `layer`. */
@@ -86,48 +86,9 @@ function settle() {
   state.y = number(state.y, 0, height - 1, 0);
   if (!LINES.includes(state.lines)) state.lines = "off";
   if (!["sqrt", "linear"].includes(state.scale)) state.scale = "sqrt";
-  if (!["auto", "light", "dark"].includes(state.theme)) state.theme = "auto";
+  if (!THEMES.includes(state.theme)) state.theme = "auto";
   state.held = state.held === true || state.held === "true";
   state.overlay = state.overlay === true || state.overlay === "true";
 }
 
 const wordGroup = () => groupOf(state.source, `${state.layer}.cross`, "probs", state.branch);
-
-/** The view as text for the address. */
-function addressOf() {
-  return "#" + NAMES.map((name) => `${name}=${encodeURIComponent(state[name])}`).join("&");
-}
-
-function readAddress() {
-  for (const part of location.hash.slice(1).split("&")) {
-    const [name, value] = part.split("=");
-    if (!NAMES.includes(name) || value === undefined) continue;
-    try {
-      state[name] = decodeURIComponent(value);
-    } catch {
-      continue; // not ours
-    }
-  }
-}
-
-let written = "";
-let writing = 0;
-function writeAddress() {
-  clearTimeout(writing);
-  writing = setTimeout(() => {
-    written = addressOf();
-    try {
-      history.replaceState(null, "", written);
-    } catch {
-      written = ""; // a frame without an address of its own: the link button still gives the text
-    }
-  }, 120);
-}
-
-/** Changes the view. */
-function go(change) {
-  Object.assign(state, change);
-  settle();
-  writeAddress();
-  schedule();
-}
