@@ -1,4 +1,4 @@
-"""A real headless Chromium for the explorer's tests and benchmark, and a page open in it."""
+"""A real headless Chromium for the tests and benchmarks of the explorer's and the study's page, and a page open in it."""
 
 import json
 import os
@@ -72,13 +72,13 @@ class Browser:
     def settle(self) -> None:
         """Waits until everything asked for is unpacked and drawn."""
         deadline = time.monotonic() + 60
-        while not self.js("return Boolean(window.explorer) && explorer.first() !== null && !explorer.busy()"):
+        while not self.js("const page = window.explorer ?? window.study; return Boolean(page) && page.first() !== null && !page.busy()"):
             assert time.monotonic() < deadline, (self.js("return document.getElementById('problem')?.textContent"), self.logs())
             time.sleep(0.02)
 
     def go(self, **change: object) -> None:
         """Changes the view from the console."""
-        self.js("explorer.go(arguments[0])", change)
+        self.js("(window.explorer ?? window.study).go(arguments[0])", change)
         self.settle()
 
     def shown(self) -> list[dict]:
@@ -87,7 +87,7 @@ class Browser:
 
     def state(self) -> dict:
         """The view."""
-        return self.js("return explorer.state()")
+        return self.js("return (window.explorer ?? window.study).state()")
 
     def point(self, x: float, y: float) -> None:
         """Moves the mouse to a pixel of the grid picture, on the first picture."""

@@ -23,7 +23,8 @@ Your own functions by name: "metrics": ["mse", "my_metrics:warmth"], and as a fa
 "my_edits:blur"}}; the modules are looked for beside the study file. "smallest_effect": {"mse": 0.002} (or "5 %" of the reference's mean,
 the default) is the least difference that matters: claims are tested against it.
 Layer ranges include both ends here (3-10). Other words for layers: none, all, each, each-left-out, parts, resolutions, ranges 4,
-encoder, middle, decoder, 1/4, 16x16, without 5, up.*. Written into DIR: table.csv, pictures/, sheet.png, plots/, report.md."""
+encoder, middle, decoder, 1/4, 16x16, without 5, up.*. Written into DIR: table.csv, pictures/, sheet.png, plots/, report.md, and
+study.html, a page to read the study in."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -228,7 +229,7 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     for note in outcome.notes:
         print(f"analogist ablate: note: {note}", file=sys.stderr)
-    for name in ("table.csv", "sheet.png", "report.md"):
+    for name in ("table.csv", "sheet.png", "report.md", "study.html"):
         if (outcome.folder / name).exists():
             print(outcome.folder / name)
     return 0

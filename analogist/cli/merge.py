@@ -17,7 +17,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Adds the command `merge`."""
     parser = subparsers.add_parser(
         "merge", help="merge the folders of --shard runs",
-        description="Copies the runs of one study from several folders into one folder and writes its table, sheet and report.",
+        description="Copies the runs of one study from several folders into one folder and writes its table, sheet, report and page.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("study", metavar="STUDY", help="the study file or ready study that the shards ran")

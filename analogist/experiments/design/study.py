@@ -254,7 +254,7 @@ class Study:
         inputs = self.inputs
         if not isinstance(inputs, str):
             inputs = [one.name if isinstance(one, Input) else one for one in inputs]
-        data |= {"format": FORMAT, "base": None if self.base is None else self.base.to_json(), "factors": levels}
+        data |= {"format": FORMAT, "seeds": list(self.seeds), "base": None if self.base is None else self.base.to_json(), "factors": levels}
         data |= {"hypotheses": [dataclasses.asdict(one) for one in self.hypotheses], "inputs": inputs}
         return data
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from PIL import Image
 from tqdm import tqdm
@@ -28,6 +28,9 @@ from analogist.experiments.score.metrics import Measurer, Painted
 from analogist.experiments.score.networks import FeatureNetwork
 from analogist.grid.prompt_grid import check_size
 from analogist.pipeline import Analogist
+
+if TYPE_CHECKING:
+    from analogist.explore.html_page import HtmlPage
 
 TABLE_EVERY = 60.0  # seconds between rewrites of the table while a study runs
 
@@ -86,6 +89,13 @@ class Outcome:
     def report(self) -> str:
         """The report, Markdown."""
         return (self.folder / "report.md").read_text(encoding="utf-8")
+
+    @property
+    def page(self) -> "HtmlPage":
+        """The page to read the study in; a notebook shows it."""
+        from analogist.explore.html_page import HtmlPage
+
+        return HtmlPage((self.folder / "study.html").read_text(encoding="ascii"))
 
 
 def load_study(study: Study | str | Path, model: Analogist) -> Study:
@@ -161,7 +171,7 @@ def ablate(
     dino: FeatureNetwork | None = None, pool: Pool | None = None, shard: tuple[int, int] | None = None,
     changes: dict | None = None, progress: bool = True, outputs: bool = True, until: str | None = None,
 ) -> Outcome:  # fmt: skip
-    """Runs what is not finished of a study and writes table, pictures, contact sheet, plots and report into `out`.
+    """Runs what is not finished of a study and writes table, pictures, contact sheet, plots, report.md and study.html into `out`.
 
     model None: the embedded lab checkpoint. clip, dino: feature networks for the metrics that need one. pool: where the runs are
     computed, None: in this process. shard: (i, n), only every n-th group. outputs False: the table alone.

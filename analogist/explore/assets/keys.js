@@ -47,8 +47,6 @@ function drawControls() {
   find("direction-control").hidden = state.kind !== "self";
   find("lines-control").hidden = state.kind !== "self";
   find("source-control").hidden = sources.length < 2;
-  for (const id of ["direction-control", "lines-control", "source-control"])
-    find(id).style.display = find(id).hidden ? "none" : "";
   options(
     find("view"),
     viewsHere().map((view) => [view, VIEWS[state.kind][view]]),

@@ -24,6 +24,7 @@ const chooseRun = (run, against) => go({ run: runs.id[run], against: against ===
 function writtenColumns(heads, scales) {
   const columns = heads.map((head, i) => ({
     name: head,
+    kind: { claim: "text", verdict: "short" }[head],
     number: /difference|interval|^p|pairs|effect|change|reference|at its level/.test(head) && !/against/.test(head),
     value: (row) => (head === "difference" || head === "change" ? row.mean : numeric(row.cells[i])),
     cell: (row) => (head === "verdict" ? verdictOf(row, row.cells[i]) : row.cells[i]),
@@ -31,7 +32,7 @@ function writtenColumns(heads, scales) {
   const at = columns.findIndex((column) => column.name === "95 % interval");
   columns.splice(at, 0, {
     name: "drawn",
-    head: "interval",
+    head: "mean and interval",
     title: "mean and 95 % interval; the line is 0, shaded is what is too small to matter",
     value: (row) => row.mean,
     cell: (row) => intervalOf(row, scales.get(row.metric)),
@@ -154,7 +155,7 @@ function drawControls() {
 
 function draw() {
   asked = 0;
-  const focused = document.activeElement?.closest?.(".scroll")?.querySelector("table")?.id;
+  const focusAgain = keepFocus();
   const scrolled = [...document.querySelectorAll(".scroll")].map((box) => [box, box.scrollTop]);
   showTheme();
   drawControls();
@@ -164,8 +165,19 @@ function draw() {
   for (const [box, top] of scrolled) box.scrollTop = top;
   upper.reveal();
   if (!find("pairs-section").hidden) lower.reveal();
-  if (focused) find(focused).querySelector('[tabindex="0"]')?.focus({ preventScroll: true });
+  focusAgain();
+  const said = find("chosen-title").textContent + ". " + find("chosen-text").innerText;
+  if (find("live").textContent !== said) find("live").textContent = said;
   first ??= performance.now();
+}
+
+/** Remembers which row or head of a table has the focus, since tables are drawn anew; gives what brings it back. */
+function keepFocus() {
+  const active = document.activeElement;
+  const table = active?.closest?.(".scroll")?.querySelector("table");
+  if (!table) return () => {};
+  const head = [...table.querySelectorAll("th button")].indexOf(active);
+  return () => (head < 0 ? table.querySelector('[tabindex="0"]') : table.querySelectorAll("th button")[head])?.focus({ preventScroll: true });
 }
 
 const clearFilters = () => go(Object.fromEntries(filters().map(({ name }) => [name, ALL])));
@@ -229,6 +241,8 @@ function pressed(event) {
   if (row && ["ArrowDown", "ArrowUp"].includes(event.key)) {
     event.preventDefault();
     (row.closest("table").id === "main-table" ? upper : lower).step(event.key === "ArrowDown" ? 1 : -1);
+  } else if (row === event.target && event.key === "Enter") {
+    row.click();
   } else if (ACTIONS[event.key] && !typing) {
     event.preventDefault();
     ACTIONS[event.key]();

@@ -44,7 +44,6 @@ function partnerOf(run) {
 function drawRun() {
   const run = numberOf.get(state.run);
   for (const id of ["pictures", "numbers", "again", "record"]) find(id).hidden = run === undefined;
-  find("pictures").style.display = find("numbers").style.display = run === undefined ? "none" : "";
   if (run === undefined) {
     find("chosen-title").textContent = "No run chosen";
     find("chosen-text").textContent = "Choose a row or a point to see its pictures, its record and the command that repeats it.";
@@ -67,7 +66,7 @@ function drawPictures(run, partner, input) {
   const small = [];
   const shown = (number, text) => (number === null ? element("p", "no picture", { className: "none" }) : pictureOf(number, text));
   small.push(figure("B' of this run", shown(runs.picture[run], "B' of this run")));
-  if (partner !== undefined) small.push(figure("B' compared with", shown(runs.picture[partner], "B' of the run compared with")));
+  if (partner !== undefined) small.push(figure("B' it is compared with", shown(runs.picture[partner], "B' of the run compared with")));
   if (input.truth !== null) small.push(figure("true B'", pictureOf(input.truth, "the true B'")));
   find("pictures").replaceChildren(figure("the grid with B' as painted", gridOf(run)), ...small);
 }
@@ -91,7 +90,6 @@ function drawNumbers(run, partner) {
 function drawCommand(run) {
   const command = runs.command[run];
   find("again-line").hidden = !command;
-  find("again-line").style.display = command ? "" : "none";
   find("command").value = command;
   find("again-text").textContent = command
     ? "In the folder of this page. Add what the study was started with, such as the path of its checkpoint or --device. The picture is the " +

@@ -14,7 +14,7 @@ function figureOf(value, sign = false) {
   if (value === null || value === undefined) return "";
   const size = Math.abs(value);
   const text = size !== 0 && (size >= 1e5 || size < 1e-4) ? value.toExponential(2) : String(+value.toPrecision(4));
-  return (sign && value > 0 ? "+" : "") + text.replace("-", "−");
+  return (sign && value > 0 ? "+" : "") + text;
 }
 
 /** Below or above by a column's values; empty ones last. */
@@ -65,6 +65,7 @@ class Table {
     this.table.replaceChildren(heads, this.body);
     this.grow(Math.max(CHUNK, this.key === sort ? kept : 0, this.placeOfChosen() + 10));
     this.key = sort;
+    if (this.placeOfChosen() < 0 && this.order.length) this.body.firstChild.tabIndex = 0; // a way in for the tab key
   }
 
   placeOfChosen() {
@@ -81,7 +82,11 @@ class Table {
     this.more = element("tr", undefined, { className: "more" });
     const cell = element("td", undefined, { colSpan: this.columns.length });
     const button = element("button", `Show more (${this.order.length - this.count} left)`, { type: "button" });
-    button.addEventListener("click", () => this.grow());
+    button.addEventListener("click", () => {
+      const next = this.count;
+      this.grow();
+      this.body.children[next]?.focus();
+    });
     cell.append(button);
     this.more.append(cell);
     this.body.append(this.more);
@@ -94,7 +99,7 @@ class Table {
     line.setAttribute("aria-selected", chosen);
     if (chosen) line.tabIndex = 0;
     for (const column of this.columns) {
-      const cell = element("td", undefined, { className: column.number ? "number" : "" });
+      const cell = element("td", undefined, { className: column.number ? "number" : (column.kind ?? "") });
       cell.append(column.cell(row) ?? "");
       line.append(cell);
     }
@@ -148,8 +153,11 @@ function drawPoints(row, pairs, choose) {
   const shown = pairs.filter((pair, i) => i % every === 0 || pair.run === numberOf.get(state.run));
   const scale = scaleOf([row, ...shown.map(({ difference }) => ({ low: difference, high: difference, mean: null }))]);
   const x = (value) => 10 + scale(value, width - 20);
-  if (row.margin)
-    svg.append(drawn("rect", { class: "margin", x: x(-row.margin), y: 0, width: x(row.margin) - x(-row.margin), height: 76 }));
+  if (row.margin) {
+    const inside = (value) => Math.min(width, Math.max(0, x(value)));
+    const [low, high] = [inside(-row.margin), inside(row.margin)];
+    svg.append(drawn("rect", { class: "margin", x: low, y: 0, width: high - low, height: 76 }));
+  }
   svg.append(drawn("line", { class: "zero", x1: x(0), x2: x(0), y1: 0, y2: 78 }));
   const stacks = new Map();
   for (const pair of shown) {
