@@ -3,8 +3,8 @@
     x -> q k v -> scores --(SAC)--> logits --softmax--(CAM)--> probs --.v--> head_out --to_out--> out
 
 A point is the value that the next line of forward uses; edits run first, then captures copy. `see` is the tap, bound once per forward;
-if nobody looks, it returns its argument. `fused.py` computes the same attention without a map; `AttentionControl.form_at` chooses,
-site by site.
+if nobody looks, it returns its argument. The point `stream`, what the result is added to, is seen by the block (transformer.py).
+`fused.py` computes the same attention without a map; `AttentionControl.form_at` chooses, site by site.
 Source: Vaswani et al. 2017, Eq. (1); Rombach et al. 2022; Gu et al. 2024 (Analogist), Sec. 4.2 and 4.3.
 """
 
@@ -41,7 +41,7 @@ class Attention(nn.Module):
     def widths(self) -> dict[str, int]:
         """Channels at each point that has a channel axis."""
         channels = self.to_q.out_features
-        return {"x": channels, "out": channels} | dict.fromkeys(("q", "k", "v", "head_out"), channels // self.heads)
+        return {"stream": channels, "x": channels, "out": channels} | dict.fromkeys(("q", "k", "v", "head_out"), channels // self.heads)
 
     def extra_repr(self) -> str:
         return f"site={getattr(self, 'site', None)}, heads={self.heads}"

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .control import Seeing, unseen
 from .cpu_tricks import convolution_as_product, is_small, silu_in_place
 
 M = TypeVar("M", bound=nn.Module)
@@ -34,7 +35,8 @@ class Conv3x3(nn.Conv2d):
 class ResBlock(nn.Module):
     """Two 3x3 convolutions around an optional time embedding, with a skip connection.
 
-    x: batch cin row col -> batch cout row col. time: batch time_width, already through SiLU; None in the VAE.
+    x: batch cin row col -> batch cout row col. time: batch time_width, already through SiLU; None in the VAE. see: the tap, at what
+    each convolution reads (act1, act2) and gives (conv1, conv2), at what the time adds (batch cout), and at the result.
     """
 
     def __init__(self, cin: int, cout: int, groups: int, *, eps: float, time_width: int | None = None) -> None:
@@ -46,12 +48,12 @@ class ResBlock(nn.Module):
         self.conv2 = Conv3x3(cout, cout)
         self.conv_shortcut = None if cin == cout else nn.Conv2d(cin, cout, 1)
 
-    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        h = self.conv1(silu_in_place(self.norm1(x)))
+    def forward(self, x: Tensor, time: Tensor | None = None, see: Seeing = unseen) -> Tensor:
+        h = see("conv1", self.conv1(see("act1", silu_in_place(self.norm1(x)))))
         if self.time_emb_proj is not None:
-            h = h + self.time_emb_proj(time)[:, :, None, None]
-        h = self.conv2(silu_in_place(self.norm2(h)))
-        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+            h = h + see("time", self.time_emb_proj(time))[:, :, None, None]
+        h = see("conv2", self.conv2(see("act2", silu_in_place(self.norm2(h)))))
+        return see("out", h + (x if self.conv_shortcut is None else self.conv_shortcut(x)))
 
 
 class Downsample(nn.Module):

@@ -5,6 +5,8 @@ The token map of a site is (cell row, y, cell column, x) in row-major order; eve
 axes, so writing into the view writes into the map. Merging axes would copy, and the assignment would be lost.
 """
 
+import re
+
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -16,10 +18,17 @@ A, Ap, B, Bp = (0, 0), (0, 1), (1, 0), (1, 1)  # the published grid, k = 1
 REGIONS = ("A", "A'", "B", "B'")
 
 
+_PAIR = re.compile(r"A([1-9][0-9]*)('?)")  # of one example pair: A1, A1', A2 ...
+
+
 def cells_of(region: str, rows: int) -> list[Cell]:
-    """The cells of a named region: one for B and B', one per example pair for A and A' (in order)."""
+    """The cells of a named region: one for B, B' and each A1, A1', A2 ..., one per example pair for A and A' (in order)."""
+    pair = _PAIR.fullmatch(region)
+    if pair is not None and int(pair[1]) < rows:
+        return [(int(pair[1]) - 1, 1 if pair[2] else 0)]
     if region not in REGIONS:
-        raise ValueError(f"region {region!r}: allowed are {', '.join(REGIONS)}")
+        more = "" if rows == 2 else f", and A1 .. A{rows - 1}' for a single example pair"
+        raise ValueError(f"region {region!r}: allowed are {', '.join(REGIONS)}{more}")
     column = 1 if region.endswith("'") else 0
     return [(rows - 1, column)] if region.startswith("B") else [(row, column) for row in range(rows - 1)]
 

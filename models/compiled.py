@@ -154,7 +154,7 @@ class Pattern(AttentionControl):
 
 
 def _points(control: AttentionControl, site: Site) -> frozenset[str]:
-    return frozenset(point for point in site.points if control.wants(site, point))
+    return frozenset() if control.tap is None else frozenset(point for point in site.points if control.wants(site, point))
 
 
 def _of_heads(groups: tuple[tuple[Where, Setting], ...], site: Site, heads: range | None) -> list[tuple[Where, Setting]]:

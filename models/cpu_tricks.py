@@ -38,12 +38,12 @@ def convolution_as_product(conv: nn.Conv2d, x: Tensor) -> Tensor:
 def in_slices(of_tokens: Callable[[Tensor], Tensor], x: Tensor, token_bytes: int, slice_bytes: int = SLICE_BYTES) -> Tensor:
     """Applies a function of single tokens; on a CPU, in slices of tokens.
 
-    x: batch token channel -> the same. token_bytes: of one token's hidden layer.
+    x: batch token channel -> batch token channel, as many channels as the function gives. token_bytes: of one token's hidden layer.
     """
     if x.device.type != "cpu" or x.shape[0] * x.shape[1] * token_bytes <= slice_bytes:
         return of_tokens(x)
     parts = torch.split(x.flatten(0, 1), max(1, slice_bytes // token_bytes))
-    return torch.cat([of_tokens(part) for part in parts]).view_as(x)
+    return torch.cat([of_tokens(part) for part in parts]).unflatten(0, x.shape[:2])
 
 
 def softmax_in_place(logits: Tensor) -> Tensor:

@@ -14,10 +14,11 @@ from .numbers import plain
 NEGATIVE, TEXT = 0, 1  # branches of classifier-free guidance, in batch order
 BRANCHES = ("negative", "text")
 
-# The points where a tensor can be read and edited, in order of execution, and its axes after (branch image).
-# Of an attention module; in self-attention the keys are the picture's tokens too, in cross-attention they are the text's.
+# The one table of points: kind of site -> point -> axes after (branch image), in order of execution. A point is where a tensor can be
+# read and edited. In self-attention the keys are the picture's tokens too, in cross-attention they are the text's.
 MAP_AXES = ("head", "query", "key")
 AXES = {
+    "stream": ("query", "channel"),
     "x": ("query", "channel"),
     "q": ("head", "query", "channel"),
     "k": ("head", "key", "channel"),
@@ -28,21 +29,27 @@ AXES = {
     "head_out": ("head", "query", "channel"),
     "out": ("query", "channel"),
 }
-# Of the blocks around them (kind "block"): residual blocks and transformers; only residual blocks on the way up have a skip.
-BLOCK_AXES = {point: ("channel", "row", "column") for point in ("x", "skip", "out")}
-POINTS, BLOCK_POINTS = tuple(AXES), tuple(BLOCK_AXES)
+FF_AXES = dict.fromkeys(("stream", "x", "hidden", "out"), ("query", "channel"))
+# Of residual blocks, transformers, resamplings and the convolutions at both ends. Each has those of the points that its `widths` name.
+BLOCK_AXES = {
+    point: ("channel",) if point == "time" else ("channel", "row", "column")
+    for point in ("x", "skip", "act1", "conv1", "time", "act2", "conv2", "out")
+}
+AXES_OF = {"self": AXES, "cross": AXES, "ff": FF_AXES, "block": BLOCK_AXES}
+POINTS, FF_POINTS, BLOCK_POINTS = tuple(AXES), tuple(FF_AXES), tuple(BLOCK_AXES)
 MAP_POINTS = tuple(point for point, axes in AXES.items() if axes == MAP_AXES)  # these exist only in the explicit form
 
 
 @dataclass(frozen=True)
 class Site:
-    """One place in the UNet where tensors can be read and edited: an attention module, or a block around it.
+    """One place in the UNet where tensors can be read and edited: an attention module, a feed-forward, or a block around them.
 
-    name: five fields, {down|mid|up}.{level}.{attn|res}.{index}.{self|cross|block}, in execution order.
+    name: {down|mid|up}.{level}.{attn|res}.{index}.{self|cross|ff|block}, in execution order; of what lies between and around the blocks
+    the name of the module itself ("down.0.downsample", "conv_in"). kind: "self", "cross", "ff" or "block".
     layer: number of the transformer block in execution order (0..15 for SD), -1 for kind "block".
-    stride: latent pixels per token, along one side. heads: attention heads, 0 for kind "block".
-    widths: channels of the tensors at the points that have a channel axis; empty if the network is not available. Sites are compared
-    by the other fields only.
+    stride: latent pixels per token, along one side. heads: attention heads, 0 where there are none.
+    widths: channels of the tensors at the points that have a channel axis; empty if the network is not available. strides: by point,
+    where a point has another stride (the result of a resampling). Sites are compared by the other fields only.
     """
 
     name: str
@@ -51,6 +58,7 @@ class Site:
     stride: int
     heads: int
     widths: Mapping[str, int] = field(default_factory=dict[str, int], compare=False, repr=False)
+    strides: Mapping[str, int] = field(default_factory=dict[str, int], compare=False, repr=False)
 
     def __str__(self) -> str:
         return self.name
@@ -58,15 +66,17 @@ class Site:
     @property
     def points(self) -> tuple[str, ...]:
         """The points at this site, in the order in which a tensor passes them."""
-        return BLOCK_POINTS if self.kind == "block" else POINTS
+        known = AXES_OF[self.kind]
+        return tuple(point for point in known if point in self.widths) if self.kind == "block" and self.widths else tuple(known)
 
     def axes(self, point: str) -> tuple[str, ...]:
         """Names of the axes after (branch, image) at a point of this site."""
-        return (BLOCK_AXES if self.kind == "block" else AXES)[point]
+        return AXES_OF[self.kind][point]
 
-    def hw(self, latent: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the token map, from the latent's."""
-        return latent[0] // self.stride, latent[1] // self.stride
+    def hw(self, latent: tuple[int, int], point: str | None = None) -> tuple[int, int]:
+        """Height and width of the token map (of the feature map for blocks) at a point, from the latent's."""
+        stride = self.stride if point is None else self.strides.get(point, self.stride)
+        return latent[0] // stride, latent[1] // stride
 
 
 @dataclass(frozen=True, init=False, repr=False)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .attention import CrossAttention, SelfAttention
 from .blocks import modules
-from .control import AttentionControl
+from .control import AttentionControl, Seeing, unseen
 from .cpu_tricks import SLICE_BYTES, in_slices
 from .placement import Site
 from .text import PreparedText
@@ -24,19 +24,37 @@ class FeedForward(nn.Module):
         super().__init__()
         self.proj_in = nn.Linear(channels, 8 * channels)
         self.proj_out = nn.Linear(4 * channels, channels)
+        self.site: Site
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: batch token channel -> the same."""
-        return in_slices(self.of_tokens, x, self.proj_out.in_features * x.element_size(), self.slice_bytes)
+    @property
+    def widths(self) -> dict[str, int]:
+        """Channels at each point."""
+        channels = self.proj_out.out_features
+        return {"stream": channels, "x": channels, "hidden": self.proj_out.in_features, "out": channels}
+
+    def forward(self, x: Tensor, see: Seeing = unseen) -> Tensor:
+        """x: batch token channel -> the same. see: the tap; only if it looks here is the hidden layer of all tokens held together."""
+        token_bytes = self.proj_out.in_features * x.element_size()
+        if see is unseen:
+            return in_slices(self.of_tokens, x, token_bytes, self.slice_bytes)
+        hidden = see("hidden", in_slices(self.hidden, see("x", x), token_bytes, self.slice_bytes))  # in the same slices: the same bits
+        return see("out", in_slices(self.proj_out, hidden, token_bytes, self.slice_bytes))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """... channel -> ... 4 channel: the gated hidden layer of each token."""
+        (value, gate), (of_value, of_gate) = self.proj_in.weight.chunk(2), self.proj_in.bias.chunk(2)
+        return F.linear(x, value, of_value) * F.gelu(F.linear(x, gate, of_gate))
 
     def of_tokens(self, x: Tensor) -> Tensor:
         """... channel -> ... channel, for each token separately."""
-        (value, gate), (of_value, of_gate) = self.proj_in.weight.chunk(2), self.proj_in.bias.chunk(2)
-        return self.proj_out(F.linear(x, value, of_value) * F.gelu(F.linear(x, gate, of_gate)))
+        return self.proj_out(self.hidden(x))
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention, feed-forward, each with a skip connection. x: batch token channel."""
+    """Self-attention, cross-attention, feed-forward, each added to the residual stream x: batch token channel.
+
+    What each of them finds there is its point `stream`: an edit there acts on all that follows, not only on what this part reads.
+    """
 
     def __init__(self, channels: int, heads: int, text_width: int) -> None:
         super().__init__()
@@ -48,9 +66,13 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(channels)
 
     def forward(self, x: Tensor, text: PreparedText, hw: tuple[int, int], control: AttentionControl) -> Tensor:
+        x = control.tap_at(self.self.site, hw)("stream", x)
         x = x + self.self(self.norm1(x), hw, control)
+        x = control.tap_at(self.cross.site, hw)("stream", x)
         x = x + self.cross(self.norm2(x), text.keys_values[self.cross.site.name], hw, control)
-        return x + self.ff(self.norm3(x))
+        see = control.tap_at(self.ff.site, hw)
+        x = see("stream", x)
+        return x + self.ff(self.norm3(x), see)
 
 
 class Transformer(nn.Module):

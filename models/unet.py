@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import CrossAttention
+from .attention import Attention, CrossAttention
 from .blocks import Downsample, ResBlock, TimeEmbedding, Upsample, modules, sinusoidal
 from .compiled import Compiled
 from .control import AttentionControl
 from .placement import Site
 from .text import SIZES, EncodedText, PooledText, PreparedText
-from .transformer import Transformer
+from .transformer import FeedForward, Transformer
 
 TIMES = 1000  # training times of the noise schedule of every Stable Diffusion
 
@@ -66,13 +66,17 @@ class UNetConfig:
 
 
 class Residual(ResBlock):
-    """A residual block that the tap can see: x (hidden state), skip (on the way up) and out. skip: its channels, 0 for none."""
+    """A residual block that the tap can see: x (hidden state), skip (on the way up), what lies inside, and out.
+
+    skip: its channels, 0 for none.
+    """
 
     site: Site
 
     def __init__(self, cin: int, cout: int, groups: int, time_width: int, skip: int = 0) -> None:
         super().__init__(cin + skip, cout, groups, eps=1e-5, time_width=time_width)
-        self.widths = {"x": cin, "out": cout} | ({"skip": skip} if skip else {})
+        self.widths = {"x": cin, "act1": cin + skip} | dict.fromkeys(("conv1", "time", "act2", "conv2", "out"), cout)
+        self.widths |= {"skip": skip} if skip else {}
 
     def reads(self, x: Tensor, control: AttentionControl, skip: Tensor | None = None) -> Tensor:
         """The input of the block: the hidden state x, on the way up concatenated with the skip (FreeU edits both)."""
@@ -83,7 +87,32 @@ class Residual(ResBlock):
         self, x: Tensor, time: Tensor, control: AttentionControl
     ) -> Tensor:
         """x: from `reads`."""
-        return control.tap_at(self.site, (x.shape[-2], x.shape[-1]))("out", super().forward(x, time))
+        return super().forward(x, time, control.tap_at(self.site, (x.shape[-2], x.shape[-1])))
+
+
+class Down(Downsample):
+    """A downsampling that the tap can see: x, which does not change the skip, and out."""
+
+    site: Site
+
+
+class Up(Upsample):
+    """An upsampling that the tap can see: x and out."""
+
+    site: Site
+
+
+class End(nn.Conv2d):
+    """The first or the last convolution, which the tap can see: x and out."""
+
+    site: Site
+
+
+def through(conv: Down | Up | End, x: Tensor, control: AttentionControl) -> Tensor:
+    """What the convolution makes of x, batch channel row col, with the tap before and after it."""
+    x = control.tap_at(conv.site, (x.shape[-2], x.shape[-1]))("x", x)
+    out = conv(x)
+    return control.tap_at(conv.site, (out.shape[-2], out.shape[-1]))("out", out)
 
 
 class Level(nn.Module):
@@ -106,7 +135,7 @@ class DownLevel(Level):
         widths = [(cin if i == 0 else cout, cout, 0) for i in range(config.layers_per_block)]
         super().__init__(widths, level, config, time_width)
         last = level == len(config.channels) - 1
-        self.downsample = None if last else Downsample(cout, padding=(1, 1, 1, 1))
+        self.downsample = None if last else Down(cout, padding=(1, 1, 1, 1))
 
 
 class UpLevel(Level):
@@ -120,7 +149,7 @@ class UpLevel(Level):
         skips = [cout] * (blocks - 1) + [beside]
         widths = [(below if i == 0 else cout, cout, skips[i]) for i in range(blocks)]
         super().__init__(widths, level, config, time_width)
-        self.upsample = None if level == 0 else Upsample(cout)
+        self.upsample = None if level == 0 else Up(cout)
 
 
 class Middle(nn.Module):
@@ -135,7 +164,9 @@ class Middle(nn.Module):
 
 
 class UNet(nn.Module):
-    """Noise prediction. `sites` are the attention modules in execution order, `places` the blocks around them."""
+    """Noise prediction. `sites` are the attention modules in execution order, `places` everything else that a tap can see,
+    `in_order` both as they come.
+    """
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -145,13 +176,15 @@ class UNet(nn.Module):
         self.time_embedding = TimeEmbedding(config.channels[0], time_width)
         added = config.pooled_width + SIZES * config.size_width
         self.add_embedding = TimeEmbedding(added, time_width) if config.pooled_width else None
-        self.conv_in = nn.Conv2d(config.in_channels, config.channels[0], 3, padding=1)
+        self.conv_in = End(config.in_channels, config.channels[0], 3, padding=1)
         self.down = modules(DownLevel(level, config, time_width) for level in range(levels))
         self.mid = Middle(config, time_width)
         self.up = modules(UpLevel(level, config, time_width) for level in reversed(range(levels)))
         self.norm_out = nn.GroupNorm(config.norm_groups, config.channels[0], eps=1e-5)
-        self.conv_out = nn.Conv2d(config.channels[0], config.out_channels, 3, padding=1)
-        self.sites, self.places = self._name_sites()
+        self.conv_out = End(config.channels[0], config.out_channels, 3, padding=1)
+        self.in_order = self._name_sites()
+        self.sites = tuple(site for site in self.in_order if site.kind in ("self", "cross"))
+        self.places = tuple(site for site in self.in_order if site.kind not in ("self", "cross"))
         self.compiled: Compiled | None = None  # runs `layers` where no gradient is asked for; None: they run as they stand
 
     def _levels(self) -> Iterator[tuple[str, int, "Level | Middle"]]:
@@ -163,26 +196,41 @@ class UNet(nn.Module):
         for i, level in enumerate(self.up):
             yield f"up.{i}", 2 ** (deepest - i), level
 
-    def _name_sites(self) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
+    def _name_sites(self) -> tuple[Site, ...]:
         """Walks the network once in execution order and tells each module its site."""
         sites: list[Site] = []
-        places: list[Site] = []
         layer = 0
+
+        def place(module: Residual | Transformer | Attention | FeedForward | Down | Up | End, site: Site) -> None:
+            module.site = site
+            sites.append(site)
+
+        first, last = self.conv_in, self.conv_out
+        place(first, Site("conv_in", "block", -1, 1, 0, {"x": first.in_channels, "out": first.out_channels}))
         for name, stride, level in self._levels():
             index = 0
             for i, resnet in enumerate(level.resnets):
-                resnet.site = Site(f"{name}.res.{i}.block", "block", -1, stride, 0, resnet.widths)
-                places.append(resnet.site)
+                place(resnet, Site(f"{name}.res.{i}.block", "block", -1, stride, 0, resnet.widths))
                 if i < len(level.attn):
                     transformer = level.attn[i]
-                    transformer.site = Site(f"{name}.attn.{i}.block", "block", -1, stride, 0, transformer.widths)
-                    places.append(transformer.site)
+                    place(transformer, Site(f"{name}.attn.{i}.block", "block", -1, stride, 0, transformer.widths))
                     for block in transformer.blocks:
                         for kind, module in (("self", block.self), ("cross", block.cross)):
-                            module.site = Site(f"{name}.attn.{index}.{kind}", kind, layer, stride, module.heads, module.widths)
-                            sites.append(module.site)
+                            place(module, Site(f"{name}.attn.{index}.{kind}", kind, layer, stride, module.heads, module.widths))
+                        place(block.ff, Site(f"{name}.attn.{index}.ff", "ff", layer, stride, 0, block.ff.widths))
                         layer, index = layer + 1, index + 1
-        return tuple(sites), tuple(places)
+            for part, by in (("downsample", 2), ("upsample", 0.5)):
+                resampling: Down | Up | None = getattr(level, part, None)
+                if resampling is not None:
+                    widths = dict.fromkeys(("x", "out"), resampling.conv.out_channels)
+                    place(resampling, Site(f"{name}.{part}", "block", -1, stride, 0, widths, {"out": int(stride * by)}))
+        place(last, Site("conv_out", "block", -1, 1, 0, {"x": last.in_channels, "out": last.out_channels}))
+        return tuple(sites)
+
+    @property
+    def module_names(self) -> dict[str, str]:
+        """Site name -> name of its module, which its parameters' names start with: "up.1.attn.2.self" -> "up.1.attn.2.blocks.0.self"."""
+        return {site.name: name for name, module in self.named_modules() if isinstance(site := getattr(module, "site", None), Site)}
 
     def cross_attentions(self) -> Iterator[CrossAttention]:
         """Every cross-attention, in execution order."""
@@ -240,7 +288,7 @@ class UNet(nn.Module):
         """The network itself, on arguments that were checked: `forward`'s."""
         time = self._time(t, text, x)
 
-        h = self.conv_in(x)
+        h = through(self.conv_in, x, control)
         skips = [h]
         for level in self.down:
             for i, block in enumerate(level.resnets):
@@ -249,7 +297,7 @@ class UNet(nn.Module):
                     h = level.attn[i](h, text, control)
                 skips.append(h)
             if level.downsample is not None:
-                h = level.downsample(h)
+                h = through(level.downsample, h, control)
                 skips.append(h)
 
         before, after = self.mid.resnets
@@ -264,8 +312,8 @@ class UNet(nn.Module):
                 if level.attn:
                     h = level.attn[i](h, text, control)
             if level.upsample is not None:
-                h = level.upsample(h)
-        return self.conv_out(F.silu(self.norm_out(h)))
+                h = through(level.upsample, h, control)
+        return through(self.conv_out, F.silu(self.norm_out(h)), control)
 
     def _time(self, t: int | Tensor, text: PreparedText, x: Tensor) -> Tensor:
         """Embedding of the time [batch time_width], through SiLU, with what the text adds to it."""

@@ -59,6 +59,20 @@ def test_the_unet_with_sac_and_cam_is_one_graph_without_a_break(unet, images: in
     assert (found.graph_count, found.graph_break_count) == (1, 0), [reason.reason for reason in found.break_reasons]
 
 
+def test_a_look_at_points_between_and_inside_the_blocks_is_in_the_graph_and_changes_nothing(unet) -> None:
+    x, t, text = unet_inputs(SMALLEST, tokens=3)
+    sites = ("conv_in", "conv_out", "mid.0.attn.0.ff", "mid.0.attn.0.self", "down.0.downsample", "up.0.upsample", "mid.0.res.0.block")
+    points = ("stream", "hidden", "time", "conv1", "x", "out")
+    plain, compiled = Looking(points, sites), Looking(points, sites)
+    expected = unet(x, t, text, AttentionControl(t=t, tap=plain))
+    backend = Counting()
+    out = Compiled(backend)(unet, x, t, unet.prepare_text(text), AttentionControl(t=t, tap=compiled))  # fullgraph: a break is an error
+    assert backend.graphs == 1 and list(compiled.seen) == list(plain.seen) and len(plain.seen) == 3 + 2 * 5 + 4 + 3
+    assert relative(out, expected) < tolerance("the UNet compiled")
+    for name, tensor in compiled.seen.items():
+        assert relative(tensor, plain.seen[name]) < tolerance("the UNet compiled"), name
+
+
 def test_a_run_compiles_a_graph_per_pattern_and_none_per_step_time_or_seed_and_gives_what_it_gives_uncompiled() -> None:
     """Steps 0 and 2 have one pattern; in step 1 something is captured, and something edited, which is another."""
     model, grid, backend, said = load_model(), PromptGrid.from_image(PARITY / "grid.png", SIZE), Counting(), []

@@ -12,7 +12,7 @@ import torch
 
 from analogist.models.attention import CrossAttention, SelfAttention
 from analogist.models.control import AttentionControl
-from analogist.models.placement import BLOCK_POINTS, POINTS, Placement
+from analogist.models.placement import BLOCK_POINTS, FF_POINTS, POINTS, Placement
 from analogist.models.unet import UNet, UNetConfig
 from tests.small import Looking, small_unet, unet_inputs
 
@@ -47,28 +47,37 @@ def test_the_released_default_covers_the_sites_of_the_golden_list(full_unet: UNe
 
 def test_sites_run_in_the_order_of_the_list(tiny_unet) -> None:
     x, t, text = unet_inputs()
-    look = Looking(points=("out",))
+    look = Looking(points=("x",))
     tiny_unet(x, t, text, AttentionControl(t=t, tap=look))
-    attention = [at for at in look.places if at.site.kind != "block"]
+    attention = [at for at in look.places if at.site.kind in ("self", "cross")]
     assert [at.site for at in attention] == list(tiny_unet.sites)
     assert [at.hw for at in attention] == [site.hw((16, 16)) for site in tiny_unet.sites]
-    assert [at.site for at in look.places if at.site.kind == "block"] == list(tiny_unet.places)
+    assert [at.site for at in look.places if at.site.kind not in ("self", "cross")] == list(tiny_unet.places)
+    assert [at.site for at in look.places] == list(tiny_unet.in_order)
 
 
 def test_blocks_around_the_attention_are_places_in_execution_order(full_unet: UNet) -> None:
-    names = [place.name for place in full_unet.places]
+    names = [place.name for place in full_unet.places if place.name.endswith(".block")]
     assert names[:6] == ["down.0.res.0.block", "down.0.attn.0.block", "down.0.res.1.block", "down.0.attn.1.block"] + [
         "down.1.res.0.block", "down.1.attn.0.block"
     ]  # fmt: skip
     assert [name for name in names if name.startswith("mid")] == ["mid.0.res.0.block", "mid.0.attn.0.block", "mid.0.res.1.block"]
     assert [name for name in names if name.startswith("up.0")] == [f"up.0.res.{i}.block" for i in range(3)]
     assert len(names) == len(set(names)) == 22 + 16
+    others = [place.name for place in full_unet.places if not place.name.endswith(".block")]
+    ways = [f"down.{i}.downsample" for i in range(3)] + [f"up.{i}.upsample" for i in range(3)]
+    assert [name for name in others if not name.endswith(".ff")] == ["conv_in", *ways, "conv_out"]
+    assert [name for name in others if name.endswith(".ff")] == [
+        site.name.replace(".self", ".ff") for site in full_unet.sites if site.kind == "self"
+    ]
 
 
-def test_every_name_has_five_fields_and_no_place_is_taken_for_an_attention_site(full_unet: UNet) -> None:
+def test_every_name_has_five_fields_or_is_the_modules_and_no_place_is_taken_for_an_attention_site(full_unet: UNet) -> None:
+    modules = dict(full_unet.named_modules())
     for site in (*full_unet.sites, *full_unet.places):
-        assert len(site.name.split(".")) == 5 and site.name.endswith(site.kind)
-        assert site.points == (BLOCK_POINTS if site.kind == "block" else POINTS)
+        assert (len(site.name.split(".")) == 5 and site.name.endswith(site.kind)) or site.name in modules
+        known = {"block": BLOCK_POINTS, "ff": FF_POINTS}.get(site.kind, POINTS)
+        assert site.points == tuple(point for point in known if site.kind != "block" or point in site.widths)
     assert not any(fnmatchcase(place.name, "*.self") or fnmatchcase(place.name, "*.cross") for place in full_unet.places)
 
 

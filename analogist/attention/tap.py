@@ -73,9 +73,10 @@ class StudyTap:
     def wants(self, site: Site, point: str, step: int) -> bool:
         """Whether the point is captured or edited in this step."""
         place = (site.name, point)
-        return any(edit.acts(step) for edit in self._edits.get(place, ())) or any(
-            step in keeper.item.steps for keeper in self._at.get(place, ())
-        )
+        edits, keepers = self._edits.get(place), self._at.get(place)
+        if edits is None and keepers is None:  # almost everywhere: asked for every point of every site in every step
+            return False
+        return any(edit.acts(step) for edit in edits or ()) or any(step in keeper.item.steps for keeper in keepers or ())
 
     def whole(self, site: Site, step: int) -> bool:
         """Whether map points must come with all heads, because an edit or a user's reduction may mix heads."""

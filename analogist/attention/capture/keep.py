@@ -97,7 +97,8 @@ class Keeper:
         part = tensor.unflatten(0, (at.branches, at.images))
         part = pick(part, 0, tuple(self.run.branch_labels.index(branch) for branch in item.branches))
         part = pick(part, 1, item.images)
-        if at.site.kind == "block":
+        own = item.site.axes(item.point)
+        if "row" in own:
             if item.query is not None:
                 box = rectangle(item.query, at.hw)
                 assert box is not None, "the plan keeps whole rectangles of a block"
@@ -106,7 +107,7 @@ class Keeper:
             return part
         if heads:
             part = pick(part, 2, tuple(h - at.heads.start for h in heads))
-        axes = ("branch", "image", *_token_axes(item.point))
+        axes = ("branch", "image", *own)
         if item.query is not None and "query" in axes:
             part = pick(part, axes.index("query"), item.query)
         if item.key is not None:
@@ -191,9 +192,12 @@ class Keeper:
         coords: dict[str, tuple] = {"step": steps, "branch": item.branches, "image": item.images}
         if item.heads:
             coords["head"] = item.heads
+        for one in item.request.reductions:
+            if isinstance(one, RegionTotals):
+                coords |= {axis: one.regions for axis in ("query_region", "key_region") if axis in item.axes}
         prompts, tokens = run.texts if item.site.kind == "cross" else ({}, {})
         return AttentionMap(
-            name=item.name, site=item.site, point=item.point, tensor=tensor, axes=item.axes, hw=item.site.hw(run.latent),
+            name=item.name, site=item.site, point=item.point, tensor=tensor, axes=item.axes, hw=item.site.hw(run.latent, item.point),
             size=run.size, rows=run.rows, coords=coords, times={step: run.times[step] for step in steps}, query=item.query,
             key=item.key, columns=item.columns, index=index, reduced=tuple(one.name for one in item.request.reductions),
             prompts=prompts, tokens=tokens, words=ColumnsOf(run.lasting),
@@ -203,11 +207,3 @@ class Keeper:
         """Completes spilled files."""
         for store, suffix in zip(self.stores, ("", INDEX), strict=False):
             store.finish(len(self.done), self._about(tuple(self.done), suffix))
-
-
-def _token_axes(point: str) -> tuple[str, ...]:
-    if point in ("x", "out"):
-        return ("query", "channel")
-    if point in ("k", "v"):
-        return ("head", "key", "channel")
-    return ("head", "query", "channel") if point in ("q", "head_out") else ("head", "query", "key")

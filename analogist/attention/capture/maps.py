@@ -35,9 +35,10 @@ class AttentionMap:
     """One captured tensor with named axes, on the CPU.
 
     tensor: one dimension per name in `axes`. hw: token rows and columns of the site. size: the picture's height, width
-    in pixels. rows: rows of cells. coords: the labels of the entries on the axes step, branch, image and head, also if an
-    axis was dropped by `sel` (then one entry). query, key: token numbers kept on these axes, None for all. index: for top-k,
-    the token that each value belongs to (same shape as tensor). reduced: reductions in the order applied.
+    in pixels. rows: rows of cells. coords: the labels of the entries on the axes step, branch, image and head (and query_region,
+    key_region, where it was reduced to regions), also if an axis was dropped by `sel` (then one entry). query, key: token numbers
+    kept on these axes, None for all. index: for top-k, the token that each value belongs to (same shape as tensor). reduced:
+    reductions in the order applied.
     """
 
     name: str

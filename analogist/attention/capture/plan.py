@@ -10,9 +10,10 @@ from torch import Tensor
 from analogist.attention.capture.reduce import Function, OverSteps, RegionTotals, TopK
 from analogist.attention.select.heads import resolve_heads
 from analogist.attention.select.points import layout, select
-from analogist.attention.select.regions import rectangle, region_tokens
+from analogist.attention.select.regions import rectangle, region_tokens, token_box
 from analogist.attention.select.run_shape import RunShape, resolve_branches, resolve_indices, resolve_steps
 from analogist.attention.select.word_columns import branch_columns
+from analogist.models.cells import REGIONS
 from analogist.models.control import At
 from analogist.models.placement import MAP_POINTS, Site
 from analogist.models.unet import UNet
@@ -144,7 +145,7 @@ def _item(
 ) -> Item:  # fmt: skip
     name = f"{site}:{point}" + (f"@{request.label}" if request.label else "")
     axes, shape = layout(site, point, run)
-    hw = site.hw(run.latent)
+    hw = site.hw(run.latent, point)
     heads = heads if "head" in axes else ()
     query = key = columns = None
     try:
@@ -201,7 +202,7 @@ def _reduced(
             dtype = torch.float32
         elif isinstance(one, Function):
             at = At(
-                site, point, 0, run.times[0], site.hw(run.latent), run.branches, run.images, run.rows, range(site.heads)
+                site, point, 0, run.times[0], site.hw(run.latent, point), run.branches, run.images, run.rows, range(site.heads)
             )
             out = _try(one, (branches, images, *shape), run.dtype, at)
             axes, shape = one.result_axes(axes, out.ndim - 2), tuple(out.shape[2:])
@@ -209,6 +210,8 @@ def _reduced(
         elif isinstance(one, RegionTotals):
             if point not in MAP_POINTS:
                 raise ValueError("reduce='regions' works only on maps: the points scores, logits and probs")
+            for name in one.regions if one.regions != REGIONS else ():
+                token_box(name, site.hw(run.latent, point), run.rows, run.size)  # raises here, not in the middle of the run
             axes, shape = one.layout(axes, shape, site.kind)
             dtype = request.dtype or torch.float32
         else:

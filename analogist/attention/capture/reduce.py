@@ -4,7 +4,7 @@ In-step reductions turn one step's tensor into a smaller one; step reductions ke
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -35,28 +35,37 @@ class MeanHeads:
 
 @dataclass(frozen=True)
 class RegionTotals:
-    """The attention between the regions A, A', B, B': the share of each key region, mean over the queries of a region.
+    """The attention between regions: the share of each key region, mean over the queries of a region.
+
+    regions: their names; A and A' are those of all example pairs together, A1, A1', A2 ... of one.
 
     Self-attention: [... query_region key_region]; on probabilities a row sums to 1. Cross-attention: [... query_region key].
     """
 
     name = "regions"
     per_head = True
+    regions: tuple[str, ...] = field(default=REGIONS, kw_only=True)
+
+    def __post_init__(self) -> None:
+        names = self.regions if isinstance(self.regions, Sequence) and not isinstance(self.regions, str) else ()
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"regions {self.regions!r}: give a list of names, such as (\"A1'\", \"A2'\", \"B'\")")
+        object.__setattr__(self, "regions", tuple(names))
 
     def layout(self, axes: Axes, shape: Shape, kind: str = "self") -> tuple[Axes, Shape]:
         if axes[-2:] != ("query", "key"):
             raise ValueError("reduce='regions' works only on maps: the points scores, logits and probs")
         if kind == "self":
-            return (*axes[:-2], "query_region", "key_region"), (*shape[:-2], 4, 4)
-        return (*axes[:-2], "query_region", "key"), (*shape[:-2], 4, shape[-1])
+            return (*axes[:-2], "query_region", "key_region"), (*shape[:-2], len(self.regions), len(self.regions))
+        return (*axes[:-2], "query_region", "key"), (*shape[:-2], len(self.regions), shape[-1])
 
     def apply(self, tensor: Tensor, at: At) -> Tensor:
         """tensor: branch image head query key, or without head if their mean was taken first."""
         flat = (tensor if tensor.ndim == 5 else tensor.unsqueeze(2)).flatten(0, 1)
         rows = []
-        for query in REGIONS:
+        for query in self.regions:
             if at.site.kind == "self":
-                parts = [region_view(flat, at, query, key) for key in REGIONS]
+                parts = [region_view(flat, at, query, key) for key in self.regions]
                 row = [part.sum(dim=(2, 3, 4, 5), dtype=torch.float32) / (part.shape[2] * part.shape[3]) for part in parts]
                 rows.append(torch.stack(row, dim=-1))
             else:
@@ -179,7 +188,7 @@ def parse_reductions(reduce: Any) -> tuple[Reduction, ...]:
     """Reductions from a name, an object, a function, or a list of them. Raises ValueError for unknown names and wrong orders."""
     if reduce is None:
         return ()
-    given = list(reduce) if isinstance(reduce, Sequence) and not isinstance(reduce, str) else [reduce]
+    given: list[Any] = list(reduce) if isinstance(reduce, Sequence) and not isinstance(reduce, str) else [reduce]
     out: list[Reduction] = []
     for one in given:
         if isinstance(one, str):

@@ -82,7 +82,7 @@ class Node:
             if name == "key" and at.site.kind != "self":
                 raise ValueError(f"{self}: a key region is a part of self-attention, whose keys are places of the picture")
             tokens = region_tokens(region, at.hw, run.rows, run.size)
-            if name == "query" and at.site.kind == "block":
+            if name == "query" and "row" in axes:
                 box = rectangle(tokens, at.hw)
                 if box is None:
                     raise ValueError(f"{self}: a query region of a block must be one rectangle")

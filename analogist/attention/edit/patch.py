@@ -40,11 +40,11 @@ class Patch:
         """The function to call in this run. Raises ValueError if the captured tensor does not fit into it."""
         m = self.captured
         for site, point in places:
-            alike = (site.kind, site.heads, site.hw(run.latent)) == (m.site.kind, m.site.heads, m.hw)
+            alike = (site.kind, site.heads, site.hw(run.latent, point)) == (m.site.kind, m.site.heads, m.hw)
             if point != m.point or not alike:
                 raise ValueError(
                     f"patch: {m.name} (token map {m.hw}) was captured at the point {m.point} of a {m.site.kind} site, "
-                    f"so it does not fit {site}:{point} (token map {site.hw(run.latent)})"
+                    f"so it does not fit {site}:{point} (token map {site.hw(run.latent, point)})"
                 )
         several = "step" in m.axes and m.tensor.shape[m.axis("step")] > 1
         missing = [step for step in resolve_steps(self.steps, run.steps) if several and step not in m.steps]

@@ -10,7 +10,7 @@ from analogist.attention.select.heads import resolve_heads
 from analogist.attention.select.run_shape import RunShape, Steps, resolve_branches, resolve_indices
 from analogist.models.control import At, Where
 from analogist.models.numbers import plain
-from analogist.models.placement import Site
+from analogist.models.placement import BLOCK_POINTS, FF_POINTS, POINTS, Site
 
 Change = Callable[[Tensor, At], Tensor]  # the selected rows and heads, which may be modified in place -> the same shape
 RunChange = Callable[[Tensor, At, list[str]], Tensor]  # as Change, with the branch of each row
@@ -104,7 +104,7 @@ class ReadyEdit:
         kind = "" if self.kind is None else f" of {self.kind} attention"
         if point not in self.points or (self.kind is not None and site.kind != self.kind):
             raise ValueError(f"{self.name} works at {', '.join(self.points)}{kind}, not at {site}:{point}; narrow the selector")
-        if self.heads is not None and (site.kind == "block" or point in ("x", "out")):
+        if self.heads is not None and "head" not in site.axes(point):
             raise ValueError(f"{self.name}: heads= has no meaning at {site}:{point}, which has no head axis")
 
 
@@ -121,4 +121,4 @@ def number(value: float, what: str, low: float | None = None) -> float:
     return float(value)
 
 
-ANYWHERE = ("x", "q", "k", "v", "scores", "logits", "probs", "head_out", "out", "skip")
+ANYWHERE = tuple(dict.fromkeys((*POINTS, *FF_POINTS, *BLOCK_POINTS)))

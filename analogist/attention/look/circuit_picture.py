@@ -1,5 +1,7 @@
 """A circuit as a picture: sites from left to right in execution order, lower resolutions below, regions as colour, edges by weight."""
 
+import re
+
 from PIL import Image, ImageDraw
 
 from analogist.attention.edit.node import Node
@@ -37,7 +39,7 @@ def draw_circuit(circuit: Circuit) -> Image.Image:
     most = max((abs(part) for part in circuit.nodes.values()), default=1.0)
     for node, part in circuit.nodes.items():
         x, y = places[node]
-        colour = COLOURS.get(str(node.query), ELSEWHERE)
+        colour = COLOURS.get(_region(node), ELSEWHERE)
         share = min(1.0, abs(part) / most) if part == part and most > 0 else 1.0
         fill = tuple(round(255 - (255 - channel) * (0.25 + 0.75 * share)) for channel in colour)
         drawing.ellipse((x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS), fill=fill, outline=INK)
@@ -45,16 +47,22 @@ def draw_circuit(circuit: Circuit) -> Image.Image:
     x, y = places[OUTPUT]
     drawing.rectangle((x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS), fill=PAPER, outline=INK, width=2)
     put_text(image, (x + RADIUS + 4, y), "out", 12, "lm")
-    shown = [region for region in COLOURS if any(str(node.query) == region for node in circuit.nodes)]
+    shown = [region for region in COLOURS if any(_region(node) == region for node in circuit.nodes)]
     for i, region in enumerate(shown):
         put_text(image, (STEP * (len(sites) + 1) - 10, height + 4 + 15 * i), f"query {region}", 12, "la", COLOURS[region])
     text = f"{len(circuit.nodes)} nodes (number: head), {len(circuit.edges)} edges, each closing {circuit.threshold:g} of the gap or more"
     return margin(titled(image, text))
 
 
+def _region(node: Node) -> str:
+    """The name of its query region, A1 and A2 as A: pairs share a colour."""
+    return re.sub("[0-9]", "", str(node.query))
+
+
 def _depths(sites: list[str]) -> dict[str, int]:
     """How far below the full resolution each site lies, from the levels in the names: the last level up is the first level down."""
-    levels = [(part, int(level)) for part, level in (site.split(".")[:2] for site in sites)]
+    named = [site.split(".") if "." in site else ["down", "0"] for site in sites]  # conv_in and conv_out: at full resolution
+    levels = [(part, int(level)) for part, level, *_ in named]
     down, up = ([level for part, level in levels if part == name] for name in ("down", "up"))
     last = max(up, default=max(down, default=0) + 1)
     depth = {"down": lambda level: level, "mid": lambda level: last, "up": lambda level: last - level}

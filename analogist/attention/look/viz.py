@@ -17,7 +17,6 @@ from analogist.attention.measure.correspond import Field, Match
 from analogist.attention.measure.flow import FlowTable
 from analogist.attention.measure.heat import WordHeat
 from analogist.attention.select.regions import Region, token_box
-from analogist.models.cells import REGIONS
 
 Values = torch.Tensor | np.ndarray | AttentionMap | WordHeat
 
@@ -181,12 +180,12 @@ def cell_text(value: float) -> str:
 
 
 def flow_picture(table: FlowTable, *, title: str | None = None, high: float | None = None) -> Image.Image:
-    """The 4 x 4 flow table: the row is the region that looks, the column the region looked at.
+    """A flow table: the row is the region that looks, the column the region looked at.
 
     high: upper end of the colour scale (use the same for tables to be compared); None: the table's largest share.
     """
     return matrix(
-        table.values, [f"{name} looks at" for name in REGIONS], list(REGIONS), title=table.title if title is None else title,
+        table.values, [f"{name} looks at" for name in table.regions], list(table.regions), title=table.title if title is None else title,
         unit="share", low=0.0, high=high, cell=(56, 44),
     )  # fmt: skip
 

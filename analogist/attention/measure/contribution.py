@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from einops import einsum, rearrange
+from einops import einsum
 from torch import Tensor
 
 from analogist.attention.capture.capture import CaptureTooLarge
@@ -24,7 +24,6 @@ from analogist.models.attention import Attention
 from analogist.models.cells import REGIONS
 from analogist.models.control import At
 from analogist.models.placement import Site
-from analogist.models.transformer import Transformer, TransformerBlock
 from analogist.models.unet import UNet
 
 Direction = Mapping[str, Tensor] | Callable[[Site], Tensor]
@@ -150,7 +149,7 @@ class Weigh:
         self.vectors: dict[str, list[Tensor]] = {}
 
     def meet(self, unet: UNet, places: list[tuple[Site, str]]) -> list[tuple[Site, str]]:
-        """Chooses the points: values and maps of the chosen sites, and what the residual stream before them follows from."""
+        """Chooses the points: values, maps and the residual stream before the chosen sites."""
         self.modules = {module.site.name: module for module in unet.modules() if isinstance(module, Attention)}
         self.sites = [site for site in unet.sites if matches(f"{self.selector}:probs", site, "probs")]
         if not self.sites:
@@ -158,24 +157,8 @@ class Weigh:
         if len({site.kind for site in self.sites}) > 1:
             raise ValueError(f"contribution: {self.selector!r} names both kinds of attention; take '*.self' or '*.cross'")
         self.chosen = {site.name for site in self.sites}
-        self.inside: dict[str, Transformer] = {}  # site or block -> the transformer that it lies in
-        self.closing: dict[str, TransformerBlock] = {}  # cross-attention behind which a feed-forward adds to the stream too
-        needed = {(name, point) for name in self.chosen for point in ("v", "probs")}
-        for module in unet.modules():
-            if isinstance(module, Transformer):
-                needed |= self._follow(module)
+        needed = {(name, point) for name in self.chosen for point in ("stream", "v", "probs")}
         return [(site, point) for site, point in places if (site.name, point) in needed]
-
-    def _follow(self, transformer: Transformer) -> set[tuple[str, str]]:
-        """The points from which the residual stream of a transformer is known up to the last chosen site."""
-        order = [(block, part) for block in transformer.blocks for part in (block.self, block.cross)]
-        last = max((i for i, (_, part) in enumerate(order) if part.site.name in self.chosen), default=-1)
-        if last < 0:
-            return set()
-        self.inside[transformer.site.name] = transformer
-        self.inside.update({part.site.name: transformer for _, part in order})
-        self.closing.update({block.cross.site.name: block for block in transformer.blocks})
-        return {(transformer.site.name, "x"), *((part.site.name, "out") for _, part in order[:last])}
 
     def bind(self, run: RunShape, places: list[tuple[Site, str]]) -> Edit:
         steps = resolve_steps(getattr(self, "steps", None), run.steps)
@@ -189,7 +172,7 @@ class Weigh:
         lengths = [*map(len, self.labels), len(self.query), len(self.key)]
         lengths[3:3] = [run.images] if self.each_image else []
         self.values = torch.full(lengths, float("nan"))
-        self.run, self.streams, self.held, self.done = run, {}, {}, set()
+        self.run, self.streams, self.held = run, {}, {}
         self.query_of = {site.name: self._membership(self.query, site) for site in self.sites}
         self.key_of = {site.name: self._text_membership() if cross else self._membership(self.key, site) for site in self.sites}
         if self.keep:
@@ -231,17 +214,10 @@ class Weigh:
         """Any of the points chosen; the tensor goes on as it came."""
         with torch.no_grad():
             name = at.site.name
-            if at.point == "v":
-                self.held[name] = tensor
-            elif at.point == "probs":
+            if at.point == "probs":
                 self._weigh(tensor, at)
-            elif at.point == "x":
-                into = self.inside[name]
-                self.streams[into.site.name] = into.proj_in(rearrange(into.norm(tensor), "b c h w -> b (h w) c"))
             else:
-                stream = self.streams[self.inside[name].site.name] + tensor
-                block = self.closing.get(name)
-                self.streams[self.inside[name].site.name] = stream if block is None else stream + block.ff(block.norm3(stream))
+                (self.held if at.point == "v" else self.streams)[name] = tensor
         return tensor
 
     def _weigh(self, probs: Tensor, at: At) -> None:
@@ -254,7 +230,7 @@ class Weigh:
         parts = einsum(v, member, "b head key d, b region key -> b head key region d").flatten(-2)
         flow = (probs @ parts).unflatten(-1, (len(self.key), -1)).float()  # b head query region d
         w_out = module.to_out.weight.float().unflatten(1, (module.heads, -1))[:, here]  # channel head d
-        stream = self.streams[self.inside[name].site.name].float()
+        stream = self.streams[name].float()
         i = self.labels[0].index(name)
         if self.by_heads:
             self._note(flow, w_out, stream, at, i, list(at.heads))

@@ -3,7 +3,7 @@
 A share says where a head looks, not what it takes from there: what it writes is measured by `contribution`, what it matters by ablation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from analogist.attention.capture.maps import AttentionMap
 from analogist.attention.select.regions import region_tokens
+from analogist.grid.layout import cell_names
 from analogist.models.cells import REGIONS
 from analogist.models.placement import MAP_POINTS
 
@@ -19,62 +20,84 @@ NOT_IMPORTANCE = "shares say where it looks, not what it writes: measures.contri
 
 @dataclass(frozen=True, eq=False)
 class FlowTable:
-    """A 4 x 4 table: row the region that looks, column the region looked at, each row summing to 1 on probabilities.
+    """A table of shares: row the region that looks, column the region looked at.
 
-    values: [query region, key region], float32. title: where it was taken.
+    Each row sums to 1 on probabilities, if the regions cover the picture once. values: [query region, key region], float32.
+    title: where it was taken. regions: the names of its rows and columns.
     """
 
     values: Tensor
     title: str = ""
+    regions: tuple[str, ...] = REGIONS
 
     def __getitem__(self, pair: tuple[str, str]) -> float:
         """The share of the first region's attention that goes to the second: table["B'", "A'"]."""
         query, key = pair
         for name in pair:
-            if name not in REGIONS:
-                raise ValueError(f"region {name!r}: allowed are {', '.join(REGIONS)}")
-        return float(self.values[REGIONS.index(query), REGIONS.index(key)])
+            if name not in self.regions:
+                raise ValueError(f"region {name!r}: allowed are {', '.join(self.regions)}")
+        return float(self.values[self.regions.index(query), self.regions.index(key)])
 
     def __repr__(self) -> str:
-        head = f"{self.title or 'attention flow'}\n{'looks at':>9}" + "".join(f"{name:>8}" for name in REGIONS)
-        rows = [f"{name:>9}" + "".join(f"{v:8.3f}" for v in row) for name, row in zip(REGIONS, self.values.tolist(), strict=True)]
+        head = f"{self.title or 'attention flow'}\n{'looks at':>9}" + "".join(f"{name:>8}" for name in self.regions)
+        rows = [f"{name:>9}" + "".join(f"{v:8.3f}" for v in row) for name, row in zip(self.regions, self.values.tolist(), strict=True)]
         return "\n".join([head, *rows, NOT_IMPORTANCE])
 
 
-def flow(m: AttentionMap) -> AttentionMap:
+def flow(m: AttentionMap, regions: Sequence[str] | None = None) -> AttentionMap:
     """Flow between regions with all other axes kept: [... query_region key_region], mean over a region's queries.
 
     m: whole self-attention maps (point probs, or scores and logits for their sums), or captured with reduce='regions'.
+    regions: their names; None: A, A', B and B', where A and A' are those of all example pairs together; "cells": every cell on its own
+    (A1, A1', A2 ... B, B'). Raises ValueError for regions that the grid or a reduced map does not have.
     """
+    wanted = cell_names(m.rows - 1) if regions == "cells" else REGIONS if regions is None else tuple(regions)
     if m.axes[-2:] == ("query_region", "key_region"):
-        return m
+        have = m.coords.get("query_region", REGIONS)
+        missing = [name for name in wanted if name not in have]
+        if missing and regions is not None:
+            raise ValueError(f"flow: {m.name} was reduced to the regions {', '.join(have)}, not {', '.join(missing)}")
+        if missing or wanted == have:
+            return m
+        places = torch.tensor([have.index(name) for name in wanted])
+        return replace(m, tensor=m.tensor[..., places, :][..., places], coords={**m.coords, **_labels(wanted)})
     _whole_self_map(m, "flow")
-    one_hot = _membership(m)
+    one_hot = _membership(m, wanted)
     query = one_hot / one_hot.sum(0)
     values = torch.einsum("qr,...qk,ks->...rs", query, m.tensor.float(), one_hot)
-    return replace(m, tensor=values, axes=(*m.axes[:-2], "query_region", "key_region"), reduced=(*m.reduced, "regions"))
+    axes, coords = (*m.axes[:-2], "query_region", "key_region"), {**m.coords, **_labels(wanted)}
+    return replace(m, tensor=values, axes=axes, coords=coords, reduced=(*m.reduced, "regions"))
 
 
-def flow_table(m: AttentionMap) -> FlowTable:
-    """The 4 x 4 table, mean over steps, branches, images and heads; select first what it shall be of (`m.sel(step=0)`)."""
-    regions = flow(m)
-    rest = [axis for axis in regions.axes if axis not in ("query_region", "key_region")]
-    return FlowTable((regions.mean(*rest) if rest else regions).tensor.float(), _title(m))
+def _labels(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    return {"query_region": names, "key_region": names}
 
 
-def flow_rows(maps: Mapping[str, AttentionMap]) -> list[dict]:
+def flow_table(m: AttentionMap, regions: Sequence[str] | None = None) -> FlowTable:
+    """The table, mean over steps, branches, images and heads; select first what it shall be of (`m.sel(step=0)`).
+
+    regions: as for `flow`; flow_table(m, "cells")["B'", "A2'"] is what B' reads of the second example.
+    """
+    found = flow(m, regions)
+    rest = [axis for axis in found.axes if axis not in ("query_region", "key_region")]
+    values = (found.mean(*rest) if rest else found).tensor.float()
+    return FlowTable(values, _title(m), found.coords.get("query_region", REGIONS))
+
+
+def flow_rows(maps: Mapping[str, AttentionMap], regions: Sequence[str] | None = None) -> list[dict]:
     """One row per site and step with the share of each pair of regions, mean over branches, images and heads; a long table.
 
-    Keys: name, layer, step, and "B' -> A'" and so on. Raises ValueError where no map among them is self-attention.
+    regions: as for `flow`. Keys: name, layer, step, and "B' -> A'" and so on.
+    Raises ValueError where no map among them is self-attention.
     """
     rows = []
     for name, m in maps.items():
         if m.site.kind != "self" or m.point != "probs":
             continue
-        regions = flow(m)
+        found = flow(m, regions)
         for step in m.steps if "step" in m.axes else (None,):
-            table = flow_table(regions if step is None else regions.sel(step=step)).values
-            shares = {f"{q} -> {k}": float(table[i, j]) for i, q in enumerate(REGIONS) for j, k in enumerate(REGIONS)}
+            table = flow_table(found if step is None else found.sel(step=step), regions)
+            shares = {f"{q} -> {k}": table[q, k] for q in table.regions for k in table.regions}
             rows.append({"name": name, "layer": m.site.layer, "step": step, **shares})
     if not rows:
         raise ValueError("flow_rows: none of these maps holds self-attention probabilities; capture '*.self:probs'")
@@ -130,10 +153,10 @@ def divergence(first: AttentionMap, second: AttentionMap, *, kind: str = "total 
     return replace(first, tensor=values, axes=first.axes[:dim] + first.axes[dim + 1 :], index=None)
 
 
-def _membership(m: AttentionMap) -> Tensor:
+def _membership(m: AttentionMap, regions: Sequence[str]) -> Tensor:
     """[token region], 1 where a token lies in a region."""
-    one_hot = torch.zeros(m.hw[0] * m.hw[1], len(REGIONS))
-    for i, name in enumerate(REGIONS):
+    one_hot = torch.zeros(m.hw[0] * m.hw[1], len(regions))
+    for i, name in enumerate(regions):
         one_hot[region_tokens(name, m.hw, m.rows, m.size), i] = 1
     return one_hot
 

@@ -81,7 +81,7 @@ def placebo(
         contrast, measuring = contrast_of("placebo", good, result, base, measure)
         norms = _norms(circuit, values[number], Stored(base.maps), learnt.known()[0])
         unet = learnt.known()[1]
-        sites = {site.name: i for i, site in enumerate((*unet.sites, *unet.places))}
+        sites = {site.name: i for i, site in enumerate(unet.in_order)}
         sets = [("circuit", list(circuit.nodes), values[number])]
         for _ in range(draws):
             by_layer = matched(circuit, lambda one, other, sites=sites: abs(sites[one.site] - sites[other.site]), chance)

@@ -10,16 +10,42 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from analogist.attention.select.run_shape import RunShape
-from analogist.models.placement import BLOCK_POINTS, POINTS, Site
+from analogist.models.placement import BLOCK_POINTS, FF_POINTS, POINTS, Site
 from analogist.models.unet import UNet
 
-_LAYER = re.compile(r"([0-9]+)(\.(?:self|cross|\*))?:(.+)")
+_LAYER = re.compile(r"([0-9]+)(\.(?:self|cross|ff|\*))?:(.+)")
 
 
 def all_points(unet: UNet) -> list[tuple[Site, str]]:
-    """Every point of every site and block of a UNet, sites first. Only blocks that concatenate a skip have the point `skip`."""
-    attention = [(site, point) for site in unet.sites for point in site.points]
-    return attention + [(site, point) for site in unet.places for point in site.points if point in site.widths]
+    """Every point of a UNet: those of its attention sites first, then those of everything else."""
+    return [(site, point) for site in (*unet.sites, *unet.places) for point in site.points]
+
+
+class PointTable(list):
+    """Rows of `table`, dictionaries with site, module, kind, layer, stride, point, axes and channels; prints one line per row."""
+
+    def __repr__(self) -> str:
+        lines = [f"{'point':36} {'module and prefix of its parameters':38} {'axes after branch and image':28} {'channels':>8}"]
+        for row in self:
+            channels = "" if row["channels"] is None else row["channels"]
+            lines.append(f"{row['site'] + ':' + row['point']:36} {row['module']:38} {' '.join(row['axes']):28} {channels:>8}")
+        return "\n".join(lines)
+
+
+def table(unet: UNet, selector: str = "*:*") -> PointTable:
+    """Every point of a UNet that a selector names, with its axes and the name of its module, which the names of its parameters start with.
+
+    channels: None at points that have no channel axis. stride: latent pixels per token there. Raises ValueError for a selector that
+    matches nothing.
+    """
+    names = unet.module_names
+    return PointTable(
+        {
+            "site": site.name, "module": names[site.name], "kind": site.kind, "layer": site.layer, "point": point,
+            "stride": site.strides.get(point, site.stride), "axes": site.axes(point), "channels": site.widths.get(point),
+        }
+        for site, point in select([selector], unet)
+    )  # fmt: skip
 
 
 def matches(selector: str, site: Site, point: str) -> bool:
@@ -56,12 +82,13 @@ def _nothing(selector: str, points: list[tuple[Site, str]], layers: frozenset[in
     near = difflib.get_close_matches(selector, names, 3, 0.5) or names[6:7]
     return (
         f"selector {selector!r} matches none of the {len(names)} points of this UNet; it is a shell pattern on site:point, "
-        f"such as {', '.join(repr(name) for name in near)}; points are {' '.join(POINTS)}, and {' '.join(BLOCK_POINTS)} of blocks"
+        f"such as {', '.join(repr(name) for name in near)}; points are {' '.join(POINTS)}, "
+        f"{' '.join(FF_POINTS)} of feed-forwards, and {' '.join(BLOCK_POINTS)} of blocks"
     )
 
 
 def layout(site: Site, point: str, run: RunShape) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Names and lengths of the axes that follow (branch, image) at a point. site: a site of a UNet, which holds its widths."""
-    (h, w), axes = site.hw(run.latent), site.axes(point)
+    (h, w), axes = site.hw(run.latent, point), site.axes(point)
     lengths = {"head": site.heads, "query": h * w, "key": h * w if site.kind == "self" else run.tokens, "row": h, "column": w}
     return axes, tuple(site.widths[point] if axis == "channel" else lengths[axis] for axis in axes)

@@ -3,21 +3,19 @@
 Every name stands for a rectangle of the token map. Tokens are numbered row by row.
 """
 
-import re
 from collections.abc import Sequence
 from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor
 
-from analogist.models.cells import REGIONS, cells_of, check_splits
+from analogist.grid.layout import cell_names
+from analogist.models.cells import cells_of, check_splits
 from analogist.models.control import At
 from analogist.models.numbers import plain
 
 Region = str | tuple[float, float] | tuple[float, float, float, float]
 Box = tuple[int, int, int, int]  # top, bottom, left, right in tokens, half-open
-
-_PAIR = re.compile(r"A([1-9][0-9]*)('?)")
 
 
 def is_region(value: object) -> TypeGuard[Region]:
@@ -56,14 +54,10 @@ def token_box(region: Region, hw: tuple[int, int], rows: int, size: tuple[int, i
 
 
 def _named_box(region: str, hw: tuple[int, int], rows: int) -> Box:
-    pair = _PAIR.fullmatch(region)
-    if pair is not None and int(pair[1]) <= rows - 1:
-        cells = [(int(pair[1]) - 1, 1 if pair[2] else 0)]
-    elif region in REGIONS:
+    try:
         cells = cells_of(region, rows)
-    else:
-        more = "" if rows == 2 else f", A1 .. A{rows - 1}' for a single example pair"
-        raise ValueError(f"region {region!r}: allowed are {', '.join(REGIONS)}{more}, or a pixel box of the picture")
+    except ValueError as error:
+        raise ValueError(f"{error}, or a pixel box of the picture") from None
     check_splits(hw, rows)
     y, x = hw[0] // rows, hw[1] // 2
     first, last = cells[0], cells[-1]  # the cells of one name are below each other
@@ -83,10 +77,9 @@ def region_tokens(
 
 
 def region_of_token(token: int, hw: tuple[int, int], rows: int) -> str:
-    """The name of the region that contains a token."""
+    """The name of the cell that contains a token: A, A', B, B', and A1, A1', A2 ... with several example pairs."""
     row, column = divmod(int(token), hw[1])
-    below = "B" if row // (hw[0] // rows) == rows - 1 else "A"
-    return below + ("'" if column >= hw[1] // 2 else "")
+    return cell_names(rows - 1)[2 * (row // (hw[0] // rows)) + (column >= hw[1] // 2)]
 
 
 def token_pixel(token: int, hw: tuple[int, int], size: tuple[int, int]) -> tuple[float, float]:
