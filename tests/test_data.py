@@ -1,13 +1,7 @@
 """The published layout and CSV lists: what is accepted, and what a broken one is told; fetching from a hub on the loopback."""
 
-import hashlib
-import json
 import re
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -16,8 +10,7 @@ from PIL import Image
 from analogist.cli.main import main
 from analogist.experiments.evaluate.data import CATEGORIES, DataError, find_tasks, read_csv, task_inputs
 from analogist.experiments.evaluate.fetch import fetch
-
-COMMIT = "1234567890abcdef1234567890abcdef12345678"
+from tests.servers.hub import COMMIT, Repository, hub_server
 
 
 def make_grid(path: Path, seed: int, size: tuple[int, int] = (64, 64)) -> None:
@@ -157,88 +150,41 @@ def test_a_broken_list_names_its_line(text, says, tmp_path) -> None:
         read_csv(tmp_path / "list.csv")
 
 
-@contextmanager
-def data_hub(files: dict[str, bytes]):
-    """A hub on the loopback that holds one data set; yields (url, what was downloaded, a set of names that fail once)."""
-    fetched: list[str] = []
-    failing: set[str] = set()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_) -> None:
-            pass
-
-        def answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        def do_GET(self) -> None:
-            path = unquote(urlsplit(self.path).path)
-            info = re.fullmatch(r"/api/datasets/picana/Analogist(?:/revision/(.+))?", path)
-            tree = re.fullmatch(r"/api/datasets/picana/Analogist/tree/[^/]+/?", path)
-            file = re.fullmatch(r"/datasets/picana/Analogist/resolve/([^/]+)/(.+)", path)
-            if info and info[1] in (None, "main", COMMIT):
-                siblings = [{"rfilename": name} for name in files]
-                self.answer(200, json.dumps({"id": "picana/Analogist", "sha": COMMIT, "siblings": siblings}).encode())
-            elif tree:
-                listed = [{"type": "file", "path": name, "size": len(body), "oid": "0"} for name, body in files.items()]
-                self.answer(200, json.dumps(listed).encode())
-            elif file and file[2] in files and file[2] not in failing:
-                body = files[file[2]]
-                if self.command == "GET":
-                    fetched.append(file[2])
-                self.answer(200, body, {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": COMMIT})
-            else:
-                self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound" if info else "EntryNotFound"})
-
-        do_HEAD = do_GET
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", fetched, failing
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """The loopback hub."""
+    """A hub on the loopback that holds the published data set."""
     source = make_data(tmp_path / "source")
     files = {path.relative_to(source).as_posix(): path.read_bytes() for path in sorted(source.rglob("*")) if path.is_file()}
     files |= {"README.md": b"# data\n", "other/large.bin": b"x" * 1000, f"{LOW}/deblur_masked_marked/000.png": b"marked"}
-    with data_hub(files) as (url, fetched, failing):
-        monkeypatch.setenv("HF_ENDPOINT", url)
+    with hub_server({"picana/Analogist": Repository(files, licence="cc-by-4.0")}) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-        yield files, fetched, failing
+        yield files, server
 
 
 def test_fetching_takes_what_the_evaluation_needs_and_checks_it(hub, tmp_path) -> None:
-    files, fetched, _ = hub
+    files, server = hub
     done = fetch(tmp_path / "data", only=["deblur"])
-    assert done.revision == COMMIT and [task.name for task in done.tasks] == ["deblur"]
+    assert done.revision == COMMIT and done.tasks == [("low-level deblur", 2, True)]
     expected = {name for name in files if name.startswith((f"{LOW}/deblur/", f"{LOW}/deblur_masked/", f"{LOW}/deblur_gpt4"))}
-    assert set(fetched) == expected | {"README.md"}
+    assert set(server.fetched()) == expected | {"README.md"}
     assert all((tmp_path / "data" / name).read_bytes() == files[name] for name in expected)
+    fetch(tmp_path / "data", only=["deblur"], marked=True)
+    assert set(server.fetched()) == expected | {"README.md", f"{LOW}/deblur_masked_marked/000.png"}
 
 
 def test_fetching_goes_on_where_it_stopped(hub, tmp_path) -> None:
-    files, fetched, failing = hub
-    failing.add(f"{LOW}/deblur/001.png")
+    _, server = hub
+    repository = server.repositories["picana/Analogist"]
+    repository.lost.add(f"{LOW}/deblur/001.png")
     with pytest.raises(DataError, match="cannot be downloaded from the hub"):
         fetch(tmp_path / "data", only=["deblur"])
-    before = set(fetched)
-    failing.clear()
-    fetched.clear()
+    before = {path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data" / LOW).rglob("*") if path.is_file()}
+    assert before
+    repository.lost.clear()
+    server.requests.clear()
     fetch(tmp_path / "data", only=["deblur"])
-    assert f"{LOW}/deblur/001.png" in fetched and not before & set(fetched)
+    assert f"{LOW}/deblur/001.png" in server.fetched() and not before & set(server.fetched())
 
 
 def test_the_command_says_what_it_fetched_and_names_a_wrong_revision(hub, tmp_path, capsys) -> None:
@@ -246,5 +192,10 @@ def test_the_command_says_what_it_fetched_and_names_a_wrong_revision(hub, tmp_pa
     assert main(arguments) == 0
     said = capsys.readouterr().out.splitlines()
     assert COMMIT in said[0] and "cc-by-4.0" in said[0] and "low-level deblur: 2 grids" in said[2]
+    again = [*arguments, "--dry-run"]
+    assert main(again) == 0
+    size = sum(len(body) for name, body in hub[0].items() if name == "README.md" or "colorization" in name or "deblur" in name)
+    size -= len(b"marked")
+    assert f"11 files, {size / 1e6:.1f} MB, 11 of them there already" in capsys.readouterr().out  # 2 x (2 grids, 2 truths, prompts), README
     assert main([*arguments, "--revision", "v9"]) == 2
     assert "picana/Analogist at v9: cannot be downloaded" in capsys.readouterr().err.strip().splitlines()[-1]

@@ -186,7 +186,7 @@ def _get(place: HubSource, dtype: str | None, progress: bool) -> tuple[dict[str,
         raise HubError(f"{place}: the hub names no commit for it; try again, or give a folder on this machine")
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
     chosen, main = choose_files(place, list(siblings), place.dtype or dtype)
-    settings = {"revision": info.sha, "endpoint": endpoint(), "cache_dir": cache(), "tqdm_class": None if progress else _Silent}
+    settings = {"revision": info.sha, "endpoint": endpoint(), "cache_dir": cache(), "tqdm_class": None if progress else SilentBar}
     paths = {name: Path(hf_hub_download(place.repo, name, **settings)) for name in chosen}
     if place.revision != info.sha:
         # Files are requested by commit, so the client does not record the branch, by which the cache is looked up later.
@@ -195,7 +195,7 @@ def _get(place: HubSource, dtype: str | None, progress: bool) -> tuple[dict[str,
     return paths, main, {name: lfs.sha256 for name in chosen if (lfs := siblings[name].lfs) is not None}
 
 
-class _Silent(tqdm):
+class SilentBar(tqdm):
     """A hidden progress bar that replaces the hub client's own."""
 
     def __init__(self, *args, **settings) -> None:

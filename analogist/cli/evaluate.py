@@ -1,4 +1,4 @@
-"""`analogist evaluate`: the published evaluation, on the published data, on built-in drawings or on your own list of analogies."""
+"""`analogist evaluate`: the published evaluation and other benchmarks, on built-in drawings or on your own list of analogies."""
 
 import argparse
 import sys
@@ -11,12 +11,16 @@ EXAMPLES = """examples:
   analogist data fetch --out data
   analogist evaluate data --checkpoint sd-v1-5-inpainting.safetensors --clip openai/clip-vit-base-patch16 --out out/eval
   analogist evaluate data --tasks colorization,denoise --limit 10 --images 2 --out out/quick
+  analogist data fetch kiva; analogist evaluate --benchmark kiva --out out/kiva
+  analogist evaluate kiva-sample --benchmark kiva --tasks Reflect,Resize2XY --dry-run
   analogist evaluate triples.csv --out out/mine      columns a, a_prime, b, optional b_prime, prompt, name, group
   analogist evaluate triples.csv --prompter openai --base-url http://localhost:8000/v1 --out out/asked
   analogist evaluate data --shard $i/8 --out out/shard-$i; then: analogist evaluate data --take out/shard-* --out out/eval
 
-Each task runs with its published strength and guidance; --config replaces them for all tasks. Written into DIR: table.csv,
-summary.csv, pictures/ and report.md, which compares with the paper's numbers. Run it again to resume it."""
+With --benchmark, DATA is the folder of that benchmark (default: data/NAME, where `analogist data fetch NAME` puts it). Each task of the
+published set runs with its published strength and guidance; --config replaces them for all tasks. Written into DIR: table.csv,
+summary.csv, pictures/ and report.md, which shows the published numbers beside ours, with the differences in protocol.
+Run it again to resume it."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -26,11 +30,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Paints every analogy of a data set several times and measures the result, as the paper did.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("data", metavar="DATA", help="folder in the published layout, a CSV file, or the word drawings (built in)")
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder to write into; resumed if it exists")
-    parser.add_argument("--tasks", metavar="NAMES", help="task names joined by commas (default: all ten); with drawings: kinds of change")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N files of each task (with drawings: N per kind, default 12)")
-    parser.add_argument("--images", type=int, default=8, metavar="N", help="images per input (published: 8)")
+    parser.add_argument(
+        "data", metavar="DATA", nargs="?",
+        help="folder in the published layout or of a benchmark, a CSV file, or the word drawings (built in)",
+    )  # fmt: skip
+    parser.add_argument("--benchmark", metavar="NAME", help="whose data and protocol to use ('analogist data list' names them)")
+    parser.add_argument("--out", metavar="DIR", help="folder to write into; resumed if it exists")
+    parser.add_argument("--dry-run", action="store_true", help="say how many runs there are and how long they take; nothing is written")
+    parser.add_argument("--tasks", metavar="NAMES", help="task names joined by commas (default: all); with drawings: kinds of change")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N inputs of each task (with drawings: N per kind, default 12)")
+    parser.add_argument("--images", type=int, metavar="N", help="images per input (default as published: 8; 1 for the other benchmarks)")
     parser.add_argument("--seed", type=int, default=42, metavar="S", help="first seed; images take S, S+1, ... (published: 42)")
     parser.add_argument("--config", metavar="FILE", help="a configuration for all tasks instead of the published ones")
     parser.add_argument("--size", type=int, metavar="N", help="size of the grid in pixels (default: the checkpoint's own)")
@@ -45,25 +54,50 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates."""
+    """Evaluates, or says what it would take (--dry-run)."""
     from analogist.config import AnalogistConfig
-    from analogist.experiments.evaluate.evaluation import DEFAULT_METRICS, evaluate, read_data
-    from analogist.experiments.score.metrics import check_metrics
+    from analogist.experiments.evaluate.benchmarks import benchmark_named, default_folder
+    from analogist.experiments.evaluate.evaluation import Protocol, carry_out_protocol, read_data
 
     shard, pool = shard_from(args.shard), pool_from(args)
-    tasks = None if args.tasks is None else [name.strip() for name in args.tasks.split(",")]
-    metrics = DEFAULT_METRICS if args.metrics is None else tuple(name.strip() for name in args.metrics.split(","))
-    check_metrics(metrics)
-    prompter = prompter_from_arguments(args)
-    config = None if args.config is None else AnalogistConfig.load(args.config)
-    read_data(args.data, tasks=tasks, limit=1)  # faults in the data are reported before a model is loaded
-    done = evaluate(
-        args.data, args.out, model=load_model(args), config=config, tasks=tasks, limit=args.limit, images=args.images,
-        seed=args.seed, metrics=metrics, size=args.size, batch=args.batch, pool=pool, shard=shard, taken=args.take,
-        progress=not args.quiet, prompter=prompter, **load_networks(args),
+    if args.benchmark is not None:
+        benchmark_named(args.benchmark)
+    elif args.data is None:
+        raise ValueError("missing DATA: give a folder, a CSV file or the word drawings, or --benchmark NAME")
+    if args.out is None and not args.dry_run:
+        raise ValueError("missing --out DIR, the folder to write into")
+    data = default_folder(args.benchmark) if args.data is None else args.data
+    protocol = Protocol(
+        data=data, benchmark=args.benchmark, tasks=_names(args.tasks), limit=args.limit, images=args.images, seed=args.seed,
+        metrics=_names(args.metrics), size=args.size, batch=args.batch, prompter=prompter_from_arguments(args),
+        config=None if args.config is None else AnalogistConfig.load(args.config),
+    )  # fmt: skip
+    protocol.chosen_metrics()  # faults in the arguments and in the data are reported before a model is loaded
+    read_data(data, tasks=protocol.tasks, limit=1, benchmark=args.benchmark)
+    model, networks = load_model(args), load_networks(args)
+    if args.dry_run:
+        return _dry_run(args, protocol, model, networks, shard)
+    assert args.out is not None, "without a folder it is a dry run"
+    done = carry_out_protocol(
+        protocol, args.out, model, pool=pool, shard=shard, taken=args.take, progress=not args.quiet, **networks
     )  # fmt: skip
     for note in done.notes:
         print(f"analogist evaluate: note: {note}", file=sys.stderr)
     for name in ("table.csv", "summary.csv", "report.md"):
         print(done.folder / name)
+    return 0
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def _dry_run(args: argparse.Namespace, protocol, model, networks: dict, shard: tuple[int, int] | None) -> int:
+    from analogist.experiments.execute.dry_run import expect
+    from analogist.experiments.execute.worker import Worker
+    from analogist.experiments.score.metrics import Measurer
+
+    plan, _ = protocol.plan(model, progress=not args.quiet)
+    for line in expect(plan, Worker(model, Measurer(plan.study.all_metrics, **networks)), out=args.out, shard=shard):
+        print(line)
     return 0

@@ -7,7 +7,7 @@ import html
 import json
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 _NAMES = (
@@ -241,17 +241,9 @@ class Data:
     error: str | None = None
 
 
-def from_json(text: str) -> Data | None:
-    """The texts of the JSON objects or lists in a text, damaged ones included; None if there is no JSON."""
-    decoder = json.JSONDecoder()
-    texts: list[str] = []
-    told, after = False, 0
-    try:
-        whole = json.loads(text)
-        if isinstance(whole, str) and whole.lstrip()[:1] in ("{", "["):  # JSON in JSON
-            return from_json(whole)
-    except (ValueError, RecursionError):
-        pass
+def json_values(text: str) -> Iterator[dict | list]:
+    """The JSON objects and lists in a text, in order, without those inside others; at most 50 places are tried."""
+    decoder, after = json.JSONDecoder(), 0
     for match in list(re.finditer(r"[\[{]", text))[:50]:
         if match.start() < after:
             continue
@@ -259,6 +251,20 @@ def from_json(text: str) -> Data | None:
             value, after = decoder.raw_decode(text, match.start())
         except (ValueError, RecursionError):
             continue
+        yield value
+
+
+def from_json(text: str) -> Data | None:
+    """The texts of the JSON objects or lists in a text, damaged ones included; None if there is no JSON."""
+    texts: list[str] = []
+    told = False
+    try:
+        whole = json.loads(text)
+        if isinstance(whole, str) and whole.lstrip()[:1] in ("{", "["):  # JSON in JSON
+            return from_json(whole)
+    except (ValueError, RecursionError):
+        pass
+    for value in json_values(text):
         error = _error(value)
         if error is not None:
             return Data(None, error)

@@ -49,18 +49,38 @@ def is_refusal(text: str) -> bool:
     return read_answer(text).why in (REFUSES, BLIND)
 
 
-def read_answer(answer: str, *, candidates: int = 1, words: int | None = 5) -> Answer:
-    """The prompts of an answer, or why it has none: a refusal, an error, unfinished thoughts, nothing."""
+@dataclass(frozen=True)
+class Said:
+    """What a model said. whole: its words of one turn, without thoughts and control tokens. narrowed: what is marked as the answer in them.
+
+    broken: whether it ended inside its thoughts. why: it is an error message, or says that it sees no picture; else None.
+    """
+
+    whole: str
+    narrowed: str
+    broken: bool
+    why: str | None = None
+
+
+def said_in(answer: str, *, longest: int = MAX_SAID) -> Said:
+    """Finds the place of the answer in what a model wrote, by the tables of forms. longest: characters that are read without thoughts."""
     said, broken = without_thoughts(readable(answer[:MAX_ANSWER]))
     for place in TOKEN_PLACES:
         said = place.take(said) or said
     if is_error(said):
-        return Answer((), ERROR)
-    said = narrowed = one_turn(said)[:MAX_SAID]
-    if sees_nothing(said):
-        return Answer((), BLIND)
+        return Said(said, said, broken, ERROR)
+    said = narrowed = one_turn(said)[:longest]
     for place in PLACES:
         narrowed = place.take(narrowed) or narrowed
+    return Said(said, narrowed, broken, BLIND if sees_nothing(said) else None)
+
+
+def read_answer(answer: str, *, candidates: int = 1, words: int | None = 5) -> Answer:
+    """The prompts of an answer, or why it has none: a refusal, an error, unfinished thoughts, nothing."""
+    found = said_in(answer)
+    if found.why is not None:
+        return Answer((), found.why)
+    said, narrowed, broken = found.whole, found.narrowed, found.broken
     data = from_json(narrowed.strip())
     if is_error(narrowed) or (data is not None and data.error is not None):
         return Answer((), ERROR)

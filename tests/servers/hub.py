@@ -17,7 +17,7 @@ LARGE = 10_000  # bytes from which a file is kept outside git, under its SHA-256
 @dataclass
 class Repository:
     """files: name -> content. gated, private: who may read it. breaks: name -> how often it breaks off in the middle.
-    wrong: names whose content is not what the hash says. lost: names that are listed and not there.
+    wrong: names whose content is not what the hash says. lost: names that are listed and not there. licence: of its card.
     """
 
     files: dict[str, bytes]
@@ -27,6 +27,7 @@ class Repository:
     breaks: dict[str, int] = field(default_factory=dict)
     wrong: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
+    licence: str | None = None
 
 
 @dataclass
@@ -70,8 +71,8 @@ def hub_server(repositories: dict[str, Repository]):
             path = unquote(urlsplit(self.path).path)
             authorised = self.headers.get("Authorization") == f"Bearer {state.token}"
             state.requests.append((self.command, path, self.headers.get("Range"), "Authorization" in self.headers))
-            api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path)
-            resolve = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+            api = re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)(?:/revision/(.+))?", path)
+            resolve = re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
             found = api or resolve
             if found is None:
                 return self.refuse(404, "EntryNotFound", f"nothing at {path}")
@@ -97,7 +98,9 @@ def hub_server(repositories: dict[str, Repository]):
                 if len(content) >= LARGE:
                     entry["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
                 siblings.append(entry)
-            return {"id": name, "modelId": name, "sha": repository.commit, "siblings": siblings, "tags": [], "downloads": 0}
+            card = {} if repository.licence is None else {"cardData": {"license": repository.licence}}
+            known = {"id": name, "modelId": name, "sha": repository.commit, "siblings": siblings, "tags": [], "downloads": 0}
+            return known | card
 
         def file(self, name: str, repository: Repository) -> None:
             content = repository.files[name]

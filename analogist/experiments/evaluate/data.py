@@ -162,6 +162,11 @@ def task_inputs(task: Task, *, limit: int | None = None) -> list[Input]:
     return out
 
 
+def published_inputs(root: str | Path, *, tasks: Sequence[str] | None = None, limit: int | None = None) -> list[Input]:
+    """The inputs of all tasks of a folder in the published layout. limit: files per task. Raises as `find_tasks`."""
+    return [one for task in find_tasks(root, tasks) for one in task_inputs(task, limit=limit)]
+
+
 COLUMNS = ("a", "a_prime", "b", "b_prime", "prompt", "name", "group")
 
 

@@ -9,6 +9,7 @@ from analogist.disk.foreign import encoded, naming
 from analogist.disk.writing import atomic_write
 from analogist.experiments.design.levels import StudyError
 from analogist.experiments.evaluate import published
+from analogist.experiments.evaluate.benchmark_report import beside_the_benchmark
 from analogist.experiments.execute.table import read_table
 from analogist.experiments.report.report_text import checkpoint_line, not_measured
 
@@ -56,11 +57,13 @@ def report(summary: Sequence[dict], rows: Sequence[dict], notes: Sequence[str]) 
     record = next((row["record"] for row in rows if row["record"]), "{}")
     lines = ["# Evaluation", "", f"{len(inputs)} inputs, {len(seeds)} images each, {checkpoint_line(record)}.", ""]
     lines += ["Means are taken over the images of an input, then over the inputs of a task, then over tasks.", ""]
-    metrics = list(dict.fromkeys(line["metric"] for line in summary if line["level"] != "category"))
+    means = [line for line in summary if line["level"] not in ("category", "trivial")]
+    metrics = list(dict.fromkeys(line["metric"] for line in means))
+    levels = {line["name"]: ("task", "domain", "all").index(line["level"]) for line in means}
     if metrics:
         lines += ["| task | inputs | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
-        for name in list(dict.fromkeys(line["name"] for line in summary if line["level"] != "category")):
-            found = {line["metric"]: line for line in summary if line["name"] == name and line["level"] != "category"}
+        for name in sorted(dict.fromkeys(line["name"] for line in means), key=lambda name: levels[name]):
+            found = {line["metric"]: line for line in means if line["name"] == name}
             cells = [f"{found[metric]['value']:.4f}" if metric in found else "" for metric in metrics]
             lines.append(f"| {name or '(no group)'} | {next(iter(found.values()))['inputs']} | {' | '.join(cells)} |")
         lines.append("")
@@ -68,7 +71,7 @@ def report(summary: Sequence[dict], rows: Sequence[dict], notes: Sequence[str]) 
     if far:
         lines += ["| category | distance | value | inputs |", "|---|---|---|---|"]
         lines += [f"| {line['name']} | {line['metric']} | {line['value']:.4f} | {line['inputs']} |" for line in far] + [""]
-    lines += beside_the_paper(summary, rows, tasks)
+    lines += beside_the_paper(summary, rows, tasks) + beside_the_benchmark(summary, rows)
     missing = [*not_measured(rows), *notes]
     lines += ["## Not measured", "", *(f"- {text}" for text in dict.fromkeys(missing)), ""] if missing else []
     return "\n".join(lines).rstrip() + "\n"

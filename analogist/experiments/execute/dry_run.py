@@ -37,7 +37,7 @@ def expect(
         + (f", {len(jobs) - todo} finished" if len(jobs) > todo else "")
     ]
     entries = there if pilot is None else run_pilot(pilot_part(plan, pilot), worker)
-    able = sample_size_lines(plan, entries, worker)
+    able = sample_size_lines(plan, entries, worker) if len(plan.variants) > 1 else []  # an evaluation compares nothing
     if not todo:
         return [*lines, "nothing is left to run", *able]
     engine = Engine(model)
