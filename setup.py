@@ -19,12 +19,13 @@ extras = {
     "cluster": ["ray>=2.9"],
     "prompting": ["openai>=1.40"],
     "local-vlm": ["torchvision>=0.19", "num2words>=0.5"],  # what some families' processors need besides transformers
+    "xarray": ["xarray>=2024.1"],
     "notebooks": ["nbformat>=5.10", "nbclient>=0.10", "ipykernel>=6.29"],
 }
 extras["test"] = [
     "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "tifffile>=2024.1", "diffusers>=0.38", "peft>=0.21", "accelerate>=1.0",
     "psutil>=5.9", "selenium>=4.20", "basedpyright>=1.30", "transformers[serving]>=5.0",
-    *(requirement for name in ("plots", "eval", "cluster", "prompting", "notebooks") for requirement in extras[name]),
+    *(requirement for name in ("plots", "eval", "cluster", "prompting", "xarray", "notebooks") for requirement in extras[name]),
 ]  # fmt: skip
 
 setup(

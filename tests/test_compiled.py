@@ -67,7 +67,7 @@ def test_a_look_at_points_between_and_inside_the_blocks_is_in_the_graph_and_chan
     expected = unet(x, t, text, AttentionControl(t=t, tap=plain))
     backend = Counting()
     out = Compiled(backend)(unet, x, t, unet.prepare_text(text), AttentionControl(t=t, tap=compiled))  # fullgraph: a break is an error
-    assert backend.graphs == 1 and list(compiled.seen) == list(plain.seen) and len(plain.seen) == 3 + 2 * 5 + 4 + 3
+    assert backend.graphs == 1 and list(compiled.seen) == list(plain.seen) and len(plain.seen) == 2 + 2 + 4 + 3 + 2 + 2 + 4
     assert relative(out, expected) < tolerance("the UNet compiled")
     for name, tensor in compiled.seen.items():
         assert relative(tensor, plain.seen[name]) < tolerance("the UNet compiled"), name

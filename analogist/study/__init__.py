@@ -1,11 +1,14 @@
-"""The attention tools under their paths of version 0.1: `analogist.attention.look.viz` is the very module `analogist.attention.look.viz`.
+"""The attention tools under their paths of version 0.1, and activations as data: `collect` and `load`.
 
-The paths stay importable (see names.py). New code imports from `analogist.attention`; a study is an ablation, in `analogist.experiments`.
+`analogist.study.viz` is the very module `analogist.attention.look.viz` (see names.py). New code imports from `analogist.attention`; a study
+is an ablation, in `analogist.experiments`.
 """
 
 # ruff: noqa: F401
 
 from typing import TYPE_CHECKING
+
+from analogist.names import load_on_use
 
 if TYPE_CHECKING:  # for editors
     from analogist.attention import tap as tap
@@ -16,6 +19,8 @@ if TYPE_CHECKING:  # for editors
     from analogist.attention.capture import reduce as reduce
     from analogist.attention.capture import spill as spill
     from analogist.attention.capture import storage as storage
+    from analogist.attention.collect.activations import load as load
+    from analogist.attention.collect.collect import collect as collect
     from analogist.attention.edit import bind as bind
     from analogist.attention.edit import edits as edits
     from analogist.attention.edit import freeu as freeu
@@ -35,3 +40,8 @@ if TYPE_CHECKING:  # for editors
     from analogist.attention.select import run_shape as run
     from analogist.attention.select import word_columns as words
     from analogist.run import known_pictures as known
+
+_PUBLIC = {"collect": "analogist.attention.collect.collect", "load": "analogist.attention.collect.activations"}
+
+if not TYPE_CHECKING:  # a checker takes any name to exist where it sees these
+    __getattr__, __dir__ = load_on_use(__name__, _PUBLIC)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from analogist.attention.select.regions import Region, rectangle, region_tokens
 from analogist.models.cells import REGIONS
 from analogist.models.numbers import plain
 from analogist.models.placement import BRANCHES, Site
+
+if TYPE_CHECKING:
+    import xarray
 
 SHOWN = 8  # maps in a repr
 Columns = Callable[[str, str], Sequence[int]]  # (word, branch) -> text columns
@@ -231,6 +234,12 @@ class AttentionMap:
         index = None if self.index is None else part(self.index)
         return replace(self, tensor=part(self.tensor), index=index, axes=axes, **changes)
 
+    def to_xarray(self) -> "xarray.DataArray":
+        """It as an xarray.DataArray with labelled axes (extra `xarray`); values are not copied where NumPy can share them."""
+        from analogist.attention.capture.to_xarray import data_array
+
+        return data_array(self)
+
     def save(self, path: str | Path) -> None:
         """Writes it as safetensors, completely or not at all."""
         Maps({self.name: self}).save(path)
@@ -288,6 +297,12 @@ class Maps(Mapping[str, AttentionMap]):
         lines += [f"  ... and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
         lines += [f"  lost {name}: {why}" for name, why in list(self.lost.items())[:SHOWN]]
         return "\n".join(lines + ([f"  ... and {len(self.lost) - SHOWN} more lost"] if len(self.lost) > SHOWN else []))
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """All maps as one xarray.Dataset (extra `xarray`); an axis in which they differ has its length in its name, "query_4096"."""
+        from analogist.attention.capture.to_xarray import data_set
+
+        return data_set(self)
 
     def save(self, path: str | Path) -> None:
         """Writes all maps into one safetensors file, completely or not at all."""

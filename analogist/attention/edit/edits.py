@@ -10,6 +10,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from analogist.attention.edit.add import add
 from analogist.attention.edit.bind import Edit, EditError, Edits
 from analogist.attention.edit.freeu import freeu
 from analogist.attention.edit.patch import patch
@@ -22,7 +23,7 @@ from analogist.models.placement import MAP_POINTS
 from analogist.models.settings import Scaled
 
 __all__ = [
-    "Edit", "EditError", "Edits", "ablate_heads", "average_heads", "blur_rows", "cam", "cut_block", "freeu", "patch",
+    "Edit", "EditError", "Edits", "ablate_heads", "add", "average_heads", "blur_rows", "cam", "cut_block", "freeu", "patch",
     "region_view", "reweight_word", "sac", "sac_aligned", "sac_blended", "scale", "scale_block", "scale_blocks", "share_keys",
     "sharpen_rows", "swap_heads", "temperature", "zero_block",
 ]  # fmt: skip

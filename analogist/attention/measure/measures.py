@@ -11,6 +11,7 @@ from analogist.attention.measure.flow import FlowTable, divergence, entropy, flo
 from analogist.attention.measure.heat import WordHeat, word_heat, word_heats
 from analogist.attention.measure.path import path_patch
 from analogist.attention.measure.placebo import Placebo, placebo
+from analogist.attention.measure.probe import MeanDifference, Probe, linear_probe, mean_difference
 from analogist.attention.measure.rank_seeds import SeedRanking, rank_seeds
 from analogist.attention.measure.rollout import rollout
 from analogist.attention.measure.runs import HardlyDiffer
@@ -19,8 +20,8 @@ from analogist.attention.measure.sweep import patch_sweep
 from analogist.attention.measure.sweep_result import Sweep
 
 __all__ = [
-    "Circuit", "Contribution", "EdgeSweep", "Effects", "Faithfulness", "Field", "FlowTable", "HardlyDiffer", "Match", "Placebo",
-    "SeedRanking", "Sweep", "WordHeat", "ablate_sweep", "attribution_patch", "best_keys", "contribution", "correspondence", "divergence",
-    "effects", "entropy", "faithfulness", "find_circuit", "flow", "flow_rows", "flow_table", "patch_sweep", "path_patch", "placebo",
-    "rank_seeds", "reach", "rollout", "word_heat", "word_heats",
+    "Circuit", "Contribution", "EdgeSweep", "Effects", "Faithfulness", "Field", "FlowTable", "HardlyDiffer", "Match", "MeanDifference",
+    "Placebo", "Probe", "SeedRanking", "Sweep", "WordHeat", "ablate_sweep", "attribution_patch", "best_keys", "contribution",
+    "correspondence", "divergence", "effects", "entropy", "faithfulness", "find_circuit", "flow", "flow_rows", "flow_table",
+    "linear_probe", "mean_difference", "patch_sweep", "path_patch", "placebo", "rank_seeds", "reach", "rollout", "word_heat", "word_heats",
 ]  # fmt: skip
