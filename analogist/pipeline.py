@@ -260,6 +260,8 @@ class Analogist:
                 setting.placement.check(self.unet.sites, kind, len(times))
         if config.sac is not None:
             config.sac.blocks(grid.rows)  # as many scales as example pairs
+        if config.cam is not None:
+            config.cam.cells(grid.rows)  # no pair that the grid does not have
         return grid, config, times, check_seeds(seed, images)
 
     def describe(self) -> dict:

@@ -21,6 +21,11 @@ REGIONS = ("A", "A'", "B", "B'")
 _PAIR = re.compile(r"A([1-9][0-9]*)('?)")  # of one example pair: A1, A1', A2 ...
 
 
+def names_region(value: object) -> bool:
+    """Whether a value is the name of a region, of whatever grid: A, A', B, B', A1, A1', A2 ..."""
+    return isinstance(value, str) and (value in REGIONS or _PAIR.fullmatch(value) is not None)
+
+
 def cells_of(region: str, rows: int) -> list[Cell]:
     """The cells of a named region: one for B, B' and each A1, A1', A2 ..., one per example pair for A and A' (in order)."""
     pair = _PAIR.fullmatch(region)

@@ -155,6 +155,9 @@ class AttentionControl:
         for sac in self._sacs:
             if sac is not None:
                 sac.blocks(self.rows)  # raises before the run if its scales or clone do not fit the grid
+        for cam in self._cams:
+            if cam is not None:
+                cam.heard(self.rows)  # likewise, for a pair that the grid does not have
 
     @property
     def _sacs(self) -> tuple[SAC | None, ...]:

@@ -15,10 +15,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from .cells import REGIONS, Cell, all_cells, cells_of
+from .cells import REGIONS, Cell, all_cells, cells_of, names_region
 from .numbers import plain
 from .placement import Placement
 
+EVERY_PAIR = ("A", "A'")  # regions that each example pair has; A1, A1', A2 ... are of one pair
 Block = tuple[str, str]  # names of regions: query, key
 Scaled = tuple[tuple[str, str, float], ...]  # query, key, factor
 
@@ -119,8 +120,10 @@ def _blocks(
     """`SAC.blocks`, cached, because every site needs it in every step."""
     out = [] if clone is None else _cloned(clone, scale, mirror, rows)
     factors = {(query, key): s for q, k, s in scaled for query in cells_of(q, rows) for key in cells_of(k, rows)}
+    cloned = {block[:2] for block in out}
+    if not cloned.isdisjoint(factors):
+        raise ValueError(f"SAC scaled {scaled}: it names a block that the clone {clone} writes; its factor is scale=, or set clone=None")
     if others != 1:
-        cloned = {block[:2] for block in out}
         cells = all_cells(rows)
         factors = {(q, k): factors.get((q, k), others) for q in cells for k in cells if (q, k) not in cloned}
     return out + [(query, key, query, key, float(s)) for (query, key), s in factors.items()]
@@ -135,13 +138,15 @@ def _cloned(
     if len(scales) != pairs:
         raise ValueError(f"SAC scale {scale}: {len(scales)} numbers, but the grid has {pairs} example pair(s)")
     names = [name for block in clone for name in block]
+    if not any(name in EVERY_PAIR for name in names):  # of one pair, if of any: it has that pair's scale
+        scales = scales[next((cells_of(name, rows)[0][0] for name in names if name.startswith("A")), 0) :]
     out: list[tuple[Cell, Cell, Cell, Cell, float]] = []
     for i, s in enumerate(scales):
-        query, key, from_query, from_key = (cells_of(name, rows)[i if name.startswith("A") else 0] for name in names)
+        query, key, from_query, from_key = (cells_of(name, rows)[i if name in EVERY_PAIR else 0] for name in names)
         out.append((query, key, from_query, from_key, float(s)))
         if mirror and (key, query) != (query, key):
             out.append((key, query, from_key, from_query, float(s)))
-        if not any(name.startswith("A") for name in names):
+        if not any(name in EVERY_PAIR for name in names):
             break  # nothing depends on the pair
     written = [block[:2] for block in out]
     if len(set(written)) < len(written):
@@ -164,7 +169,7 @@ def _factors(given: object) -> Scaled:
     out: list[tuple[str, str, float]] = []
     for one in cast("Sequence[object]", value) if isinstance(value, tuple | list) else [value]:
         entries = cast("Sequence[object]", one) if isinstance(one, tuple | list) else ()
-        if len(entries) != 3 or entries[0] not in REGIONS or entries[1] not in REGIONS or not _finite(factor := plain(entries[2])):
+        if len(entries) != 3 or not all(map(names_region, entries[:2])) or not _finite(factor := plain(entries[2])):
             raise ValueError(
                 f"SAC scaled {given!r}: a finite number, the factor of B' -> A', or (query, key, factor) of each block, "
                 f"of the regions {', '.join(REGIONS)}"
@@ -194,9 +199,9 @@ def _regions_by_two(clone: object) -> tuple[tuple[str, str], tuple[str, str]] | 
         if block is None:
             return None
         query, key = block
-        if not isinstance(query, str) or not isinstance(key, str) or query not in REGIONS or key not in REGIONS:
+        if not names_region(query) or not names_region(key):
             return None
-        blocks.append((query, key))
+        blocks.append((str(query), str(key)))
     return blocks[0], blocks[1]
 
 
@@ -214,9 +219,9 @@ class CAM:
         if not isinstance(self.placement, Placement):
             raise ValueError(f"CAM placement {self.placement!r}: give a Placement, such as Placement.layers(3, 11) or Placement('up.*')")
         names = self.silence if isinstance(self.silence, tuple | list) else ()
-        if not names or not all(isinstance(name, str) and name in REGIONS for name in names):
-            raise ValueError(f"CAM silence {self.silence!r}: one or more of {', '.join(REGIONS)}")
-        object.__setattr__(self, "silence", tuple(sorted(set(self.silence), key=REGIONS.index)))
+        if not names or not all(map(names_region, names)):
+            raise ValueError(f"CAM silence {self.silence!r}: one or more of {', '.join(REGIONS)}, or A1, A1', A2 ... of single pairs")
+        object.__setattr__(self, "silence", tuple(sorted(set(self.silence), key=lambda name: (name[0], name.endswith("'"), name))))
 
     @property
     def effect(self) -> tuple[Hashable, ...]:

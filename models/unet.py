@@ -6,6 +6,7 @@ Source: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffus
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -222,7 +223,8 @@ class UNet(nn.Module):
             for part, by in (("downsample", 2), ("upsample", 0.5)):
                 resampling: Down | Up | None = getattr(level, part, None)
                 if resampling is not None:
-                    widths = dict.fromkeys(("x", "out"), resampling.conv.out_channels)
+                    channels = resampling.conv.out_channels
+                    widths = {"x": channels, "out": channels}
                     place(resampling, Site(f"{name}.{part}", "block", -1, stride, 0, widths, {"out": int(stride * by)}))
         place(last, Site("conv_out", "block", -1, 1, 0, {"x": last.in_channels, "out": last.out_channels}))
         return tuple(sites)
@@ -230,7 +232,12 @@ class UNet(nn.Module):
     @property
     def module_names(self) -> dict[str, str]:
         """Site name -> name of its module, which its parameters' names start with: "up.1.attn.2.self" -> "up.1.attn.2.blocks.0.self"."""
-        return {site.name: name for name, module in self.named_modules() if isinstance(site := getattr(module, "site", None), Site)}
+        names: dict[str, str] = {}
+        for name, module in cast("Iterator[tuple[str, nn.Module]]", self.named_modules()):
+            site = getattr(module, "site", None)
+            if isinstance(site, Site):
+                names[site.name] = name
+        return names
 
     def cross_attentions(self) -> Iterator[CrossAttention]:
         """Every cross-attention, in execution order."""

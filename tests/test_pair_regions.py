@@ -12,7 +12,13 @@ from analogist.attention.measure.flow import flow, flow_rows, flow_table
 from analogist.attention.select.regions import region_of_token, region_tokens
 from analogist.grid.layout import cell_names
 from analogist.models.cells import all_cells, cells_of
+from analogist.models.control import CAM, SAC, AttentionControl
+from analogist.models.placement import Placement
+from tests.brute_force import clone_blocks
+from tests.small import cross_module, relative, self_module, tokens, watch
 from tests.study_runs import sample, shape
+
+EVERYWHERE = Placement("*")
 
 MAP = "down.2.attn.0.self:probs"
 HW, ROWS = (24, 16), 3  # two example pairs; 6 x 4 tokens at this site
@@ -88,3 +94,46 @@ def test_a_node_of_one_pair_is_zeroed_at_its_own_tokens_alone(tiny_unet):
     expected = plain.clone()
     expected[..., tokens_of("A2'"), :] = 0
     assert torch.equal(cut, expected)
+
+
+# --- SAC and CAM --------------------------------------------------------------------------------------
+
+
+def test_sac_may_clone_and_scale_blocks_of_one_pair_alone_in_both_forms():
+    """Against loops over the tokens; the second pair, with that pair's own scale."""
+    module, x = self_module(), tokens((6, 4), channels=16)
+    clone = SAC(EVERYWHERE, scale=(1.1, 1.7), clone=(("A2'", "B'"), ("A2", "B")))
+    seen = watch(module, x, (6, 4), sac=clone, rows=3)[1]
+    expected = clone_blocks(seen["scores"], (6, 4), [((1, 1), (2, 1), (1, 0), (2, 0), 1.7), ((2, 1), (1, 1), (2, 0), (1, 0), 1.7)], 3)
+    assert torch.equal(seen["logits"], expected)
+    for sac in (clone, SAC(EVERYWHERE, clone=None, scaled=(("B'", "A1'", 0.5),))):
+        explicit, fused = (module(x, (6, 4), AttentionControl(images=1, sac=sac, rows=3, attention=form)) for form in ("explicit", "fused"))
+        assert relative(fused, explicit) < 1e-5
+        assert relative(explicit, module(x, (6, 4), AttentionControl(images=1, rows=3))) > 1e-4
+    scaled = watch(module, x, (6, 4), sac=SAC(EVERYWHERE, clone=None, scaled=(("B'", "A1'", 0.5),)), rows=3)[1]
+    factors = torch.ones(24, 24)
+    factors[torch.tensor(tokens_of("B'"))[:, None], torch.tensor(tokens_of("A1'"))] = 0.5
+    assert torch.equal(scaled["logits"], scaled["scores"] * factors)
+
+
+def test_cam_may_silence_one_pair_alone_in_both_forms():
+    module, x = cross_module(), tokens((6, 4), channels=16)
+    text = torch.randn(2, 7, 12, generator=torch.Generator().manual_seed(2))
+    cam = CAM(EVERYWHERE, silence=("B", "A2'"))
+    assert cam.silence == ("A2'", "B") and CAM(silence=("B'", "A", "A'", "B", "A1")).silence == ("A", "A1", "A'", "B", "B'")
+    probs = watch(module, x, (6, 4), text, cam=cam, rows=3)[1]["probs"]
+    silent = probs.sum((0, 1, 3)) == 0
+    assert silent.nonzero().flatten().tolist() == sorted([*tokens_of("A2'"), *tokens_of("B")])
+    controls = [AttentionControl(images=1, cam=cam, rows=3, attention=form) for form in ("explicit", "fused")]
+    explicit, fused = (module(x, module.keys_values(text), (6, 4), control) for control in controls)
+    assert relative(fused, explicit) < 1e-5
+
+
+@pytest.mark.parametrize("settings, why", [
+    ({"sac": SAC(clone=(("A3'", "B'"), ("A3", "B")))}, "region \"A3'\": allowed are A, A', B, B', and A1 .. A2'"),
+    ({"cam": CAM(silence=("A3",))}, "region 'A3': allowed are"),
+    ({"sac": SAC(scaled=(("B'", "A1'", 2.0),))}, "names a block that the clone"),
+])  # fmt: skip
+def test_settings_of_a_pair_that_the_grid_does_not_have_are_refused_before_the_run(settings, why):
+    with pytest.raises(ValueError, match=why):
+        AttentionControl(rows=3, **settings)
