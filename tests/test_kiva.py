@@ -195,7 +195,7 @@ def test_copies_of_b_and_of_a_prime_are_measured_as_ours_is(painted) -> None:
 def test_the_report_shows_chance_and_copies_beside_ours_and_what_differs(painted) -> None:
     text = painted.report
     assert "| chance | 0.500 | 0.333 |  |" in text and "| copy of B |" in text and "| **here: Analogist," in text
-    for difference in ("published: a vision-language model picks one of three", "text: none is given", "inputs: 6 of 5 tasks were run"):
+    for difference in ("published: a vision-language model picks one of three", "text: none is given", "inputs: here 6 of 5 tasks"):
         assert difference in text, difference
     assert "Beside the paper" not in text and "| Resize | 2 |" in text
 

@@ -13,6 +13,7 @@ EXAMPLES = """examples:
   analogist evaluate data --tasks colorization,denoise --limit 10 --images 2 --out out/quick
   analogist data fetch kiva; analogist evaluate --benchmark kiva --out out/kiva
   analogist evaluate kiva-sample --benchmark kiva --tasks Reflect,Resize2XY --dry-run
+  analogist evaluate --benchmark lorweb --judge gemma-3-27b-it@http://localhost:8000/v1 --labels labels.csv --out out/lorweb
   analogist evaluate triples.csv --out out/mine      columns a, a_prime, b, optional b_prime, prompt, name, group
   analogist evaluate triples.csv --prompter openai --base-url http://localhost:8000/v1 --out out/asked
   analogist evaluate data --shard $i/8 --out out/shard-$i; then: analogist evaluate data --take out/shard-* --out out/eval
@@ -47,6 +48,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--metrics", metavar="NAMES", help="names joined by commas ('analogist ablate list' prints them)")
     parser.add_argument("--take", metavar="DIR", nargs="+", default=[], help="folders of shards whose finished runs are used")
     add_prompter_arguments(parser)
+    _add_judge_arguments(parser)
     add_model_arguments(parser)
     add_pool_arguments(parser)
     parser.set_defaults(run=run)
@@ -60,17 +62,17 @@ def run(args: argparse.Namespace) -> int:
     from analogist.experiments.evaluate.evaluation import Protocol, carry_out_protocol, read_data
 
     shard, pool = shard_from(args.shard), pool_from(args)
+    data = args.data
     if args.benchmark is not None:
-        benchmark_named(args.benchmark)
-    elif args.data is None:
+        data = default_folder(benchmark_named(args.benchmark).name) if data is None else data
+    elif data is None:
         raise ValueError("missing DATA: give a folder, a CSV file or the word drawings, or --benchmark NAME")
     if args.out is None and not args.dry_run:
         raise ValueError("missing --out DIR, the folder to write into")
-    data = default_folder(args.benchmark) if args.data is None else args.data
     protocol = Protocol(
         data=data, benchmark=args.benchmark, tasks=_names(args.tasks), limit=args.limit, images=args.images, seed=args.seed,
         metrics=_names(args.metrics), size=args.size, batch=args.batch, prompter=prompter_from_arguments(args),
-        config=None if args.config is None else AnalogistConfig.load(args.config),
+        config=None if args.config is None else AnalogistConfig.load(args.config), judging=_judging(args),
     )  # fmt: skip
     protocol.chosen_metrics()  # faults in the arguments and in the data are reported before a model is loaded
     read_data(data, tasks=protocol.tasks, limit=1, benchmark=args.benchmark)
@@ -86,6 +88,39 @@ def run(args: argparse.Namespace) -> int:
     for name in ("table.csv", "summary.csv", "report.md"):
         print(done.folder / name)
     return 0
+
+
+def _add_judge_arguments(parser: argparse.ArgumentParser) -> None:
+    judge = parser.add_argument_group("judge: a vision-language model that scores every picture for accuracy and preservation")
+    judge.add_argument(
+        "--judge", metavar="MODEL@URL", action="append", default=[],
+        help="model at an OpenAI-compatible address, or @URL for the only one there; given twice, the second judge scores a part of the "
+        "pictures. Keys: OPENAI_API_KEY, and SECOND_JUDGE_API_KEY for a second judge at another address",
+    )  # fmt: skip
+    judge.add_argument("--second-inputs", type=int, default=50, metavar="N", help="inputs that the second judge sees (default 50)")
+    judge.add_argument("--labels", metavar="FILE", help="people's scores: a CSV with input, seed, accuracy, preservation")
+    judge.add_argument("--judge-timeout", type=float, default=120.0, metavar="S", help="longest time per attempt in seconds (default 120)")
+
+
+def _judging(args: argparse.Namespace):
+    """Who judges; None: nobody. Nothing is asked yet."""
+    if not args.judge:
+        if args.labels is not None:
+            raise ValueError("--labels needs --judge: people's scores correct those of a judge")
+        return None
+    if len(args.judge) > 2:
+        raise ValueError(f"--judge: {len(args.judge)} judges; one or two are allowed")
+    if args.second_inputs < 1:
+        raise ValueError(f"--second-inputs {args.second_inputs}: 1 or more")
+    from analogist.experiments.evaluate.benchmarks import ANALOGIST, benchmark_named
+    from analogist.experiments.evaluate.judge import Judging, judge_from
+    from analogist.experiments.evaluate.labels_file import read_labels
+
+    scale = (ANALOGIST if args.benchmark is None else benchmark_named(args.benchmark)).scale
+    judges = [judge_from(args.judge[0], 0, timeout=args.judge_timeout)]
+    judges += [judge_from(text, 1, judges[0].endpoint, timeout=args.judge_timeout) for text in args.judge[1:]]
+    labels = {} if args.labels is None else read_labels(args.labels, scale)
+    return Judging(tuple(judges), scale, args.second_inputs, labels)
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -75,4 +75,4 @@ def _settings(found: Benchmark, rows: Sequence[dict]) -> list[str]:
     images = {len({row["seed"] for row in rows if row["input"] == name}) for name in inputs}
     if images != {found.images}:
         out.append(f"images: {', '.join(map(str, sorted(images)))} per input; published {found.images}")
-    return [*out, f"inputs: {len(inputs)} of {len({row['group'] for row in rows})} tasks were run"]
+    return [*out, f"inputs: here {len(inputs)} of {len({row['group'] for row in rows})} tasks"]

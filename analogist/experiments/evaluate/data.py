@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from analogist.config import TASKS
 from analogist.disk.foreign import composed, decoded, existing
 from analogist.disk.writing import shown
@@ -165,6 +167,12 @@ def task_inputs(task: Task, *, limit: int | None = None) -> list[Input]:
 def published_inputs(root: str | Path, *, tasks: Sequence[str] | None = None, limit: int | None = None) -> list[Input]:
     """The inputs of all tasks of a folder in the published layout. limit: files per task. Raises as `find_tasks`."""
     return [one for task in find_tasks(root, tasks) for one in task_inputs(task, limit=limit)]
+
+
+def reduced(picture: Image.Image, longest: int) -> Image.Image:
+    """The picture with its longer side at most `longest` px, so that thousands of photos fit into memory."""
+    scale = longest / max(picture.size)
+    return picture if scale >= 1 else picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
 
 
 COLUMNS = ("a", "a_prime", "b", "b_prime", "prompt", "name", "group")

@@ -17,10 +17,13 @@ from analogist.experiments.design.study import Study
 from analogist.experiments.evaluate.benchmark_report import trivial_answers
 from analogist.experiments.evaluate.benchmarks import ANALOGIST, Benchmark, benchmark_named
 from analogist.experiments.evaluate.data import DataError, category_of, published_inputs, read_csv
-from analogist.experiments.execute.ablation import Pool, carry_out, prepare
+from analogist.experiments.evaluate.judge import Judging, judge_pictures
+from analogist.experiments.evaluate.judge_report import unknown_labels, write_judge
+from analogist.experiments.execute.ablation import Pool, carry_out, factor_names, prepare
 from analogist.experiments.execute.jobs import Plan
 from analogist.experiments.execute.merge import take
 from analogist.experiments.execute.store import Store
+from analogist.experiments.execute.table import write_table
 from analogist.experiments.execute.worker import Worker
 from analogist.experiments.score.distances import distances
 from analogist.experiments.score.metrics import METRICS, Measurer, Painted, check_metrics
@@ -76,7 +79,7 @@ class Protocol:
     answers; tasks are kinds of change, limit is per kind), a benchmark's folder, or inputs. benchmark: a name of BENCHMARKS.
 
     config None: each task's published settings for the published layout, otherwise the checkpoint's own. images, metrics None: the
-    benchmark's; without one 8 images, as published. prompter: writes new prompts in place of the data's.
+    benchmark's; without one 8 images, as published. prompter: writes new prompts in place of the data's. judging: who scores the pictures.
     """
 
     data: str | Path | Sequence[Input]
@@ -90,6 +93,7 @@ class Protocol:
     size: int | None = None
     batch: int = 8
     prompter: Prompter | None = None
+    judging: Judging | None = None
 
     def plan(self, model: Analogist, *, progress: bool = True) -> tuple[Plan, dict[str, Prompts]]:
         """Everything to paint, and the prompts that were written for it, by input. Raises ValueError naming what is wrong."""
@@ -135,15 +139,17 @@ def evaluate(
     taken: Sequence[str | Path] = (), progress: bool = True, benchmark: str | None = None, config: AnalogistConfig | None = None,
     tasks: Sequence[str] | None = None, limit: int | None = None, images: int | None = None, seed: int = 42,
     metrics: Sequence[str] | None = None, size: int | None = None, batch: int = 8, prompter: Prompter | None = None,
+    judging: Judging | None = None,
 ) -> Evaluated:  # fmt: skip
     """Paints every input `images` times, measures, and writes table.csv, summary.csv and report.md into `out`.
 
-    data, benchmark, config, tasks, limit, images, seed, metrics, size, batch, prompter: see Protocol. The rest: see carry_out_protocol.
+    data, benchmark, config, tasks, limit, images, seed, metrics, size, batch, prompter, judging: see Protocol. The rest: see
+    carry_out_protocol.
     Raises ValueError that says what is wrong with data or settings.
     """
     protocol = Protocol(
         data=data, benchmark=benchmark, config=config, tasks=tasks, limit=limit, images=images, seed=seed, metrics=metrics, size=size,
-        batch=batch, prompter=prompter,
+        batch=batch, prompter=prompter, judging=judging,
     )  # fmt: skip
     model = Analogist.from_checkpoint() if model is None else model
     return carry_out_protocol(
@@ -168,7 +174,14 @@ def carry_out_protocol(
             said = {name: {"prompt": prompts.first, "author": prompts.author} for name, prompts in written.items()}
             atomic_write(store.folder / "prompts.json", encoded(json.dumps(said, indent=1, ensure_ascii=False) + "\n"))
         done = carry_out(plan, store, worker, pool=pool, shard=shard, progress=progress, outputs=False)
-        summary = summarise(done.rows, domains=protocol.known.domains)
+        rows, said, judged = done.rows, [], None
+        if protocol.judging is not None:
+            judged = judge_pictures(protocol.judging, done.plan, store, rows, progress=progress)
+            said = [*judged.notes, *unknown_labels(protocol.judging, rows)]
+            rows = rows + judged.rows
+            write_table(rows, factor_names(done.plan), store.folder)
+        write_judge(store.folder, protocol.judging, judged)
+        summary = summarise(rows, domains=protocol.known.domains)
         if protocol.known is ANALOGIST:
             networks = [network for network in (clip, dino) if network is not None]
             further, why = _distances(done.plan, store, networks)
@@ -176,9 +189,9 @@ def carry_out_protocol(
             further, why = trivial_summary(done.plan, worker.measurer), {}
         from analogist.experiments.evaluate.evaluation_report import write_report
 
-        notes = [*done.notes, *(f"{name} was not measured: {reason}" for name, reason in why.items())]
-        write_report(store.folder, summary + further, done.rows, notes)
-        return Evaluated(store.folder, summary + further, done.rows, notes)
+        notes = [*done.notes, *said, *(f"{name} was not measured: {reason}" for name, reason in why.items())]
+        write_report(store.folder, summary + further, rows, notes)
+        return Evaluated(store.folder, summary + further, rows, notes)
 
 
 def summarise(rows: Sequence[dict], *, domains: bool = False) -> list[dict]:

@@ -10,6 +10,7 @@ from analogist.disk.writing import atomic_write
 from analogist.experiments.design.levels import StudyError
 from analogist.experiments.evaluate import published
 from analogist.experiments.evaluate.benchmark_report import beside_the_benchmark
+from analogist.experiments.evaluate.judge_report import read_judge
 from analogist.experiments.execute.table import read_table
 from analogist.experiments.report.report_text import checkpoint_line, not_measured
 
@@ -17,13 +18,13 @@ SUMMARY = ("level", "name", "metric", "value", "inputs", "better")
 
 
 def write_report(folder: Path, summary: Sequence[dict], rows: Sequence[dict], notes: Sequence[str]) -> None:
-    """Writes summary.csv and report.md."""
+    """Writes summary.csv and report.md, the judge's part (judge.md) included."""
     text = io.StringIO()
     writer = csv.DictWriter(text, SUMMARY, lineterminator="\n")
     writer.writeheader()
     writer.writerows({**line, "value": repr(line["value"])} for line in summary)
     atomic_write(folder / "summary.csv", encoded(text.getvalue()))
-    atomic_write(folder / "report.md", encoded(report(summary, rows, notes)))
+    atomic_write(folder / "report.md", encoded(report(summary, rows, notes, read_judge(folder))))
 
 
 def read_summary(folder: str | Path) -> list[dict]:
@@ -46,10 +47,10 @@ def report_folder(folder: str | Path) -> str:
     """The report of a finished evaluation, rebuilt from its files."""
     summary, rows = read_summary(folder), read_table(folder)
     with naming(folder, StudyError):
-        return report(summary, rows, [])
+        return report(summary, rows, [], read_judge(Path(folder)))
 
 
-def report(summary: Sequence[dict], rows: Sequence[dict], notes: Sequence[str]) -> str:
+def report(summary: Sequence[dict], rows: Sequence[dict], notes: Sequence[str], judge: Sequence[str] = ()) -> str:
     """Markdown: means by task, distances by category, the published numbers beside them, and the differences in protocol."""
     tasks = [line["name"] for line in summary if line["level"] == "task"]
     tasks = list(dict.fromkeys(tasks))
@@ -72,6 +73,7 @@ def report(summary: Sequence[dict], rows: Sequence[dict], notes: Sequence[str]) 
         lines += ["| category | distance | value | inputs |", "|---|---|---|---|"]
         lines += [f"| {line['name']} | {line['metric']} | {line['value']:.4f} | {line['inputs']} |" for line in far] + [""]
     lines += beside_the_paper(summary, rows, tasks) + beside_the_benchmark(summary, rows)
+    lines += judge
     missing = [*not_measured(rows), *notes]
     lines += ["## Not measured", "", *(f"- {text}" for text in dict.fromkeys(missing)), ""] if missing else []
     return "\n".join(lines).rstrip() + "\n"

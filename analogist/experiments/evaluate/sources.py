@@ -4,8 +4,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from analogist.experiments.evaluate.data import CATEGORIES
+from analogist.experiments.evaluate.data import CATEGORIES, PICTURES
 from analogist.experiments.evaluate.kiva import DOMAINS, NAME, PLACES, TRACKER
+from analogist.experiments.evaluate.lorweb import EDITS, ORIGINALS
+from analogist.experiments.evaluate.relation252k import LABELS
 
 Wanted = Callable[[str, Sequence[str] | None], bool]  # whether a file, by its path, is needed for tasks (None: all)
 
@@ -48,6 +50,25 @@ def _kiva(path: str, tasks: Sequence[str] | None) -> bool:
     return tasks is None or transform in tasks or any(transform.startswith(one) for one in DOMAINS if one in tasks)
 
 
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(PICTURES)
+
+
+def _lorweb(path: str, tasks: Sequence[str] | None) -> bool:
+    """All originals, and the edits of groups or instructions."""
+    parts = path.removeprefix("data/").split("/")
+    if not _is_picture(parts[-1]):
+        return False
+    chosen = tasks is None or bool(set(parts[2:4]) & set(tasks))
+    return (parts[0] == ORIGINALS and len(parts) == 3) or (parts[0] == EDITS and len(parts) == 5 and chosen)
+
+
+def _relation252k(path: str, tasks: Sequence[str] | None) -> bool:
+    parts = path.split("/")
+    wanted = len(parts) == 3 and (parts[-1] == LABELS or _is_picture(parts[-1]))
+    return wanted and (tasks is None or parts[0] in tasks)
+
+
 SOURCES: dict[str, Source] = {
     "analogist": Source(
         "hub", "picana/Analogist", _analogist, "low_level_tasks_processed/<task>_masked/*.png and so on", licence="cc-by-4.0"
@@ -56,4 +77,6 @@ SOURCES: dict[str, Source] = {
         "github", "ey242/KiVA", _kiva, f"{PLACES[0]}/KiVA/<Domain>/<Transform>_<trial>_<part>.png",
         folders=tuple(f"{place}/KiVA" for place in PLACES),
     ),
+    "lorweb": Source("hub", "hilamanor/LoRWeB_evalset", _lorweb, f"data/{EDITS}/<set>/<group>/<Instruction>/<photo>_<k>.png"),
+    "relation252k": Source("hub", "handsomeWilliam/Relation252K", _relation252k, f"<task>/Group1/{LABELS}"),
 }  # fmt: skip

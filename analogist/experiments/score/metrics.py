@@ -19,6 +19,7 @@ from analogist.experiments.design.own import OwnMetric
 from analogist.experiments.score.networks import FeatureNetwork
 from analogist.grid.prompt_grid import PromptGrid
 
+NO_WEIGHTS = "its weights cannot be had"
 COARSE = 4  # pixels per side to which a picture is reduced to compare only colours
 
 
@@ -138,6 +139,7 @@ class Measurer:
         self._features: dict[tuple[str, int, str], Tensor] = {}
         self._held: list[PromptGrid] = []  # keeps these objects alive, so that the ids in _features stay unique
         self._lpips = None
+        self._unavailable: dict[str, str] = {}  # need -> why, found out on first use
 
     def missing(self) -> dict[str, str]:
         """The metrics that cannot be measured here, with the reason."""
@@ -161,6 +163,8 @@ class Measurer:
                 return f"no {need} network given (--{need} FOLDER or hub id)"
             if need == "lpips" and importlib.util.find_spec("torchvision") is None:
                 return "torchvision is not installed: pip install 'analogist[perceptual]'"
+            if need in self._unavailable:
+                return self._unavailable[need]
             if need == "truth" and painted is not None and painted.truth is None:
                 return "there is no true B' to compare with"
         return None
@@ -176,6 +180,10 @@ class Measurer:
                     continue
                 except NotMeasured as error:
                     why = str(error)
+                except OSError as error:
+                    if "lpips" not in self.metrics[name].needs:
+                        raise
+                    why = self._unavailable["lpips"] = f"{NO_WEIGHTS} ({' '.join(str(error).split())[:200]})"
             out[name] = why
         return out
 
@@ -205,12 +213,13 @@ class Measurer:
         ours, true = self._given(kind).features([painted.picture(), painted.compared("truth")])
         return 1 - torch.cosine_similarity(ours, true, dim=0).item()
 
-    def _perceptual(self, painted: Painted) -> float:
+    def _perceptual(self, painted: Painted, which: str = "truth") -> float:
+        """Its weights are downloaded on first use; raises OSError where they cannot be had."""
         if self._lpips is None:
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
             self._lpips = LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
-        return self._lpips(_tensor(painted.picture()), _tensor(painted.compared("truth"))).item()
+        return self._lpips(_tensor(painted.picture()), _tensor(painted.compared(which))).item()
 
 
 def cells_size(grid: PromptGrid) -> tuple[int, int]:
@@ -278,5 +287,7 @@ _LISTED = (
            lambda m, p: m._feature_distance("dino", p)),
     Metric("lpips", "learned perceptual distance to the truth (AlexNet)", "lower", (TM, "truth", "lpips"),
            lambda m, p: m._perceptual(p)),
+    Metric("lpips_to_b", "learned perceptual distance to B (AlexNet): small if B is preserved, or only copied", "", (TM, "lpips"),
+           lambda m, p: m._perceptual(p, "B")),
 )  # fmt: skip
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _LISTED}

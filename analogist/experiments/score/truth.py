@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 from PIL import Image
 
-from analogist.experiments.score.metrics import METRICS, Measurer, Painted, mse, psnr
+from analogist.experiments.score.metrics import METRICS, NO_WEIGHTS, Measurer, Painted, mse, psnr
 from analogist.experiments.score.networks import FeatureNetwork
 from analogist.grid.fit import fitted
 from analogist.grid.pictures import Picture, read_picture
@@ -45,9 +45,8 @@ def _measure(measurer: Measurer, grid: PromptGrid, picture: Image.Image, truth: 
     true = fitted(truth.convert("RGB"), inner.size, grid.fit)
     one = Painted(grid.crop(picture), grid, true)
     values = {name: measure(inner, true) for name, measure in ALWAYS.items()}
-    try:
-        measured = measurer.measure(one)
-    except OSError as error:  # lpips downloads its weights on first use
-        warnings.warn(f"lpips is left out: its weights cannot be had ({' '.join(str(error).split())[:200]})", stacklevel=4)
-        measured = Measurer([name for name in measurer.names if name != "lpips"], **measurer.networks).measure(one)
+    measured = measurer.measure(one)
+    lost = measured.get("lpips")
+    if isinstance(lost, str) and lost.startswith(NO_WEIGHTS):
+        warnings.warn(f"lpips is left out: {lost}", stacklevel=4)
     return {**{name: value for name, value in measured.items() if not isinstance(value, str)}, **values}
