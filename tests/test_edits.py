@@ -173,7 +173,7 @@ def test_an_exception_in_an_edit_names_its_place_and_leaves_no_trace_in_the_next
         ({"9.self:logits": 3}, "is not a function"),
         ({3: E.scale(2)}, "is not text"),
         (E.scale(2), "give a mapping from selectors"),
-        ({"9.self:*": E.temperature(2)}, "works at scores, logits, not at up.1.attn.2.self:x; narrow the selector"),
+        ({"9.self:*": E.temperature(2)}, "works at scores, logits, not at up.1.attn.2.self:stream; narrow the selector"),
         ({"9.*:probs": E.reweight_word("cat", 2)}, "probs of cross attention, not at"),
         ({"9.cross:probs": E.reweight_word("dog", 2)}, "'dog' is not in"),
         ({"9.self:v": E.scale(2, heads=4)}, "heads .4."),

@@ -8,7 +8,8 @@ is an ablation, in `analogist.experiments`.
 
 from typing import TYPE_CHECKING
 
-from analogist.names import load_on_use
+from analogist.study.collected import collect as collect
+from analogist.study.collected import load as load
 
 if TYPE_CHECKING:  # for editors
     from analogist.attention import tap as tap
@@ -19,8 +20,6 @@ if TYPE_CHECKING:  # for editors
     from analogist.attention.capture import reduce as reduce
     from analogist.attention.capture import spill as spill
     from analogist.attention.capture import storage as storage
-    from analogist.attention.collect.activations import load as load
-    from analogist.attention.collect.collect import collect as collect
     from analogist.attention.edit import bind as bind
     from analogist.attention.edit import edits as edits
     from analogist.attention.edit import freeu as freeu
@@ -40,8 +39,3 @@ if TYPE_CHECKING:  # for editors
     from analogist.attention.select import run_shape as run
     from analogist.attention.select import word_columns as words
     from analogist.run import known_pictures as known
-
-_PUBLIC = {"collect": "analogist.attention.collect.collect", "load": "analogist.attention.collect.activations"}
-
-if not TYPE_CHECKING:  # a checker takes any name to exist where it sees these
-    __getattr__, __dir__ = load_on_use(__name__, _PUBLIC)
