@@ -184,7 +184,7 @@ def test_layers_and_layer_numbers_name_blocks(tiny_unet):
     assert [item.name for item in plan.items] == ["up.1.attn.2.self:probs"]
     plan = make_plan(Capture("*.cross:probs", layers=range(3, 6)), tiny_unet, shape())
     assert [item.site.layer for item in plan.items] == [3, 4, 5]
-    assert len(make_plan("10:*", tiny_unet, shape()).items) == 18
+    assert len(make_plan("10:*", tiny_unet, shape()).items) == 24  # ten points of each attention, four of the feed-forward
 
 
 def test_words_pick_text_columns_branch_by_branch(tiny_unet, everything):
