@@ -12,7 +12,7 @@ from analogist.weights import __file__ as weights_file
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NUMBERED = ["01_three_pictures_to_b_prime", "02_where_does_b_prime_look", "03_what_sac_does", "04_what_cam_does"]
-NUMBERED += ["05_write_your_own_edit", "06_one_unet_call", "09_find_the_heads"]
+NUMBERED += ["05_write_your_own_edit", "06_one_unet_call", "09_find_the_heads", "10_probe_and_steer"]
 LAB = Path(weights_file).parent / "lab" / "unet"
 
 
