@@ -184,7 +184,7 @@ def test_one_run_with_two_pictures_is_not_merged(model, small, whole, tmp_path) 
     painted = read_picture(picture)
     painted.putpixel((0, 0), tuple(255 - level for level in painted.getpixel((0, 0))))
     painted.save(picture)
-    with pytest.raises(ValueError, match="are one run with two pictures; were threads and machines the same"):
+    with pytest.raises(ValueError, match="are two different pictures of one run; give all shards the same kind of machine"):
         merge([tmp_path / "one", tmp_path / "other"], tmp_path / "merged", model=model, study=small)
 
 

@@ -200,7 +200,7 @@ def test_numbers_are_kept_to_six_digits_and_only_where_json_can_hold_them(value,
 
 def test_the_command_on_the_page_paints_the_runs_picture_again(tmp_path, monkeypatch, capsys):
     data = {
-        "name": "one", "factors": {"sac": ["on", "off"]}, "seeds": [3], "batch": 1, "metrics": ["mse"], "size": 64,
+        "name": "one", "factors": {"sac": ["on", "off"]}, "seeds": [3], "batch": 1, "metrics": ["mse"], "size": 128,
         "base": {"sampling": {"steps": 2, "strength": 1.0}},
         "inputs": [{"grid": str(PARITY / "grid.png"), "prompt": "a boat", "name": "it"}],
     }  # fmt: skip

@@ -1,7 +1,7 @@
-"""Groups of jobs as Ray tasks (extra `cluster`): actors hold the model, results come back over Ray, lost work is done again.
+"""Groups of jobs on Ray workers (extra `cluster`): each holds the model, results come back over Ray, lost groups are run again.
 
 On this machine or on a cluster by address. A worker that dies takes its group back to the queue; nodes may come and go.
-The same bits as in one process need the same checkpoint, kind of machine and CPU threads a worker.
+For the same bits as in one process, workers need the same checkpoint, kind of machine and number of CPU threads.
 """
 
 import dataclasses
@@ -80,14 +80,14 @@ class _Held:
 
 
 class RayPool:
-    """Runs groups on Ray actors. workers None: one per GPU, else one for every `threads` cores. address None: this machine."""
+    """Runs groups on Ray workers. workers None: one per GPU, else one per `threads` cores. address None: this machine."""
 
     def __init__(
         self, loading: Loading, *, workers: int | None = None, threads: int | None = None, address: str | None = None,
         progress: bool = False,
     ) -> None:  # fmt: skip
         if importlib.util.find_spec("ray") is None:
-            raise StudyError("--on ray: Ray is not installed: pip install 'analogist[cluster]', or leave it out to run here")
+            raise StudyError("--on ray: Ray is not installed: pip install 'analogist[cluster]', or leave out --on to run in this process")
         for name, value in (("workers", workers), ("threads", threads)):
             if value is not None and value < 1:
                 raise StudyError(f"{name} {value}: 1 or more")
@@ -223,11 +223,11 @@ class _Dispatch:
             self.attempts[group.key] = self.attempts.get(group.key, 0) + 1
             if self.attempts[group.key] >= ATTEMPTS:
                 raise StudyError(
-                    f"{ATTEMPTS} Ray workers died on one group of {len(group.jobs)} runs ({type(error).__name__}); is there too "
-                    "little memory? A smaller --batch needs less"
+                    f"{ATTEMPTS} Ray workers died on one group of {len(group.jobs)} runs ({type(error).__name__}); if memory ran out, a "
+                    "smaller --batch needs less"
                 ) from error
             self.waiting.appendleft(group)
-            self._lost(f"with {len(group.jobs)} runs, which are done again", error)
+            self._lost(f"with {len(group.jobs)} runs, which are run again", error)
             return None
         self.left -= 1
         self._feed(actor)
@@ -236,6 +236,6 @@ class _Dispatch:
     def _lost(self, when: str, error: Exception) -> None:
         self.attempts[""] = self.attempts.get("", 0) + (0 if self.busy else 1)
         if self.attempts[""] > 10 * ATTEMPTS:
-            raise StudyError(f"Ray workers keep dying ({type(error).__name__}); nothing runs any more") from error
+            raise StudyError(f"Ray workers keep dying ({type(error).__name__}), and no group is finished; look at their logs") from error
         self.pool.say(f"a Ray worker was lost {when} ({type(error).__name__})")
         self.grow()

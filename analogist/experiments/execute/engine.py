@@ -1,4 +1,4 @@
-"""Computes groups of jobs: what they share once (text, VAE, noise, common first steps), the rest as batches through the UNet."""
+"""Computes groups of jobs: once what they share (texts, encoded pictures, noise, first steps), and the rest in batches through the UNet."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence

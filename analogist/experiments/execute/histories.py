@@ -1,4 +1,4 @@
-"""Which jobs of a group still share everything that was done to them: what SAC and CAM did, compared step by step."""
+"""Which jobs of a group are still equal after each step, because SAC, CAM and all inputs have been the same for them so far."""
 
 from collections.abc import Hashable, Sequence
 
@@ -35,7 +35,7 @@ def _depends_on_steps(data: dict) -> bool:
 
 
 class Histories:
-    """Which jobs of a group still share everything that was done to them, step by step."""
+    """Which jobs of a group are still equal, step by step."""
 
     def __init__(self, jobs: Sequence[Job], sites: Sequence[Site]) -> None:
         known: dict[SAC | CAM, Actions] = {}

@@ -1,4 +1,4 @@
-"""Puts the folders of shards together: the same table, sheet and report as one run over everything."""
+"""Merges the folders of shards: the same table, sheet, report and page as one run of the whole study."""
 
 import shutil
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def merge(
     folders: Sequence[str | Path], out: str | Path, *, study: Study | str | Path, model: Analogist | None = None,
     clip: FeatureNetwork | None = None, dino: FeatureNetwork | None = None, changes: dict | None = None,
 ) -> list[str]:  # fmt: skip
-    """Copies what the folders hold of a study into `out` and writes table, sheet and report there; returns notes.
+    """Copies what the folders hold of a study into `out` and writes table, sheet, report and page there; returns notes.
 
     study, model, changes: as the shards had them. Nothing is sampled. Raises StudyError where runs are missing, naming how many.
     """
@@ -44,7 +44,7 @@ def merge_plan(folders: Sequence[str | Path], out: str | Path, plan: Plan, worke
 
 
 def take(folders: Sequence[str | Path], store: Store) -> None:
-    """Copies the finished runs of other folders into a held one. Raises StudyError for a folder that is none of a study."""
+    """Copies the finished runs of other folders into a held one. Raises StudyError for a folder that holds no study."""
     for folder in folders:
         if not (Path(folder) / "groups").is_dir():
             raise StudyError(f"{shown(folder)}: not the folder of a study (no groups/ in it)")
@@ -65,7 +65,8 @@ def _copy(source: Path, target: Path) -> None:
             other = target / name / path.name
             if name == "pictures" and other.exists() and picture_key(read_picture(other)) != picture_key(read_picture(path)):
                 raise StudyError(
-                    f"{shown(path)} and {shown(other)} are one run with two pictures; were threads and machines the same?"
+                    f"{shown(path)} and {shown(other)} are two different pictures of one run; give all shards the same kind of machine "
+                    "and the same --threads"
                 )
             with open(path, "rb") as file:
                 atomic_write(other, lambda opened, file=file: shutil.copyfileobj(file, opened))

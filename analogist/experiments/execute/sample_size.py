@@ -6,10 +6,8 @@ from types import SimpleNamespace
 from typing import cast
 
 from analogist.experiments.decide.equivalence import margin_of
-from analogist.experiments.decide.level_effects import acting, reference_levels, runs_of
 from analogist.experiments.decide.power import detectable, spread_with, units_for_equivalence, units_to_see
-from analogist.experiments.decide.statistics import differences
-from analogist.experiments.decide.verdicts import ALPHA, reference_mean, smallest_for
+from analogist.experiments.decide.verdicts import ALPHA, compared_runs, reference_mean, smallest_for
 from analogist.experiments.design.inputs import dealt
 from analogist.experiments.execute.jobs import Plan, make_groups
 from analogist.experiments.execute.store import Entry, Store
@@ -59,17 +57,15 @@ def sample_size_lines(plan: Plan, entries: Mapping[str, Entry], worker: Worker) 
     rows = make_rows(plan, cast(Store, SimpleNamespace(entries=entries)), worker.measurer, changes=False)
     names = {row["input"] for row in rows if row["status"] == "done"}
     if len(names) < 2:
-        return [*lines, "  a pilot says more: add --pilot 8 (runs 8 inputs now and keeps nothing), or run some inputs into --out first"]
+        return [*lines, "  a pilot tells more: add --pilot 8 (runs 8 inputs now and keeps nothing), or run some inputs into --out first"]
     lines.append(f"  pilot: {len(names)} inputs, {len({row['seed'] for row in rows})} seeds; with few inputs its spreads are rough")
     return lines + [f"  {one.claim}: {_of_claim(plan, rows, one, n, alpha)}" for one in study.hypotheses]
 
 
 def _of_claim(plan: Plan, rows: Sequence[dict], one, n: int, alpha: float) -> str:
     study, factors = plan.study, list(plan.variants[0].levels)
-    at = reference_levels(rows, factors)
-    sides = [runs_of(rows, one.metric, at | dict(levels), ()) for levels in (one.variant, one.against)] if at is not None else [{}, {}]
-    variant, against, _ = acting(*sides)
-    spread = spread_with(differences(variant, against), len(study.effective_seeds()))
+    compared = compared_runs(rows, factors, one, one.metric)
+    spread = None if compared is None else spread_with(compared.differences, len(study.effective_seeds()))
     if spread is None:
         return f"the pilot holds no two inputs with {one.metric}"
     sd, told = spread
@@ -78,7 +74,8 @@ def _of_claim(plan: Plan, rows: Sequence[dict], one, n: int, alpha: float) -> st
     if margin is not None:
         needed = [_count(search(margin, sd, alpha=alpha)) for search in (units_to_see, units_for_equivalence)]
         seen += f"; {margin:.3g}, the least that matters, takes {needed[0]} inputs to see and {needed[1]} to rule out"
-    return seen + ("" if told or len(study.effective_seeds()) == 1 else " (the pilot has one seed, so what more seeds help is not counted)")
+    unknown = " (the pilot has one seed per input, so the gain from more seeds is not counted)"
+    return seen + ("" if told or len(study.effective_seeds()) == 1 else unknown)
 
 
 def _count(n: int | None) -> str:

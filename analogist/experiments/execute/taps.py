@@ -1,4 +1,4 @@
-"""What edits and captures attention in one job: the study's own edit first, then the captures of own metrics."""
+"""Edits and captures of attention in one job: first the study's edit, then the captures of own metrics."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -55,7 +55,7 @@ def tap_of(model: Analogist, job: "Job") -> JobTap | None:
 
 
 def check_tap(model: Analogist, job: "Job") -> None:
-    """Raises StudyError where a job's edit or capture cannot be, before anything runs."""
+    """Raises StudyError where a job's edit or capture cannot work, before anything runs."""
     what = "a metric's capture" if job.edit is None else f"edit {job.edit.label!r}"
     try:
         tap, shape = JobTap(model, job), _shape(model, job)

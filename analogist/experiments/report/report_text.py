@@ -159,12 +159,12 @@ def metric_text(metric: str, metrics: Mapping[str, Metric] = METRICS) -> str:
     """What a metric is, and which direction is better."""
     text = metrics[metric].text if metric in metrics else CHANGE_TEXT
     better = metrics[metric].better if metric in metrics else ""
-    return f"{text}; {better} is better." if better else f"{text}; neither direction is better."
+    return f"{text}; {better} is better" if better else f"{text}; neither direction is better"
 
 
 def effect_lines(metric: str, found: Sequence[Effect], metrics: Mapping[str, Metric] = METRICS) -> list[str]:
     """The largest effects on one metric as a table."""
-    lines = [f"## {metric}", "", metric_text(metric, metrics), ""]
+    lines = [f"## {metric}", "", f"{metric_text(metric, metrics)}.", ""]
     lines += [resolution_text(found), ""] if resolution_text(found) else []
     lines += [*effects_table(found).markdown(SHOWN), *_more(found, "effects.csv")]
     return [*lines, ""]

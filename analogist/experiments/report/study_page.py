@@ -161,7 +161,7 @@ def _tables(plan: Plan, rows: Sequence[dict], told: Told, factors: Sequence[str]
         ],  # fmt: skip
         "metrics": [
             {
-                "name": name, "text": metric_text(name, metrics), "better": metrics[name].better if name in metrics else "",
+                "name": name, "text": f"{metric_text(name, metrics)}.", "better": metrics[name].better if name in metrics else "",
                 "warning": resolution_text([one for one in findings.effects if one.metric == name]),
             }
             for name in there
