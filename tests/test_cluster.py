@@ -89,7 +89,7 @@ def test_a_group_that_costs_three_workers_ends_the_run_with_a_clear_line(loading
         if key == "b":
             raise errors.RayActorError()
 
-    with pytest.raises(ValueError, match=r"3 Ray workers died on one group of 0 runs \(RayActorError\); if memory ran out, a smaller --batch"):
+    with pytest.raises(ValueError, match=r"3 Ray workers died on one group of 0 runs \(RayActorError\); if memory ran out"):
         dispatched(loading, does)
 
 
