@@ -109,6 +109,7 @@ def test_the_command_line_prints_the_sample_size_and_writes_nothing(tmp_path, ca
     common = ["ablate", str(path), "--checkpoint", str(CHECKPOINT), "--device", "cpu", "--out", str(out), "--quiet"]
     assert main([*common, "--dry-run", "--pilot", "2", "--until", "decided"]) == 0
     said = capsys.readouterr().out
-    assert "sample size: 2 inputs show" in said and "pilot: 2 inputs, 1 seeds" in said and not out.exists()
+    assert "sample size: 2 inputs can show no difference at 0.05: the smallest p of their sign flips is 0.5; 6 inputs are" in said
+    assert "pilot: 2 inputs, 1 seeds" in said and not out.exists()
     assert main([*common, "--pilot", "2"]) == 2
     assert "--pilot 2: 2 inputs or more, and with --dry-run" in capsys.readouterr().err

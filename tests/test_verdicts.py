@@ -151,6 +151,17 @@ def test_what_would_have_been_seen_is_seen_in_80_percent() -> None:
     assert (np.abs(t) > 2.093024).mean() == pytest.approx(0.8, abs=0.01)
 
 
+@pytest.mark.parametrize("units, claims", [(5, 1), (6, 1), (7, 2), (7, 4)])
+def test_nothing_would_have_been_seen_where_sign_flips_cannot_give_a_small_enough_p(units: int, claims: int) -> None:
+    """With n units all of one sign two of 2^n flips are as extreme."""
+    found = verdicts(noisy(5.0, units), NAMES, [CLAIM] * claims, smallest=0.01)[0]
+    can_be_seen = claims * 2 / 2**units < 0.05
+    assert (found.verdict == "supported") == can_be_seen and (found.detectable < np.inf) == can_be_seen
+    if not can_be_seen:
+        least = next(n for n in range(2, 20) if claims * 2 / 2**n < 0.05)
+        assert f"about {least} inputs would tell" in found.why
+
+
 def test_looks_correct_the_verdict_and_widen_the_interval() -> None:
     rows = [row for row in noisy(0.02, 9, sd=0.035, seed=4)]
     names = [tuple(f"i{i}" for i in range(n)) for n in (9,)]

@@ -52,6 +52,11 @@ def units_for_equivalence(margin: float, sd: float, *, alpha: float = 0.05, chan
     return _least(lambda n: equivalence_power(margin, sd, n, alpha=alpha) >= chance) if sd > 0 else 2
 
 
+def units_for_flips(alpha: float) -> int:
+    """Least number of units whose sign flips can give a p below alpha: with n units the smallest p is 2^(1 - n)."""
+    return math.floor(1 - math.log2(alpha)) + 1
+
+
 def _least(enough: Callable[[int], bool]) -> int | None:
     low, high = 1, 2
     while not enough(high):

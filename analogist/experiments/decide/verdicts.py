@@ -14,7 +14,7 @@ import numpy as np
 from analogist.experiments.decide.equivalence import margin_of, two_one_sided
 from analogist.experiments.decide.level_effects import Comparison, acting, compare, reference_levels
 from analogist.experiments.decide.looks import level_at, sequential_p
-from analogist.experiments.decide.power import detectable, units_for_equivalence, units_to_see
+from analogist.experiments.decide.power import detectable, units_for_equivalence, units_for_flips, units_to_see
 from analogist.experiments.decide.statistics import Effect, effect, holm, no_difference, sampled
 from analogist.experiments.decide.units import Sample
 from analogist.experiments.design.study import SMALLEST, Hypothesis
@@ -44,7 +44,8 @@ class Verdict:
     """What a study says of a hypothesis, and why.
 
     margin: the smallest effect of interest as a number. p_equivalent: corrected, of an effect as large as it. detectable: the
-    difference that a study of this size and spread would have seen in 80 %, at the strictest level of Holm's correction.
+    difference that a study of this size and spread would have seen in 80 %, at the strictest level of Holm's correction; infinite where
+    so few units cannot give a p below that level, whatever the difference.
     effect.low, high: in a study with looks the repeated interval of the last look.
     """
 
@@ -163,12 +164,14 @@ def _verdict(one: _Tested, found: Effect | None, p_equivalent: float | None, cou
     if found.p_corrected is None:
         return Verdict(hypothesis, UNDECIDED, found, "one input and seed say nothing about others", margin)
     spread = one.sample.spread[0] * math.sqrt(found.units)
-    seen = detectable(spread, found.units, alpha=ALPHA / max(count, 1))
+    alpha = ALPHA / max(count, 1)
+    by_flips = one.sample.table is None and found.units < units_for_flips(alpha)
+    seen = math.inf if by_flips else detectable(spread, found.units, alpha=alpha)
     said = {"margin": margin, "p_equivalent": p_equivalent, "detectable": seen}
     p = f"p {found.p_corrected:.2g} after correction"
     if p_equivalent is not None and p_equivalent < ALPHA:
         there = f"; the difference is sure ({p}) but smaller than that" if found.p_corrected < ALPHA else ""
-        why = f"p {p_equivalent:.2g} after correction of an effect as large as that{there}"
+        why = f"p {p_equivalent:.2g} after correction for an effect as large as that{there}"
         return Verdict(hypothesis, f"no effect larger than {margin:.3g}", found, why, **said)
     if found.p_corrected < ALPHA:
         right = hypothesis.expect == "differs" or (found.mean > 0) == (hypothesis.expect == "higher")
@@ -180,10 +183,12 @@ def _wanting(found: Effect, margin: float | None, spread: float, count: int) -> 
     """How many units it would take to decide, at this spread."""
     if margin is None or found.over == "inputs and seeds":
         return ""
-    to_see, to_rule_out = (search(margin, spread, alpha=ALPHA / max(count, 1)) for search in (units_to_see, units_for_equivalence))
+    alpha = ALPHA / max(count, 1)
+    to_see, to_rule_out = (search(margin, spread, alpha=alpha) for search in (units_to_see, units_for_equivalence))
     if to_see is None or to_rule_out is None:
         return f"; more than a million {found.over} would be needed"
-    return f"; about {max(to_see, to_rule_out)} {found.over} would tell an effect of {margin:.3g} from none in 80 %"
+    needed = max(to_see, to_rule_out, units_for_flips(alpha))
+    return f"; about {needed} {found.over} would tell an effect of {margin:.3g} from none in 80 % of studies"
 
 
 def _named(levels: Mapping[str, str]) -> str:

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 from typing import cast
 
 from analogist.experiments.decide.equivalence import margin_of
-from analogist.experiments.decide.power import detectable, spread_with, units_for_equivalence, units_to_see
+from analogist.experiments.decide.power import detectable, spread_with, units_for_equivalence, units_for_flips, units_to_see
+from analogist.experiments.decide.units import MANY_SEEDS
 from analogist.experiments.decide.verdicts import ALPHA, compared_runs, reference_mean, smallest_for
 from analogist.experiments.design.inputs import dealt
+from analogist.experiments.design.study import Study
 from analogist.experiments.execute.jobs import Plan, make_groups
 from analogist.experiments.execute.store import Entry, Store
 from analogist.experiments.execute.table import make_rows
@@ -48,10 +50,16 @@ def sample_size_lines(plan: Plan, entries: Mapping[str, Entry], worker: Worker) 
     count = max(1, len(study.hypotheses))
     alpha = ALPHA / count
     strict = f" at {alpha:.2g}, the strictest step of Holm's correction over {count} claims" if count > 1 else " at 0.05"
-    lines = [
-        f"sample size: {n} inputs show a difference of {detectable(1.0, n, alpha=alpha):.2f} standard deviations of the inputs' paired "
-        f"differences in 80 % of studies{strict}"
-    ]
+    if _too_few(study, n, alpha):
+        lines = [
+            f"sample size: {n} inputs can show no difference{strict}: the smallest p of their sign flips is {2.0 ** (1 - n):.2g}; "
+            f"{units_for_flips(alpha)} inputs are the least"
+        ]
+    else:
+        lines = [
+            f"sample size: {n} inputs show a difference of {detectable(1.0, n, alpha=alpha):.2f} standard deviations of the inputs' paired "
+            f"differences in 80 % of studies{strict}"
+        ]
     if not study.hypotheses:
         return [*lines, "  the study has no hypotheses to count inputs for"]
     rows = make_rows(plan, cast(Store, SimpleNamespace(entries=entries)), worker.measurer, changes=False)
@@ -69,13 +77,22 @@ def _of_claim(plan: Plan, rows: Sequence[dict], one, n: int, alpha: float) -> st
     if spread is None:
         return f"the pilot holds no two inputs with {one.metric}"
     sd, told = spread
-    seen = f"{one.metric} differences have a spread of {sd:.3g}, so {n} inputs show {detectable(sd, n, alpha=alpha):.3g}"
+    shown = "none" if _too_few(study, n, alpha) else f"{detectable(sd, n, alpha=alpha):.3g}"
+    seen = f"{one.metric} differences have a spread of {sd:.3g}, so {n} inputs show {shown}"
     margin = margin_of(smallest_for(study.smallest_effect, one.metric), reference_mean(rows, one.metric))
     if margin is not None:
-        needed = [_count(search(margin, sd, alpha=alpha)) for search in (units_to_see, units_for_equivalence)]
+        to_see, to_rule_out = (search(margin, sd, alpha=alpha) for search in (units_to_see, units_for_equivalence))
+        if to_see is not None and len(study.effective_seeds()) < MANY_SEEDS:
+            to_see = max(to_see, units_for_flips(alpha))
+        needed = _count(to_see), _count(to_rule_out)
         seen += f"; {margin:.3g}, the least that matters, takes {needed[0]} inputs to see and {needed[1]} to rule out"
     unknown = " (the pilot has one seed per input, so the gain from more seeds is not counted)"
     return seen + ("" if told or len(study.effective_seeds()) == 1 else unknown)
+
+
+def _too_few(study: Study, n: int, alpha: float) -> bool:
+    """Whether sign flips of n inputs can give no p below alpha; from 8 seeds up the test is another one."""
+    return len(study.effective_seeds()) < MANY_SEEDS and n < units_for_flips(alpha)
 
 
 def _count(n: int | None) -> str:

@@ -1,5 +1,6 @@
 """The tables of a study as heads and cells of text: what the Markdown report and the page show of claims, effects and interactions."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ def _interval(one: Effect) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    return "" if value is None else "none" if math.isinf(value) else f"{value:.3g}"
 
 
 def _p(p: float | None) -> str:

@@ -9,6 +9,16 @@ for (const factor of factors) state[`factor ${factor.name}`] = ALL;
 state.theme = "auto";
 const NAMES = Object.keys(state);
 
+/** The filters with their choices: one per factor with several levels, then inputs, groups and seeds where there are several. */
+const FILTERS = [
+  ...factors.map(({ name, levels }) => ({ name: `factor ${name}`, label: name, choices: levels })),
+  { name: "input", label: "input", choices: inputs.map((input) => input.name) },
+  { name: "group", label: "group", choices: [...new Set(inputs.map((input) => input.group))] },
+  { name: "seed", label: "seed", choices: [...new Set(runs.seed)] },
+]
+  .map((filter) => ({ ...filter, choices: [ALL, ...filter.choices] }))
+  .filter(({ choices }) => choices.length > 2);
+
 const numberOf = new Map(runs.id.map((id, number) => [id, number]));
 const isReference = variants.map((levels) => levels.every((level, i) => level === factors[i].reference));
 const referenceOf = new Map(); // "input|seed" -> the reference's run
@@ -61,7 +71,7 @@ function differencesOf(run, against) {
 function settle() {
   if (!viewsHere().includes(state.view)) state.view = viewsHere()[0];
   if (!metrics.some((metric) => metric.name === state.metric)) state.metric = metrics[0]?.name ?? "";
-  for (const { name, choices } of filters()) if (!choices.includes(state[name])) state[name] = ALL;
+  for (const { name, choices } of FILTERS) if (!choices.includes(state[name])) state[name] = ALL;
   if (state.view === "claims" || state.view === "effects") {
     const rows = rowsHere();
     if (!(Number.isInteger(+state.row) && rows[+state.row])) state.row = "0";
@@ -71,16 +81,4 @@ function settle() {
   for (const name of ["run", "against"]) if (!numberOf.has(state[name])) state[name] = "";
   if (!state.run) state.against = "";
   if (!THEMES.includes(state.theme)) state.theme = "auto";
-}
-
-/** The filters with their choices: one per factor with several levels, then inputs, groups and seeds where there are several. */
-function filters() {
-  const of = (list) => [...new Set(list)];
-  const all = [
-    ...factors.map(({ name, levels }) => ({ name: `factor ${name}`, label: name, choices: levels })),
-    { name: "input", label: "input", choices: inputs.map((input) => input.name) },
-    { name: "group", label: "group", choices: of(inputs.map((input) => input.group)) },
-    { name: "seed", label: "seed", choices: of(runs.seed) },
-  ];
-  return all.map((filter) => ({ ...filter, choices: [ALL, ...filter.choices] })).filter(({ choices }) => choices.length > 2);
 }

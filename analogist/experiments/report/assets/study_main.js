@@ -145,12 +145,12 @@ function drawControls() {
   const names = metrics.map(({ name }) => [name, name]);
   options(find("metric"), names, state.metric);
   find("metric").disabled ||= state.view === "claims" || state.view === "runs";
-  for (const filter of filters()) {
+  for (const filter of FILTERS) {
     const select = find(`filter-${filter.name}`);
     options(select, filter.choices.map((choice) => [choice, choice === ALL ? "all" : choice]), state[filter.name]);
     select.parentElement.classList.toggle("set", state[filter.name] !== ALL);
   }
-  find("clear").disabled = filters().every(({ name }) => state[name] === ALL);
+  find("clear").disabled = FILTERS.every(({ name }) => state[name] === ALL);
 }
 
 function draw() {
@@ -180,7 +180,7 @@ function keepFocus() {
   return () => (head < 0 ? table.querySelector('[tabindex="0"]') : table.querySelectorAll("th button")[head])?.focus({ preventScroll: true });
 }
 
-const clearFilters = () => go(Object.fromEntries(filters().map(({ name }) => [name, ALL])));
+const clearFilters = () => go(Object.fromEntries(FILTERS.map(({ name }) => [name, ALL])));
 
 function connect() {
   viewsHere().forEach((view) => {
@@ -189,7 +189,7 @@ function connect() {
     button.addEventListener("click", () => show(view));
     find("views").append(button);
   });
-  for (const filter of filters()) {
+  for (const filter of FILTERS) {
     const label = element("label", undefined, { className: "control" });
     const select = element("select", undefined, { id: `filter-${filter.name}` });
     const factor = factors.find(({ name }) => `factor ${name}` === filter.name);
