@@ -56,7 +56,7 @@ def test_means_go_over_images_then_files_then_tasks() -> None:
 def test_the_summary_is_the_table_averaged_and_written(whole) -> None:
     rows = [row for row in read_table(whole.folder) if row["metric"] == "clip_direction"]
     assert len(rows) == 2 * 2 * 2 and {row["seed"] for row in rows} == {"42", "43"}
-    deblur = np.mean([row["value"] for row in rows if row["group"] == "deblur"])  # as many images an input
+    deblur = np.mean([row["value"] for row in rows if row["group"] == "deblur"])  # equally many images per input
     with open(whole.folder / "summary.csv", newline="") as file:
         written = {(line["name"], line["metric"]): float(line["value"]) for line in csv.DictReader(file)}
     assert written["deblur", "clip_direction"] == pytest.approx(deblur)

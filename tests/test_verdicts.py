@@ -11,7 +11,7 @@ NAMES = ("f", "g")
 
 
 def table(metric: str, means: dict[tuple[str, str], float], inputs: int) -> list[dict]:
-    """A row an input and combination of levels: the mean, and a little of its own for every input. ("base", "base") is the reference."""
+    """One row per input and combination of levels: the mean, and a little of its own for every input. ("base", "base") is the reference."""
     return [
         {"input": f"i{i}", "seed": "1", "metric": metric, "f": f, "g": g, "reference": (f, g) == ("base", "base"), "value": mean + i / 100}
         for i in range(inputs)

@@ -116,7 +116,7 @@ def prepare(study: Study | str | Path, model: Analogist, *, changes: dict | None
 
     study: a Study, the path of a study file, or the name of a ready study. changes: fields put over the study's. deal: put the inputs
     in turns, one per group, so that any first part of them is like the whole.
-    Raises ValueError saying which field, level or input cannot be.
+    Raises ValueError that says which field, level or input is not possible.
     """
     study = load_study(study, model)
     if changes:
@@ -177,7 +177,7 @@ def ablate(
     computed, None: in this process. shard: (i, n), only every n-th group. outputs False: the table alone.
     until "decided": look at the hypotheses after each quarter of the inputs, which are dealt evenly over their groups, and stop when all
     are decided; p values are corrected for the looks.
-    Raises StudyError where the study cannot be, or another process holds the folder.
+    Raises StudyError where the study cannot be run, or another process holds the folder.
     """
     model = Analogist.from_checkpoint() if model is None else model
     plan = prepare(study, model, changes=changes, deal=until is not None)

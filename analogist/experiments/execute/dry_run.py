@@ -63,7 +63,7 @@ def expect(
         each = call_bytes(model.unet.config, branches=2, h=h, w=w, dtype=model.dtype, maps=False)
         extra = each * (min(study.batch, len(jobs)) - 1)
         lines.append(
-            f"memory: {_size(peak)} at the most for that run, about {_size(peak + extra)} with {study.batch} images a call"
+            f"memory: {_size(peak)} at the most for that run, about {_size(peak + extra)} with {study.batch} images per call"
         )
     return lines + able
 

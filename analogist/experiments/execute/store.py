@@ -1,7 +1,7 @@
 """The folder of an experiment: one coordinator at a time, finished groups written whole, nothing done twice.
 
 study.json            what was asked for
-pictures/             one PNG a job, with its record
+pictures/             one PNG per job, with its record
 inputs/               the composed grids
 groups/<key>.json     the commit of a group: written after its pictures, by one rename
 table.csv, ...        made again from the commits whenever something was added

@@ -13,7 +13,7 @@ from analogist.experiments.score.metrics import METRICS, Metric
 def plot_effects(
     effects: Sequence[Effect], levels: Mapping[str, Sequence[str]], folder: Path, *, metrics: Mapping[str, Metric] = METRICS
 ) -> list[Path]:  # fmt: skip
-    """One PNG a metric: every level's mean paired difference to its reference with the 95 % interval.
+    """One PNG per metric: every level's mean paired difference to its reference with the 95 % interval.
 
     levels: factor -> its levels, in the order in which they are drawn; numbers go up.
     """
