@@ -111,7 +111,7 @@ class Repeat:
     def __init__(self, path: str | Path) -> None:
         """Raises ValueError if the file is not a record of this version, is damaged, or cannot be repeated."""
         self.path = Path(path)
-        self.record = read_json(path) if self.path.suffix.lower() != ".png" else {"inputs": {}} | read_record(path)
+        self.record: dict = {"inputs": {}, **read_record(path)} if self.path.suffix.lower() == ".png" else read_json(path)
         with naming(path):
             _check_record(self.record, path)
             if not self.record.get("repeatable", False):

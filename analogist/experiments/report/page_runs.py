@@ -107,10 +107,12 @@ class Runs:
         for one in compared:
             of_metric = differences.setdefault(one.metric, [None] * len(places))
             for key, difference in one.differences.items():
-                runs = [self.numbers.get((key[0], key[1], tuple(side[name] for name in self.factors))) for side in one.sides(key)]
-                if None in runs:
+                run, against = (
+                    self.numbers.get((key[0], key[1], tuple(side[name] for name in self.factors))) for side in one.sides(key)
+                )
+                if run is None or against is None:  # left out of the page
                     continue
-                place = places.setdefault((runs[0], runs[1]), len(places))
+                place = places.setdefault((run, against), len(places))
                 of_metric += [None] * (place + 1 - len(of_metric))
                 of_metric[place] = number(difference)
         for of_metric in differences.values():
