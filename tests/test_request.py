@@ -390,7 +390,7 @@ def test_a_site_and_a_point_lead_to_their_module(model):
     assert model.module("up.1.res.0.block") is names["up.1.resnets.0"]
     with pytest.raises(ValueError, match="nearest are .*up.1.attn.2.self"):
         model.module("up.1.attn.2.slf")
-    with pytest.raises(ValueError, match="has x, q, k, v"):
+    with pytest.raises(ValueError, match="has stream, x, q, k, v"):
         model.module("up.1.attn.2.self:prbs")
 
 
