@@ -1,4 +1,4 @@
-"""The same attention without a map: fused `scaled_dot_product_attention`, SAC and CAM included, exactly.
+"""The same attention without a map: torch's fused kernels (kernels.py), SAC and CAM included, exactly.
 
 SAC before the softmax: in the rows of A' the logits against the keys of B' are s * q_A k_B and ordinary elsewhere. With
 queries [q_A' ; q_A] and keys [k ; 0], but [0 ; s k_B] for B', joined on the head dimension, one fused call over twice
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .cells import Cell, by_cells, cell_view, from_cells, join_cells, number, token_cells
 from .control import EVERYTHING, SAC, AttentionControl, Index
 from .cpu_tricks import side_by_side
+from .kernels import attend
 from .placement import Site
 
 
@@ -27,9 +28,9 @@ def self_attention(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], control
         return _cloned(q, k, v, hw, control.rows, groups[0][1])
     q, k, v = side_by_side(q, k, v)
     if not groups:
-        return F.scaled_dot_product_attention(q, k, v)
+        return attend(q, k, v)
     # Settings that differ within the batch: each group's rows and heads are computed as a batch of their own.
-    head_out = F.scaled_dot_product_attention(q, k, v)
+    head_out = attend(q, k, v)
     for where, sac in groups:
         rows = where.on(q.device)
         cloned = _cloned(_as_batch(q[rows]), _as_batch(k[rows]), _as_batch(v[rows]), hw, control.rows, sac)
@@ -109,7 +110,7 @@ def _cloned(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], rows: int, sac
     q, k, v = by_cells(torch.stack([q, k, v]), hw, rows)  # batch head cell token d
     parts: list[Tensor] = []
     if plan.plain:  # rows of these cells are ordinary attention, in one call
-        together = F.scaled_dot_product_attention(_pick(q, plan.plain).flatten(2, 3), k.flatten(2, 3), v.flatten(2, 3))
+        together = attend(_pick(q, plan.plain).flatten(2, 3), k.flatten(2, 3), v.flatten(2, 3))
         parts.append(torch.unflatten(together, 2, (len(plan.plain), -1)))
     parts.append((_before_softmax if sac.stage == "scores" else _after_softmax)(plan, q, k, v))
     return from_cells(_pick(torch.cat(parts, dim=2), plan.order), hw, rows)
@@ -142,9 +143,7 @@ def _before_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     keys = torch.unflatten(_pick(pool, plan.keys), 2, (count, -1))  # batch head clone cell token (slot d)
     # The kernels without a map need values as wide as queries; otherwise torch falls back to a kernel that holds the map.
     values = F.pad(v, (0, d * more))[:, :, None].expand_as(keys)
-    out = F.scaled_dot_product_attention(
-        queries.flatten(1, 2), keys.flatten(3, 4).flatten(1, 2), values.flatten(3, 4).flatten(1, 2), scale=d**-0.5
-    )
+    out = attend(queries.flatten(1, 2), keys.flatten(3, 4).flatten(1, 2), values.flatten(3, 4).flatten(1, 2), scale=d**-0.5)
     return torch.unflatten(out[..., :d], 1, (-1, count))
 
 
@@ -155,26 +154,26 @@ def _after_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     written keys' values in place of the values it read.
     """
 
-    def attend(cell: int, values: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q[:, :, cell], k.flatten(2, 3), values.flatten(2, 3))
+    def row_of(cell: int, values: Tensor) -> Tensor:
+        return attend(q[:, :, cell], k.flatten(2, 3), values.flatten(2, 3))
 
     out: list[Tensor] = []
     for query, written in plan.clones.items():
         own = v.clone()
         for key, *_, kept in written:
             own[:, :, key] *= kept
-        row = attend(query, own)
+        row = row_of(query, own)
         for key, from_query, from_key, s, _ in written:
             values = torch.zeros_like(v)
             values[:, :, from_key] = v[:, :, key]
-            row = row + s * attend(from_query, values)
+            row = row + s * row_of(from_query, values)
         out.append(row)
     return torch.stack(out, dim=2)
 
 
 def cross_attention(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], control: AttentionControl, site: Site) -> Tensor:
     """Cross-attention with CAM, no map. q: batch head query d; k, v: batch head token d -> batch head query d."""
-    head_out = F.scaled_dot_product_attention(q, k, v)
+    head_out = attend(q, k, v)
     groups = control.cam_at(site)
     if not groups:
         return head_out
@@ -221,7 +220,7 @@ def cross_attention_of_cells(
     if heard:
         cells = [cell_view(x, hw, rows)[cell].flatten(1, 2) for cell in heard]
         tokens = cells[0] if len(cells) == 1 else torch.cat(cells, dim=1)
-        head_out = F.scaled_dot_product_attention(module.split(module.to_q(tokens)), k, v)
+        head_out = attend(module.split(module.to_q(tokens)), k, v)
         answers = module.to_out(module.join(head_out)).chunk(len(heard), dim=1)
         for cell, answer in zip(heard, answers, strict=True):
             place = cell_view(out, hw, rows)[cell]
