@@ -12,6 +12,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .blocks import Downsample, ResBlock, Upsample
+from .tiles import in_tiles
+
+TILED_ABOVE = 1024  # pixels of a side: larger pictures are computed in tiles of at most this side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +169,11 @@ class VAE(nn.Module):
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv2d(double, double, 1)
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
+        self.tiled_above: int = TILED_ABOVE
+
+    def is_tiled(self, height: int, width: int) -> bool:
+        """Whether a picture of this size in pixels is computed in tiles, which keeps memory at that of one tile."""
+        return max(height, width) > self.tiled_above
 
     @property
     def device(self) -> torch.device:
@@ -180,14 +188,14 @@ class VAE(nn.Module):
     def posterior(self, pixels: Tensor) -> Posterior:
         """The Gaussian over latents, NOT scaled.
 
-        pixels: image 3 height width — in [-1, 1], sides multiples of config.factor.
+        pixels: image 3 height width — in [-1, 1], sides multiples of config.factor. Where a side is longer than `tiled_above`: in tiles.
         Raises ValueError if the sides are not such multiples.
         """
         factor = self.config.factor
         if pixels.shape[-1] % factor or pixels.shape[-2] % factor:
             height, width = pixels.shape[-2:]
             raise ValueError(f"picture of {height}x{width} pixels: both sides must be multiples of {factor} for this VAE")
-        mean, logvar = self.quant_conv(self.encoder(pixels)).chunk(2, dim=1)
+        mean, logvar = self._encoded(pixels).chunk(2, dim=1)
         # The clamp is from the original code; it keeps exp() finite for saturated pictures.
         return Posterior(mean, (0.5 * logvar.clamp(-30.0, 20.0)).exp())
 
@@ -196,5 +204,25 @@ class VAE(nn.Module):
         return self.posterior(pixels).sample(noise) * self.config.scaling_factor
 
     def decode(self, z: Tensor) -> Tensor:
-        """Pixels [image 3 height width], about [-1, 1] (not clamped), from VAE-scaled latents z: image 4 h w."""
-        return self.decoder(self.post_quant_conv(z / self.config.scaling_factor))
+        """Pixels [image 3 height width], about [-1, 1] (not clamped), from VAE-scaled latents z: image 4 h w.
+
+        Where a side is longer than `tiled_above`: in tiles.
+        """
+        factor, z = self.config.factor, z / self.config.scaling_factor
+        if self.is_tiled(factor * z.shape[-2], factor * z.shape[-1]):
+            return in_tiles(self._decoded, z, unit=1, largest=self.tiled_above // factor, up=factor)
+        return self._decoded(z)
+
+    def _encoded(self, pixels: Tensor) -> Tensor:
+        factor = self.config.factor
+        if self.is_tiled(pixels.shape[-2], pixels.shape[-1]):
+            return in_tiles(self._moments, pixels, unit=factor, largest=self.tiled_above // factor, down=factor)
+        return self._moments(pixels)
+
+    def _moments(self, pixels: Tensor) -> Tensor:
+        """Mean and logarithm of the variance, joined on the channel axis."""
+        return self.quant_conv(self.encoder(pixels))
+
+    def _decoded(self, z: Tensor) -> Tensor:
+        """z: NOT scaled."""
+        return self.decoder(self.post_quant_conv(z))
