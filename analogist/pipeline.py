@@ -19,13 +19,14 @@ from analogist.attention.edit.asks import asks_of
 from analogist.attention.edit.edits import Edits
 from analogist.attention.tap import StudyTap
 from analogist.checkpoints import hub
-from analogist.checkpoints.devices import pick_device, pick_dtype
+from analogist.checkpoints.devices import TF32, pick_device, pick_dtype, warn_if_slow
 from analogist.checkpoints.loras import Lora, as_list, described
 from analogist.checkpoints.text_encoder import TextEncoder
 from analogist.checkpoints.text_encoder_xl import TwoTextEncoders, text_encoder_of
 from analogist.config import NEGATIVE_PROMPT, PROMPT_SUFFIX, AnalogistConfig
 from analogist.grid.pictures import Picture
 from analogist.grid.prompt_grid import PromptGrid, check_size, to_image
+from analogist.models import memory_layout
 from analogist.models.compiled import Compiled, refusal
 from analogist.models.control import CAM, SAC
 from analogist.models.ddim import Schedule
@@ -86,23 +87,26 @@ class Analogist:
     def from_checkpoint(
         cls, path: str | Path | None = None, *, config: str | Path | dict | None = None, vae: str | Path | None = None,
         device: str | torch.device | None = None, dtype: str | torch.dtype | None = None, attention: str = "auto", ema: bool = False,
-        lora: Lora | Sequence[Lora] | None = None, progress: bool = True, compile: bool = False,
+        lora: Lora | Sequence[Lora] | None = None, progress: bool = True, compile: bool = False, channels_last: bool | None = None,
     ) -> "Analogist":  # fmt: skip
         """Loads a checkpoint.
 
         path: a .safetensors file (single-file layout), a folder (diffusers layout), a name of `analogist weights list` or a hub id
         owner/name[@revision][:file], which are downloaded where the hub cache lacks them; None: the embedded lab checkpoint.
         config: a folder, JSON file or dict for what shapes can't tell (heads, norm groups). vae: for files that hold none.
-        device None: cuda, else mps, else cpu. dtype None: float16 on cuda, else float32. attention: "auto", "explicit" or
-        "fused", the default of every call. ema: take the EMA weights where a file holds both.
+        device None: cuda, else mps, else cpu. dtype None: float16 on cuda, else float32; "tf32", on cuda: float32 whose products in the
+        UNet are rounded to TF32. attention: "auto", "explicit" or "fused", the default of every call. ema: take the EMA weights where a
+        file holds both.
         lora: LoRA files (or folders as PEFT saves them) merged into UNet and text encoder, each a path or (path, scale).
         progress: whether calls show a progress bar; a call's own progress= goes before it, and `model.progress` may be set later.
         compile: the UNet runs as compiled graphs, one per placement and shape; the first call of each takes minutes, which lines on
         standard error say. What is captured or edited runs as it stands within them; calls with gradients are not compiled.
+        channels_last: the order of a picture's memory in UNet and VAE; None: where it was measured to be faster (models/memory_layout.py).
         Raises ValueError (WeightsError) that says what the file is and what to do.
         """
-        device = pick_device(device)
+        device, tf32 = pick_device(device), dtype == TF32
         dtype = pick_dtype(dtype, device)
+        warn_if_slow(device, dtype)
         check_form(attention)
         if compile and (why := refusal(device)):
             raise ValueError(f"compile=True on {device}: {why}")
@@ -121,6 +125,10 @@ class Analogist:
         checkpoint.notes += [f"LoRA {report.path.name}: {note}" for report in merged for note in report.notes]
         for network in (unet, autoencoder, *text.models):
             network.eval().requires_grad_(False)
+        unet.tf32 = tf32
+        if memory_layout.pays(device, dtype) if channels_last is None else channels_last:
+            memory_layout.channels_last(unet)
+            memory_layout.channels_last(autoencoder)
         model = cls(checkpoint, unet, autoencoder, text, device=device, dtype=dtype, attention=attention, progress=progress)
         checkpoint.fingerprint  # noqa: B018 - read now: the file may be replaced later
         model.loras = tuple(merged)
@@ -158,7 +166,7 @@ class Analogist:
         )  # fmt: skip
         resolved = resolve(self, request)
         run, tap = prepare(self, resolved)
-        record = make_record(run, resolved, checkpoint=self.describe(), device=self.device, dtype=self.dtype)
+        record = make_record(run, resolved, self.vae, checkpoint=self.describe(), device=self.device, dtype=self.dtype)
         last = run.start.z0
         for step in _walk(run, tap, self.progress if progress is None else progress):
             last = step.z_t

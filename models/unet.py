@@ -186,6 +186,7 @@ class UNet(nn.Module):
         self.in_order = self._name_sites()
         self.sites = tuple(site for site in self.in_order if site.kind in ("self", "cross"))
         self.places = tuple(site for site in self.in_order if site.kind not in ("self", "cross"))
+        self.tf32: bool = False  # whether its guided call rounds float32 products to TF32, on CUDA devices
         self.compiled: Compiled | None = None  # runs `layers` where no gradient is asked for; None: they run as they stand
 
     def _levels(self) -> Iterator[tuple[str, int, "Level | Middle"]]:

@@ -10,7 +10,8 @@ from tests.benchmarks import gpu, gpu_checks, gpu_networks
 from tests.small import relative
 
 CPU = torch.device("cpu")
-CASE = replace(next(gpu.cases()), side=16, dtype="float32", variants=("fused", "explicit", "diffusers", "diffusers whole maps"))
+SOME = ("fused", "explicit", "fused channels last", "diffusers", "diffusers whole maps")
+CASE = replace(next(gpu.cases()), side=16, dtype="float32", variants=SOME)
 
 
 @pytest.mark.parametrize("shape", ["SD 1.5", "SDXL"])
@@ -42,7 +43,7 @@ def test_the_jobs_hold_every_shape_size_number_of_images_and_check() -> None:
     assert {case.dtype for case in cases} >= {"float16", "bfloat16"}
     names = [name for name, _ in gpu.jobs(CPU, 1, "eager", small=False)]
     assert len(names) == len(set(names))
-    first = ["floors, float16", "parity", "golden maps", str(gpu.EVERY), str(gpu.EIGHT), str(gpu.LARGE)]
+    first = ["floors, float16", "parity", "golden maps", "kernels without a map", str(gpu.EVERY), str(gpu.EIGHT), str(gpu.LARGE)]
     assert names[: len(first)] == first
     assert {"memory, SDXL, 1024 px", "batch with 6 GiB free, SD 1.5, 512 px"} <= set(names)
 
@@ -62,7 +63,8 @@ def test_results_are_written_one_by_one_and_a_failure_does_not_stop_the_rest(tmp
     assert "out of memory" in lines[3]["failed"]
     variants = by_name[str(CASE)]["variants"]
     assert set(variants) == set(CASE.variants) and all(one["step_s"] > 0 and one["tflops"] > 0 for one in variants.values())
-    assert 0 < variants["explicit"]["error"] < 1e-5
+    assert 0 < variants["explicit"]["error"] < 1e-5 and variants["fused channels last"]["error"] < 1e-5
+    assert by_name["kernels without a map"]["320 wide, float16"]["computed_at"] == 320
     memory = by_name["memory, SDXL, 128 px"]["fused, 1 images"]
     assert memory["estimated_bytes"] > 0 and "not_measured" in memory
     assert by_name["batch with 6 GiB free, SD 1.5, 128 px"]["ran"]

@@ -1,8 +1,11 @@
 """Which device and dtype the networks compute in."""
 
+import warnings
+
 import torch
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+TF32 = "tf32"  # float32 everywhere, but products in the UNet keep 10 of 23 bits of the fraction: faster on the tensor cores of a GPU
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
@@ -22,10 +25,32 @@ def pick_device(device: str | torch.device | None) -> torch.device:
 
 
 def pick_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The requested dtype; None: float16 on cuda, else float32."""
+    """The requested dtype; None: float16 on cuda, else float32; "tf32" (on cuda only): float32, whose products are rounded to TF32."""
     if dtype is None:
         return torch.float16 if device.type == "cuda" else torch.float32
+    if dtype == TF32:
+        if device.type != "cuda":
+            raise ValueError(f"dtype 'tf32' on {device}: only CUDA devices compute in it; use float32")
+        return torch.float32
     chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if chosen is None or chosen not in DTYPES.values():
-        raise ValueError(f"dtype {dtype!r}: allowed are {', '.join(DTYPES)}")
+        raise ValueError(f"dtype {dtype!r}: allowed are {', '.join(DTYPES)} and {TF32}")
     return chosen
+
+
+def bfloat16_units() -> bool | None:
+    """Whether this machine's processor computes in bfloat16 itself; None: this torch does not tell."""
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    if ask is None:
+        return None
+    found = ask()
+    return any(found.get(name, False) for name in ("avx512_bf16", "avx10_1", "amx_bf16", "bf16", "sve_bf16"))
+
+
+def warn_if_slow(device: torch.device, dtype: torch.dtype) -> None:
+    """Warns of bfloat16 on a processor without units for it, where float32 is faster."""
+    if device.type == "cpu" and dtype == torch.bfloat16 and bfloat16_units() is False:
+        warnings.warn(
+            "bfloat16 on a processor without units for it: float32 is faster here (bfloat16 still takes half of the memory)",
+            UserWarning, stacklevel=3,
+        )  # fmt: skip

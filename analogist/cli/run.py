@@ -59,8 +59,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     model.add_argument("--ema", action="store_true", help="take the EMA weights where a file holds both")
     model.add_argument("--lora", metavar="FILE[:SCALE]", action="append", help="a LoRA file or PEFT folder to merge; may be repeated")
     model.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the best there is)")
-    model.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float16 on cuda, else float32)")
+    model.add_argument("--dtype", help="float32, bfloat16, float16, or tf32 on cuda (default: float16 on cuda, else float32)")
     model.add_argument("--compile", action="store_true", help="compile the UNet: minutes at first, then faster steps (GPUs only)")
+    model.add_argument("--channels-last", action="store_true", help="order pictures in memory with their channels last")
     model.add_argument("--attention", choices=("auto", "explicit", "fused"), help="form of attention (default: auto)")
     model.add_argument("--batch", type=int, metavar="N", help="images in one UNet call (default: as many as memory allows)")
     settings = parser.add_argument_group("settings")
@@ -208,6 +209,7 @@ def run(args: argparse.Namespace) -> int:
         checkpoint, **loading, device=given(args.device, "device", None), dtype=given(args.dtype, "dtype", None),
         attention=given(args.attention, "attention", "auto"), progress=not args.quiet,
         compile=args.compile or kept.get("compiled") is not None,
+        channels_last=True if args.channels_last else kept.get("computed", {}).get("channels_last"),
     )  # fmt: skip
     if repeat is not None and args.checkpoint is None and model.checkpoint.fingerprint != kept["checkpoint"]["fingerprint"]:
         raise ValueError(

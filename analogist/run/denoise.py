@@ -18,11 +18,11 @@ from analogist.models.unet import UNet
 
 
 @contextmanager
-def exact(device: torch.device) -> Iterator[None]:
-    """Turns TF32 off for convolutions on CUDA unless it is on for matrix products; the previous setting is restored afterwards.
+def exact(device: torch.device, tf32: bool = False) -> Iterator[None]:
+    """Turns TF32 off for convolutions on CUDA unless it is on for matrix products; the previous settings are restored afterwards.
 
     torch leaves TF32 on for convolutions and off for matrix products. Here one setting decides for both, that of matrix
-    products (`torch.backends.cuda.matmul`).
+    products (`torch.backends.cuda.matmul`). tf32: turns it on for both.
     """
     if device.type != "cuda":
         yield
@@ -30,16 +30,21 @@ def exact(device: torch.device) -> Iterator[None]:
     matmul: Any = torch.backends.cuda.matmul
     conv: Any = getattr(torch.backends.cudnn, "conv", None)
     if hasattr(conv, "fp32_precision") and hasattr(matmul, "fp32_precision"):
-        before = conv.fp32_precision
+        before = conv.fp32_precision, matmul.fp32_precision
+        matmul.fp32_precision = "tf32" if tf32 else before[1]
         conv.fp32_precision = "tf32" if matmul.fp32_precision == "tf32" else "ieee"
         try:
             yield
         finally:
-            conv.fp32_precision = before
+            conv.fp32_precision, matmul.fp32_precision = before
     else:  # torch before 2.9
-        cudnn = torch.backends.cudnn
-        with cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, matmul.allow_tf32):
-            yield
+        cudnn, before = torch.backends.cudnn, matmul.allow_tf32
+        matmul.allow_tf32 = tf32 or before
+        try:
+            with cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, matmul.allow_tf32):
+                yield
+        finally:
+            matmul.allow_tf32 = before
 
 
 def guided(
@@ -53,7 +58,7 @@ def guided(
     """
     # channel order of the checkpoints: noisy latents 4, mask 1, masked-image latents 4
     x = torch.cat([z_t, fixed], dim=1).to(text.dtype)
-    with exact(x.device):
+    with exact(x.device, unet.tf32):
         out = unet(torch.cat([x] * control.branches), control.t, text, control).float()
     if control.branches == 1:
         return out

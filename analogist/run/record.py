@@ -8,8 +8,12 @@ import torch
 from torch import Tensor
 
 import analogist
+from analogist.checkpoints.devices import TF32
 from analogist.grid.prompt_grid import PromptGrid
+from analogist.models import memory_layout
 from analogist.models.compiled import Pattern
+from analogist.models.kernels import in_small_maps
+from analogist.models.vae import VAE
 from analogist.run.sampling import Run
 
 if TYPE_CHECKING:
@@ -52,6 +56,27 @@ def compiled_forms(run: Run) -> dict | None:
     return {"backend": compiled.name, "mode": compiled.mode, "graphs": len(set(patterns)), "not_compiled": looks}
 
 
+def computed(run: Run, vae: VAE, size: tuple[int, int]) -> dict:
+    """What else decides the last bits of a result. vae_tiles: the largest side of a tile in pixels, None where pictures go whole.
+    small_maps: the sites whose fused form is computed with small maps (models/kernels.py).
+
+    size: height and width of the pictures in pixels.
+    """
+    h, w = run.start.z0.shape[-2:]
+    device, dtype, controls = run.start.z0.device.type, run.text.dtype, run.controls()
+    small_maps: list[str] = []
+    for site in run.unet.sites:
+        keys = h * w // site.stride**2 if site.kind == "self" else run.text.shape[1]
+        fused = [control for control in controls if control.form_at(site) == "fused"]
+        slots = run.rows if any(control.sac_at(site) for control in fused if site.kind == "self") else 1  # SAC joins heads (fused.py)
+        if fused and any(in_small_maps(n * site.widths["q"], keys, dtype, device) for n in range(1, slots + 1)):
+            small_maps.append(site.name)
+    return {
+        "channels_last": memory_layout.is_channels_last(run.unet), "vae_tiles": vae.tiled_above if vae.is_tiled(*size) else None,
+        "small_maps": small_maps,
+    }  # fmt: skip
+
+
 def tensor_key(*tensors: Tensor) -> str:
     """A content key of tensors given by the user."""
     return hashlib.sha256(b"".join(t.detach().cpu().float().contiguous().numpy().tobytes() for t in tensors)).hexdigest()
@@ -67,7 +92,7 @@ def asked_record(resolved: "Resolved") -> dict:
     return {**asked, "seeds": list(resolved.seeds), "config": resolved.config.to_json(), "executed_times": times}
 
 
-def make_record(run: Run, resolved: "Resolved", *, checkpoint: dict, device: torch.device, dtype: torch.dtype) -> dict:
+def make_record(run: Run, resolved: "Resolved", vae: VAE, *, checkpoint: dict, device: torch.device, dtype: torch.dtype) -> dict:
     """The record of a run."""
     held = {name: getattr(resolved.request, name) for name in ("edit", "text", "generator")}
     why = [f"{name}= was given, which a file cannot hold" for name, value in held.items() if value is not None]
@@ -80,10 +105,11 @@ def make_record(run: Run, resolved: "Resolved", *, checkpoint: dict, device: tor
         "checkpoint": checkpoint,
         **asked_record(resolved),
         "device": str(device),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": TF32 if run.unet.tf32 else str(dtype).removeprefix("torch."),
         "attention": run.attention if isinstance(run.attention, str) else "auto",
         "attention_forms": attention_forms(run),
         "compiled": compiled_forms(run),
+        "computed": computed(run, vae, resolved.grids[0].known_size),
         "images_at_once": run.images_at_once,
         "repeatable": not why,
         "not_repeatable_because": why,

@@ -27,11 +27,23 @@ from analogist.models.placement import Placement
 from analogist.models.text import EncodedText
 from analogist.models.unet import UNet, UNetConfig
 from tests.benchmarks import gpu_checks
-from tests.benchmarks.gpu_networks import SHAPES, T, as_diffusers, guided_inputs, random_unet, read_by_diffusers, step_flop, tiny
+from tests.benchmarks.gpu_networks import (
+    SHAPES,
+    T,
+    as_diffusers,
+    guided_inputs,
+    in_channels_last,
+    random_unet,
+    read_by_diffusers,
+    step_flop,
+    tiny,
+)  # fmt: skip
 
 RESULTS = Path(__file__).parent / "results" / "gpu.jsonl"
-VARIANTS = ("fused", "explicit", "compiled", "diffusers", "diffusers compiled", "diffusers whole maps")
+LAST = (" channels last",)  # what a variant's name ends with whose pictures lie so in memory; "diffusers compiled" does, too
 FOUR = ("fused", "compiled", "diffusers", "diffusers compiled")
+SIX = ("fused channels last", "compiled channels last", *FOUR)
+VARIANTS = ("fused", "explicit", "compiled", "fused channels last", "compiled channels last", *FOUR[2:], "diffusers whole maps")
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,7 @@ class Case:
 
 
 EVERY = Case("SD 1.5", 64, 1, "float16")
-EIGHT = Case("SD 1.5", 64, 8, "float16", FOUR)
+EIGHT = Case("SD 1.5", 64, 8, "float16", SIX)
 LARGE = Case("SD 1.5", 128, 1, "float16")
 
 
@@ -72,9 +84,11 @@ def call(variant: str, unet: UNet, case: Case, x: Tensor, text: EncodedText, bac
     """The UNet call of one guided step."""
     if not variant.startswith("diffusers"):
         prepared, at = unet.prepare_text(text), Placement.layers(*unet.config.published_layers)
+        if variant.endswith(LAST):
+            unet = in_channels_last(unet)
         form = "explicit" if variant == "explicit" else "fused"
         control = AttentionControl(t=T, images=case.images, sac=SAC(at), cam=CAM(at), attention=form)
-        own = Compiled(backend, "reduce-overhead" if backend == "inductor" else None) if variant == "compiled" else None
+        own = Compiled(backend, "reduce-overhead" if backend == "inductor" else None) if variant.startswith("compiled") else None
 
         def ours() -> Tensor:
             unet.compiled = own
@@ -128,7 +142,7 @@ def measure(case: Case, config: UNetConfig, device: torch.device, rounds: int, b
             found[variant] = {"first_s": first}
             if variant == "fused":
                 reference = out
-            elif variant in ("explicit", "compiled") and reference is not None:
+            elif not variant.startswith("diffusers") and reference is not None:
                 found[variant]["error"] = float((out - reference).norm() / reference.norm())
             run()
             if device.type == "cuda":
@@ -162,12 +176,13 @@ def targets(done: dict[str, dict]) -> Iterator[tuple[str, dict]]:
 
     for case in (EVERY, EIGHT):
         step = partial(of, case, key="step_s")
-        yield from ratio(f"compiled of diffusers compiled, {case}", step("compiled"), step("diffusers compiled"), 0.95)
-        yield from ratio(f"eager of diffusers eager, {case}", step("fused"), step("diffusers"), 0.9)
+        for last in ("", *LAST):
+            yield from ratio(f"compiled{last} of diffusers compiled, {case}", step(f"compiled{last}"), step("diffusers compiled"), 0.95)
+            yield from ratio(f"eager{last} of diffusers eager, {case}", step(f"fused{last}"), step("diffusers"), 0.9)
     peak = partial(of, LARGE, key="peak_bytes")
     yield from ratio(f"peak of the published way, {LARGE}", peak("fused"), peak("diffusers whole maps"), 0.25)
     floor = done.get("floors, float16", {}).get("tflops")
-    rates = [rate for variant in ("fused", "compiled") if (rate := of(EIGHT, variant, "tflops"))]
+    rates = [rate for variant in SIX[:4] if (rate := of(EIGHT, variant, "tflops"))]
     if rates and floor:
         reached = max(rates) / floor
         yield f"rate of the card's matrix products, {EIGHT}", {"ratio": reached, "least": 0.45, "holds": reached >= 0.45}
@@ -200,6 +215,7 @@ def jobs(device: torch.device, rounds: int, backend: str, small: bool) -> Iterat
     yield floor("float16")
     yield "parity", lambda: dict(gpu_checks.parity(device))
     yield "golden maps", partial(gpu_checks.golden_maps, device)
+    yield "kernels without a map", partial(gpu_checks.kernels, device)
     for case in every[:3]:
         yield measured(case)
     yield from checked("SD 1.5", 64, (1, 4, 8))

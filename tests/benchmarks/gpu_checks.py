@@ -1,4 +1,4 @@
-"""What is checked on a card before it is measured: published results, published maps, the memory estimate, the choice of a batch."""
+"""What is checked on a card before it is measured: published results and maps, kernels, the memory estimate, the choice of a batch."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from analogist.models.control import CAM, SAC, AttentionControl
+from analogist.models.kernels import kernel_width
 from analogist.models.placement import Placement
 from analogist.models.unet import UNet, UNetConfig
 from analogist.run.memory import call_bytes, free_bytes, images_at_once
@@ -58,6 +59,41 @@ def golden_maps(device: torch.device) -> dict:
     worst = {"sites": len(maps), "maps": max(maps.values()), "heads": max(heads.values()), "noise": noise}
     holds = worst["maps"] < allowed["maps"] and max(worst["heads"], *noise.values()) < allowed["rest"]
     return {**worst, "worst_map_at": max(maps, key=maps.__getitem__), "allowed": allowed, "holds": holds}
+
+
+# Widths of heads: SD 1.5's 40, 80, 160 and with SAC 80, 160, 320; SD 2's and SDXL's 64 and 128; the autoencoder's 512; one that is odd.
+WIDTHS = (40, 80, 160, 320, 64, 128, 512, 12)
+
+
+def kernels(device: torch.device) -> dict:
+    """Which of torch's kernels without a map take heads of each width, as they are computed; it holds where one does.
+
+    torch is asked, and then made to use these alone: a width that only the kernel with a map takes is an error there.
+    """
+    from torch.backends import cuda
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    ask = {
+        "flash": cuda.can_use_flash_attention, "memory-efficient": cuda.can_use_efficient_attention,
+        "cuDNN": cuda.can_use_cudnn_attention,
+    }  # fmt: skip
+    without_map = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
+    found = {}
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        for width in WIDTHS:
+            wide = kernel_width(width, device.type)
+            q = torch.zeros(2, 8, 256, wide, device=device, dtype=dtype)
+            params = cuda.SDPAParams(q, q, q, None, 0.0, False, False)
+            taken = [name for name, takes in ask.items() if takes(params, False)]
+            try:
+                with sdpa_kernel(without_map):
+                    torch.nn.functional.scaled_dot_product_attention(q, q, q)
+                ran = True
+            except RuntimeError:
+                ran = False
+            name = f"{width} wide, {str(dtype).removeprefix('torch.')}"
+            found[name] = {"computed_at": wide, "taken_by": taken, "holds": ran}
+    return found
 
 
 def one_call(unet: UNet, side: int, images: int, device: torch.device, dtype: torch.dtype, form: str) -> int | None:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from analogist.models.memory_layout import channels_last
 from analogist.models.text import EncodedText, PooledText
 from analogist.models.unet import UNet, UNetConfig
 from analogist.weights.keymaps import unet_diffusers
@@ -37,6 +38,15 @@ def random_unet(config: UNetConfig, device: torch.device, dtype: torch.dtype) ->
             else:
                 parameter.fill_(1.0 if name.endswith("weight") else 0.0)
     return unet.eval().requires_grad_(False)
+
+
+def in_channels_last(unet: UNet) -> UNet:
+    """A second UNet of the same tensors, convolutions with their channels last; these alone are copied."""
+    with torch.device("meta"):
+        other = UNet(unet.config)
+    other.load_state_dict(unet.state_dict(), assign=True)
+    channels_last(other)
+    return other.eval().requires_grad_(False)
 
 
 def as_diffusers(unet: UNet, *, whole_maps: bool = False) -> nn.Module:
