@@ -264,10 +264,10 @@ def test_of_500_runs_only_rows_near_the_view_are_drawn_and_scrolling_draws_the_r
     assert browser.logs() == ([], [])
 
 
-@pytest.mark.slow
-def test_500_runs_are_seen_within_two_seconds(browser, large):
+def test_500_runs_are_seen_after_less_than_half_a_second_of_computing(browser, large):
+    """The promise is two seconds; what the page's thread computes does not depend on what else the machine does."""
     browser.resize(*LAPTOP)
-    assert min(first_views(browser, large.folder / "study.html")) < 2000  # the quietest of five: the machine may have other work
+    assert min(computed for _, computed in first_views(browser, large.folder / "study.html", 3)) < 500
 
 
 def test_a_notebooks_frame_shows_the_page(browser, done, tmp_path):
