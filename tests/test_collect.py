@@ -216,6 +216,21 @@ def test_wide_grids_of_several_pairs_have_rows_in_the_regions_of_each_pair(tiny_
     assert [region_name(region_number(name)) for name in names] == names and len({region_number(name) for name in names}) == len(names)
 
 
+def test_a_function_that_names_no_progress_gets_none_and_one_that_does_is_quiet(tiny_unet, tmp_path):
+    run, seen = Runs(tiny_unet, images=1, steps=1), []
+
+    def any_arguments(grid, **call):
+        seen.append(call.pop("progress", "none"))
+        return run(grid, **call)
+
+    def named(grid, progress=True, **call):
+        return any_arguments(grid, progress=progress, **call)
+
+    for number, model in enumerate((any_arguments, named)):
+        collect(model, [grid(0)], "conv_in:out", out=tmp_path / str(number), progress=False)
+    assert seen == ["none", False]
+
+
 def test_a_partial_model_is_told_from_another_and_its_own_arguments_go_on(tiny_unet, tmp_path):
     run = Runs(tiny_unet, images=1, steps=1)
     collect(functools.partial(run, prompt="aa"), [grid(0)], "conv_in:out", out=tmp_path / "p", progress=False)

@@ -83,7 +83,7 @@ def collect(
     asked |= {"shard_bytes": shard_bytes, "model": model, "call": call}
     shards = Shards(output_folder(out), {name: content_of(value) for name, value in asked.items()}, shard_bytes)
     done, runs = shards.known(_runs(inputs, seed, seeds))
-    quiet = {"progress": False} if _takes(model, "progress") else {}
+    quiet = {"progress": False} if "progress" in inspect.signature(model).parameters else {}  # `model.at` refuses it
     for number, run in enumerate(tqdm(runs, desc="collecting", unit="run", initial=done, disable=not progress), start=done):
         maps = model(run.grid, **{**quiet, **call, **run.call}, seed=run.seed, capture=capture).maps
         shards.add(run, {name: rows_of(m, number, run.seed) for name, m in maps.items()})
@@ -156,11 +156,6 @@ def content_of(value: object) -> object:
         return {"of": content_of(value.__self__), "method": value.__name__}
     name = getattr(value, "__qualname__", None)
     return repr(value) if name is None and type(value).__repr__ is not object.__repr__ else name or type(value).__qualname__
-
-
-def _takes(model: Callable[..., object], name: str) -> bool:
-    parameters = inspect.signature(model).parameters.values()
-    return any(one.name == name or one.kind is one.VAR_KEYWORD for one in parameters)
 
 
 def _whole(name: str, value: int, least: int) -> int:
