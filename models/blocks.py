@@ -22,6 +22,13 @@ def modules(each: Iterable[M]) -> Sequence[M]:
     return cast(Sequence[M], nn.ModuleList(each))
 
 
+class GroupNorm(nn.GroupNorm):
+    """torch's, without its check of the batch size, which is for training and costs as much as the call. x: batch channel ..."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
 class Conv3x3(nn.Conv2d):
     """A 3x3 convolution, padded by one pixel. x: batch cin row col -> batch cout row col."""
 
@@ -41,10 +48,10 @@ class ResBlock(nn.Module):
 
     def __init__(self, cin: int, cout: int, groups: int, *, eps: float, time_width: int | None = None) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, cin, eps=eps)
+        self.norm1 = GroupNorm(groups, cin, eps=eps)
         self.conv1 = Conv3x3(cin, cout)
         self.time_emb_proj = None if time_width is None else nn.Linear(time_width, cout)
-        self.norm2 = nn.GroupNorm(groups, cout, eps=eps)
+        self.norm2 = GroupNorm(groups, cout, eps=eps)
         self.conv2 = Conv3x3(cout, cout)
         self.conv_shortcut = None if cin == cout else nn.Conv2d(cin, cout, 1)
 

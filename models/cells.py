@@ -104,7 +104,7 @@ def by_cells(x: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
     """
     check_splits(hw, rows)
     split = torch.unflatten(x, -2, (rows, hw[0] // rows, 2, hw[1] // 2))  # ... row y column x d
-    return split.transpose(-4, -3).flatten(-3, -2).flatten(-4, -3)
+    return split.transpose(-4, -3).reshape(*x.shape[:-2], 2 * rows, -1, x.shape[-1])
 
 
 def from_cells(cells: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:

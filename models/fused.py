@@ -52,6 +52,7 @@ def _put(into: Tensor, where: Index, values: Tensor) -> Tensor:
 
 # The cell of the written key, the cells of the query and key that are read, s, and the factor of what stood there before.
 Clone = tuple[int, int, int, float, float]
+Cells = slice | list[int]  # some cells in an order
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,15 @@ class Plan:
 
     clones: per query cell that it changes. plain: the other cells. order: the position of each cell in (plain, clones).
     For the variant before the softmax, queries and keys are joined of several slots on the head dimension, the first for what is their
-    own. queries: in each further slot the cell that is read, for every clone. pool: (slot, s) of what keys are picked from. mixed: keys
+    own. queries: in each slot the cell that is read, for every clone. pool: (slot, s) of what keys are picked from. mixed: keys
     that are sums, each (slot, s, cell that is read, factor and cell of what is its own). keys: for every clone and cell the number in
     the pool, which holds all cells once per entry, and then the mixed ones.
     """
 
     clones: dict[int, list[Clone]]
-    plain: list[int]
+    plain: Cells
     order: list[int]
-    queries: list[list[int]]
+    queries: list[Cells]
     pool: list[tuple[int, float]]
     mixed: list[tuple[int, float, int, float, int]]
     keys: list[int]
@@ -87,6 +88,7 @@ def _plan(blocks: tuple[tuple[Cell, Cell, Cell, Cell, float], ...], rows: int, b
     sources = [list(dict.fromkeys(read for _, read, *_ in written if read != cell)) for cell, written in clones.items()]  # usually one each
     more = max(len(each) for each in sources)
     queries = [[each[j] if j < len(each) else cell for cell, each in zip(clones, sources, strict=True)] for j in range(more)]
+    slots = [_as_slice(cells) for cells in (list(clones), *queries)]
     pool: dict[tuple[int, float], int] = {(0, 1.0): 0}
     mixed: list[tuple[int, float, int, float, int]] = []
     keys: list[int] = []
@@ -101,27 +103,42 @@ def _plan(blocks: tuple[tuple[Cell, Cell, Cell, Cell, float], ...], rows: int, b
                 picked[key] = cells * pool.setdefault((slot, s), len(pool)) + from_key
         keys += picked
     keys = [cells * len(pool) - 1 - key if key < 0 else key for key in keys]
-    return Plan(clones, plain, [order.index(cell) for cell in range(cells)], queries, list(pool), mixed, keys)
+    order = [order.index(cell) for cell in range(cells)]
+    return Plan(clones, _as_slice(plain), order, slots, list(pool), mixed, keys)
+
+
+def _as_slice(cells: list[int]) -> Cells:
+    """The same cells as a slice, which picks them as a view, if they are evenly spaced."""
+    stride = cells[1] - cells[0] if len(cells) > 1 else 1
+    if cells and stride > 0 and cells == list(range(cells[0], cells[-1] + 1, stride)):
+        return slice(cells[0], cells[-1] + 1, stride)
+    return cells
 
 
 def _cloned(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], rows: int, sac: SAC) -> Tensor:
     """SAC for every row and head of a batch. q, k, v: batch head token d -> the same."""
     plan = _plan(tuple(sac.blocks(rows)), rows, sac.blend)
     q, k, v = by_cells(torch.stack([q, k, v]), hw, rows)  # batch head cell token d
-    parts: list[Tensor] = []
+    clones = (_before_softmax if sac.stage == "scores" else _after_softmax)(plan, q, k, v)
+    parts = [clones]
     if plan.plain:  # rows of these cells are ordinary attention, in one call
-        together = attend(_pick(q, plan.plain).flatten(2, 3), k.flatten(2, 3), v.flatten(2, 3))
-        parts.append(torch.unflatten(together, 2, (len(plan.plain), -1)))
-    parts.append((_before_softmax if sac.stage == "scores" else _after_softmax)(plan, q, k, v))
-    return from_cells(_pick(torch.cat(parts, dim=2), plan.order), hw, rows)
+        plain = _pick(q, plan.plain)
+        together = attend(plain.flatten(2, 3), k.flatten(2, 3), v.flatten(2, 3))
+        parts = [together.view(plain.shape), clones]
+    return from_cells(_gather(parts, plan.order), hw, rows)
 
 
-def _pick(x: Tensor, cells: list[int]) -> Tensor:
-    """Some cells in this order; without an index tensor, which would have to be copied to the device. x: batch head cell token d."""
-    stride = cells[1] - cells[0] if len(cells) > 1 else 1
-    if stride > 0 and cells == list(range(cells[0], cells[-1] + 1, stride)):
-        return x[:, :, cells[0] : cells[-1] + 1 : stride]
-    each = x.unbind(2)
+def _pick(x: Tensor, cells: Cells) -> Tensor:
+    """Some cells in this order. x: batch head cell token d."""
+    return x[:, :, cells] if isinstance(cells, slice) else _gather([x], cells)
+
+
+def _gather(parts: list[Tensor], cells: list[int]) -> Tensor:
+    """Some cells in this order, numbered through the parts; without an index tensor, which would have to be copied to the device.
+
+    parts: each batch head cell token d.
+    """
+    each = [cell for part in parts for cell in part.unbind(2)]
     return torch.stack([each[cell] for cell in cells], dim=2)
 
 
@@ -130,20 +147,19 @@ def _before_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     q, k, v: batch head cell token d. Returns batch head clone token d.
     """
-    d, count, more = q.shape[-1], len(plan.clones), len(plan.queries)
-    queries = torch.cat([_pick(q, cells) for cells in (list(plan.clones), *plan.queries)], dim=-1)
+    d, count, more = q.shape[-1], len(plan.clones), len(plan.queries) - 1
+    queries = torch.cat([_pick(q, cells) for cells in plan.queries], dim=-1)  # batch head clone token (slot d)
 
     def in_slot(part: Tensor, slot: int, s: float) -> Tensor:
         return F.pad(part if s == 1 else s * part, (d * slot, d * (more - slot)))
 
-    parts = [in_slot(k, slot, s) for slot, s in plan.pool]
+    pool = [in_slot(k, slot, s) for slot, s in plan.pool]
     for slot, s, read, own, key in plan.mixed:
-        parts.append(in_slot(k[:, :, read : read + 1], slot, s) + in_slot(k[:, :, key : key + 1], 0, own))
-    pool = torch.cat(parts, dim=2)
-    keys = torch.unflatten(_pick(pool, plan.keys), 2, (count, -1))  # batch head clone cell token (slot d)
+        pool.append(in_slot(k[:, :, read : read + 1], slot, s) + in_slot(k[:, :, key : key + 1], 0, own))
+    keys = _gather(pool, plan.keys)  # batch head (clone cell) token (slot d)
     # The kernels without a map need values as wide as queries; otherwise torch falls back to a kernel that holds the map.
-    values = F.pad(v, (0, d * more))[:, :, None].expand_as(keys)
-    out = attend(queries.flatten(1, 2), keys.flatten(3, 4).flatten(1, 2), values.flatten(3, 4).flatten(1, 2), scale=d**-0.5)
+    values = F.pad(v, (0, d * more)).flatten(2, 3).repeat_interleave(count, dim=1)  # batch (head clone) (cell token) (slot d)
+    out = attend(queries.flatten(1, 2), keys.view(values.shape), values, scale=d**-0.5)
     return torch.unflatten(out[..., :d], 1, (-1, count))
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import CrossAttention, SelfAttention
-from .blocks import modules
+from .blocks import GroupNorm, modules
 from .control import AttentionControl, Seeing, unseen
 from .cpu_tricks import SLICE_BYTES, in_slices
 from .placement import Site
@@ -80,7 +80,7 @@ class Transformer(nn.Module):
 
     def __init__(self, channels: int, heads: int, depth: int, *, text_width: int, norm_groups: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(norm_groups, channels, eps=1e-6)
+        self.norm = GroupNorm(norm_groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels)  # SD 1.5 stores it as a 1x1 convolution, which is equivalent
         self.blocks = modules(TransformerBlock(channels, heads, text_width) for _ in range(depth))
         self.proj_out = nn.Linear(channels, channels)

@@ -6,6 +6,7 @@ Source: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffus
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import cast
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Attention, CrossAttention
-from .blocks import Downsample, ResBlock, TimeEmbedding, Upsample, modules, sinusoidal
+from .blocks import Downsample, GroupNorm, ResBlock, TimeEmbedding, Upsample, modules, sinusoidal
 from .compiled import Compiled
 from .control import AttentionControl
 from .placement import Site
@@ -127,6 +128,11 @@ class Level(nn.Module):
         shared = {"text_width": config.text_width, "norm_groups": groups}
         self.attn = modules([Transformer(channels, config.heads[level], depth, **shared) for _ in widths] if depth else [])
 
+    @property
+    def pairs(self) -> "Iterator[tuple[Residual, Transformer | None]]":
+        """Each residual block with the transformer that follows it, in execution order."""
+        return zip_longest(self.resnets, self.attn)
+
 
 class DownLevel(Level):
     """A level on the way down; every result is kept as a skip for the way up."""
@@ -181,7 +187,7 @@ class UNet(nn.Module):
         self.down = modules(DownLevel(level, config, time_width) for level in range(levels))
         self.mid = Middle(config, time_width)
         self.up = modules(UpLevel(level, config, time_width) for level in reversed(range(levels)))
-        self.norm_out = nn.GroupNorm(config.norm_groups, config.channels[0], eps=1e-5)
+        self.norm_out = GroupNorm(config.norm_groups, config.channels[0], eps=1e-5)
         self.conv_out = End(config.channels[0], config.out_channels, 3, padding=1)
         self.in_order = self._name_sites()
         self.sites = tuple(site for site in self.in_order if site.kind in ("self", "cross"))
@@ -299,10 +305,10 @@ class UNet(nn.Module):
         h = through(self.conv_in, x, control)
         skips = [h]
         for level in self.down:
-            for i, block in enumerate(level.resnets):
+            for block, transformer in level.pairs:
                 h = block(block.reads(h, control), time, control)
-                if level.attn:
-                    h = level.attn[i](h, text, control)
+                if transformer is not None:
+                    h = transformer(h, text, control)
                 skips.append(h)
             if level.downsample is not None:
                 h = through(level.downsample, h, control)
@@ -314,11 +320,11 @@ class UNet(nn.Module):
         h = after(after.reads(h, control), time, control)
 
         for level in self.up:
-            for i, block in enumerate(level.resnets):
+            for block, transformer in level.pairs:
                 h = block.reads(h, control, skips.pop())  # a separate line, so that hidden state and skip are freed after they are joined
                 h = block(h, time, control)
-                if level.attn:
-                    h = level.attn[i](h, text, control)
+                if transformer is not None:
+                    h = transformer(h, text, control)
             if level.upsample is not None:
                 h = through(level.upsample, h, control)
         return through(self.conv_out, F.silu(self.norm_out(h)), control)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .blocks import Downsample, ResBlock, Upsample
+from .blocks import Downsample, GroupNorm, ResBlock, Upsample
 from .tiles import in_tiles
 
 TILED_ABOVE = 1024  # pixels of a side: larger pictures are computed in tiles of at most this side
@@ -56,7 +56,7 @@ class MidAttention(nn.Module):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.norm = GroupNorm(groups, channels, eps=1e-6)
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)
@@ -126,7 +126,7 @@ class Encoder(nn.Module):
             [EncoderLevel(widths[i], widths[i + 1], config, last=i == levels - 1) for i in range(levels)]
         )
         self.mid = Mid(widths[-1], config.norm_groups)
-        self.norm_out = nn.GroupNorm(config.norm_groups, widths[-1], eps=1e-6)
+        self.norm_out = GroupNorm(config.norm_groups, widths[-1], eps=1e-6)
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ class Decoder(nn.Module):
         self.up = nn.ModuleList(
             [DecoderLevel(widths[i], widths[i + 1], config, last=i == levels - 1) for i in range(levels)]
         )
-        self.norm_out = nn.GroupNorm(config.norm_groups, widths[-1], eps=1e-6)
+        self.norm_out = GroupNorm(config.norm_groups, widths[-1], eps=1e-6)
         self.conv_out = nn.Conv2d(widths[-1], config.in_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
