@@ -126,7 +126,9 @@ def test_what_is_left_in_a_parts_own_file_is_ignored_with_a_note_too(tmp_path):
 
 STRANGE = {  # a name nobody knows -> what is blamed
     "colour.weight": "belong to no part of a checkpoint",
-    "v_pred": "belong to no part of a checkpoint",
+    "model.v_prediction": "its UNet does not fit: 1 extra: model.v_prediction",
+    "edm_vpred.sigma_max": "edm_vpred.sigma_max: it says that its UNet is one for EDM's noise levels",
+    "edm_mean": "edm_mean: it says that its UNet is one for EDM's noise levels",
     "my_global_step_2": "belong to no part of a checkpoint",
     "cond_stage_model.colour.weight": "its text encoder does not fit: 1 extra: cond_stage_model.colour.weight",
     "cond_stage_model.transformer.text_model.colour": "its text encoder does not fit: 1 extra: cond_stage_model.transformer.text_model.c",
@@ -143,6 +145,58 @@ def test_a_name_that_nobody_knows_is_an_error_that_blames_the_part_it_stands_in(
     with pytest.raises(WeightsError) as caught:
         loaded(open_checkpoint(path, config=config))
     assert STRANGE[name] in str(caught.value) and name in str(caught.value)
+
+
+# ---- marks of what the UNet predicts: empty tensors, as ComfyUI writes them into a checkpoint whose UNet predicts the velocity
+
+EMPTY = torch.tensor([])
+VELOCITY, ZERO = {"prediction_type": "v_prediction"}, {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+MARKED = {  # names of empty tensors in the file, what the config says of the scheduler -> settings of the schedule that is sampled
+    "v_pred": (["v_pred"], {}, VELOCITY),
+    "v_pred and ztsnr": (["v_pred", "ztsnr"], {}, ZERO),
+    "below a trainer's prefix": (["state_dict.v_pred", "module.ztsnr"], {}, ZERO),
+    "v_pred, and the config says so too": (["v_pred"], VELOCITY, VELOCITY),
+    "v_pred against a config": (["v_pred"], {"prediction_type": "epsilon"}, {"prediction_type": "epsilon"}),
+    "v_pred against a config without a word on it": (["v_pred"], {"prediction_type": None, "timestep_spacing": "trailing"}, VELOCITY),
+    "ztsnr with a config that says velocity": (["ztsnr"], VELOCITY, ZERO),
+    "ztsnr that the config takes back": (["v_pred", "ztsnr"], {"rescale_betas_zero_snr": False}, VELOCITY),
+    "neither": ([], {}, {"prediction_type": "epsilon"}),
+}
+
+
+@pytest.mark.parametrize("case", MARKED)
+def test_the_marks_of_velocity_and_zero_terminal_snr_are_honoured_with_a_note(tmp_path, case):
+    names, scheduler, want = MARKED[case]
+    path = write(tmp_path / "a.safetensors", single_file("sd15", small("sd15")) | dict.fromkeys(names, EMPTY))
+    known = {**settings("sd15"), "scheduler": scheduler}
+    checkpoint = open_checkpoint(path, config=known)
+    expected = {"rescale_betas_zero_snr": None, **want}
+    assert {name: checkpoint.scheduler.get(name) for name in expected} == expected
+    for name in names:
+        assert sum(f"the tensor {name} in the file says" in note for note in checkpoint.notes) == 1
+    assert any("is assumed" in note for note in checkpoint.notes) == (case == "neither")
+    against = case in ("v_pred against a config", "ztsnr that the config takes back")
+    assert any("which was taken" in note for note in checkpoint.notes) == against
+    assert survey(path, config=known).problem is None
+    loaded(checkpoint)
+
+
+def test_zero_terminal_snr_without_a_word_on_what_is_predicted_is_refused_with_the_way_on(tmp_path, config):
+    path = write(tmp_path / "a.safetensors", single_file("sd15", small("sd15")) | {"ztsnr": EMPTY})
+    with pytest.raises(WeightsError, match="ztsnr says that the noise schedule ends in pure noise.*v_pred.*config="):
+        open_checkpoint(path, config=config)
+    known = {**settings("sd15"), "scheduler": {"rescale_betas_zero_snr": False, "prediction_type": "epsilon"}}
+    assert open_checkpoint(path, config=known).scheduler["prediction_type"] == "epsilon"
+
+
+def test_the_config_beside_a_file_goes_before_its_marks_and_a_converted_copy_keeps_what_they_say(tmp_path):
+    source = write(tmp_path / "a.safetensors", single_file("sd15", small("sd15")) | {"v_pred": EMPTY, "ztsnr": EMPTY})
+    for out in ("folder", "one.safetensors"):
+        convert(source, tmp_path / out, config=settings("sd15"), dtype=torch.float16)
+        assert open_checkpoint(tmp_path / out).scheduler.items() >= ZERO.items()
+    otherwise = {"prediction_type": "epsilon", "rescale_betas_zero_snr": False}
+    (tmp_path / "a.json").write_text(json.dumps({**settings("sd15"), "scheduler": otherwise}))
+    assert open_checkpoint(source).scheduler["prediction_type"] == "epsilon"
 
 
 def twice(change: dict[str, Tensor] | None = None, only: str = "") -> dict[str, Tensor]:

@@ -5,6 +5,7 @@
 Place in the flow: files.py -> header.py -> parts.py -> model_families.py and configs.py -> here -> checkpoint.Checkpoint.load_*.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ def _source(kind: str, found: Found, pieces: Split | None = None) -> Source:
     groups = split.of(kind)
     if pieces is None:  # a file for this part alone: tensors of other parts do not belong in it either
         elsewhere = [info.name for group in split.groups if group not in groups for info in group.tensors.values()]
-        split = replace(split, other=[*split.other, *elsewhere, *split.ema])
+        split = replace(split, other=[*split.other, *elsewhere, *split.ema, *split.marks.values()])
     if not groups:
         looks = families.guess(split, list(found.tensors)).text
         raise WeightsError(f"{found.label}: it holds no {NAMES[kind]}; it looks like {looks}")
@@ -45,12 +46,43 @@ def _ignored(split: Split) -> list[str]:
     return [f"{len(names)} {why} ignored" for why, names in split.ignored.items()]
 
 
-def _single(found: Found, vae: Found | None, ema: bool) -> tuple[dict[str, Source], list[str]]:
+def _marked(marks: Mapping[str, str], said: Mapping[str, object], label: str) -> tuple[dict[str, object], list[str]]:
+    """What the marks in a single file add to the scheduler's config, and notes. marks: of a Split. said: by the config that was given or
+    lies beside the file; it has priority.
+
+    Raises WeightsError for zero terminal SNR without a word on what is predicted.
+    """
+    if "ztsnr" in marks and "v_pred" not in marks and said.get("prediction_type") is None:
+        raise WeightsError(
+            f"{label}: the tensor {marks['ztsnr']} says that the noise schedule ends in pure noise (zero terminal SNR), but nothing says "
+            "what the UNet predicts; there it can only be the velocity, and a tensor v_pred would say so. Give "
+            'config={"scheduler": {"prediction_type": "v_prediction"}}, or {"rescale_betas_zero_snr": false} if the mark is wrong'
+        )
+    settings: dict[str, object] = {}
+    notes: list[str] = []
+    for mark, full in marks.items():
+        name, value = parts.PREDICTION_MARKS[mark]
+        other = said.get(name)
+        if other is None:
+            settings[name] = value
+        over = f"; the config says {other!r}, which was taken" if other not in (None, value) else ""
+        notes.append(f"the tensor {full} in the file says {name} {value!r}{over}")
+    return settings, notes
+
+
+def _single(found: Found, vae: Found | None, ema: bool) -> tuple[dict[str, Source], dict[str, str], list[str]]:
+    """Sources by part, the marks of what the UNet predicts, and notes."""
     split = parts.split(found.tensors)
     notes = _ignored(split)
     if len(split.of("unet")) == 0:
         raise WeightsError(f"{found.label}: it holds no UNet; it is {families.guess(split, list(found.tensors)).text}")
     strange = parts.blamed(split).get("", [])
+    edm = [name for name in strange if parts.EDM_MARKS.match(name)]
+    if edm:
+        raise WeightsError(
+            f"{found.label}: {', '.join(edm)}: it says that its UNet is one for EDM's noise levels (Karras et al. 2022); only UNets of "
+            "Stable Diffusion's schedule are supported, which predict the noise or the velocity"
+        )
     if strange:
         more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
         raise WeightsError(
@@ -69,7 +101,7 @@ def _single(found: Found, vae: Found | None, ema: bool) -> tuple[dict[str, Sourc
         )
     with about(found.label):
         family = families.unet_family(sources["unet"].mapped.pieces, next(iter(split.of("text")), None))
-    _supported(family, found.label, single=True)
+    _supported(family, found.label, single=True, marks=split.marks)
     if vae is not None:
         sources["vae"] = _vae(vae)
         if split.of("vae"):
@@ -81,7 +113,7 @@ def _single(found: Found, vae: Found | None, ema: bool) -> tuple[dict[str, Sourc
     if not split.of("text"):
         raise WeightsError(f"{found.label}: {family.text}, without a text encoder; a checkpoint with all parts is needed")
     sources["text"] = _source("text", found, split)
-    return sources, notes
+    return sources, split.marks, notes
 
 
 def _vae(found: Found) -> Source:
@@ -108,13 +140,15 @@ def _second_text(found: Found) -> Source:
     return replace(source, group=group, mapped=copies.settle_names(found, parts.to_ours(group, projection=True)))
 
 
-def _supported(family: Family, label: str, *, single: bool = False) -> None:
+def _supported(family: Family, label: str, *, single: bool = False, marks: Mapping[str, str] | None = None) -> None:
     if not family.name.endswith("-inpainting"):
         raise WeightsError(f"{label}: {family.text}; an inpainting checkpoint is needed (sd15-, sd2- or sdxl-inpainting)")
     if family.base == families.SDXL and single:
+        said = dict(parts.PREDICTION_MARKS[mark] for mark in marks or {})
+        also = f"; then write {json.dumps(said)} into its scheduler/scheduler_config.json, which diffusers does not" if said else ""
         raise WeightsError(
             f"{label}: {family.text} in a single file; SDXL is only read in diffusers' folder layout: give such a folder "
-            "(diffusers writes one with StableDiffusionXLInpaintPipeline.from_single_file(file).save_pretrained(folder))"
+            f"(diffusers writes one with StableDiffusionXLInpaintPipeline.from_single_file(file).save_pretrained(folder){also})"
         )
 
 
@@ -135,6 +169,7 @@ def open_checkpoint(
     Raises WeightsError, naming what the path holds, unless it is a complete SD 1.x, SD 2.x or SDXL inpainting checkpoint.
     """
     path = Path(path)
+    marks: dict[str, str] = {}
     if not path.exists():
         raise WeightsError(f"{path}: no such file or folder")
     given_vae, vae_settings = (None, configs.Settings()) if vae is None else _vae_files(Path(vae), variant)
@@ -161,7 +196,7 @@ def open_checkpoint(
         layout, beside = "single file", configs.beside(path)
         if variant is not None:
             raise WeightsError(f"{path}: variant={variant!r} is for folders; this is a single file")
-        sources, notes = _single(files.single(path), given_vae, ema)
+        sources, marks, notes = _single(files.single(path), given_vae, ema)
     notes += [note for source in sources.values() for note in source.notes]
     with about(str(path)):
         family = families.unet_family(sources["unet"].mapped.pieces, sources["text"].group)
@@ -170,6 +205,10 @@ def open_checkpoint(
         notes.append(f"configs beside the file were read: {beside.where}")
     notes += [*beside.notes, *vae_settings.notes]
     settings = configs.given(config).over(beside)
+    if marks:
+        marked, mark_notes = _marked(marks, settings.part("scheduler"), str(path))
+        settings.parts["scheduler"] = {**settings.part("scheduler"), **marked}
+        notes += mark_notes
     if vae is not None:
         settings.parts["vae"] = {**vae_settings.part("vae"), **configs.given(config).part("vae")}
     with about(str(path)):

@@ -77,6 +77,9 @@ LEFTOVERS: tuple[tuple[str, str], ...] = (
     (r"(?:cond_stage_model|conditioner)\.(?:.*\.)?(?:visual|vision_model|visual_projection)\.", "tensors of CLIP's image encoder"),
     (r"(?:.*\.)?(?:scaled_fp8|comfy_quant|scale_input|input_scale)$", MARKS),
 )
+# Empty tensors by which merges say what their UNet predicts, as ComfyUI writes and reads them: name -> a setting of the scheduler's config.
+PREDICTION_MARKS: dict[str, tuple[str, object]] = {"v_pred": ("prediction_type", "v_prediction"), "ztsnr": ("rescale_betas_zero_snr", True)}
+EDM_MARKS = re.compile(WRAPPERS + r"(?:edm_mean|edm_std|edm_vpred\.)")  # of UNets for the noise levels of Karras et al. 2022 (EDM)
 SCALES = (".scale_weight", ".weight_scale")  # of 8-bit weights, as ComfyUI writes them: weight = stored number * scale
 EMA = re.compile(r"(?:^|\.)model_ema\.")
 EMA_SCALAR = re.compile(r"(?:^|\.)model_ema\.(?:decay|num_updates)$")
@@ -98,14 +101,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Split:
-    """All tensors of a file by part. ema: moving averages, full name -> tensor; ignored: known and not needed;
-    other: the rest.
+    """All tensors of a file by part. ema: moving averages, full name -> tensor; ignored: known and not needed; other: the rest;
+    marks: of PREDICTION_MARKS, the full names by their own.
     """
 
     groups: list[Group]
     ema: dict[str, TensorInfo] = field(repr=False)
     ignored: dict[str, list[str]] = field(repr=False)
     other: list[str] = field(repr=False)
+    marks: dict[str, str] = field(default_factory=dict[str, str])
 
     def of(self, kind: str) -> list[Group]:
         """The groups of one kind."""
@@ -147,7 +151,8 @@ def split(tensors: Mapping[str, TensorInfo]) -> Split:
     ema = {name: info for name, info in ema.items() if not EMA_SCALAR.search(name)}
     schedule = [name for name in tensors if name.rsplit(".", 1)[-1] in SCHEDULE and name not in ema]
     ignored["schedule buffers"] = schedule
-    taken = set(ema) | set(schedule) | set(ignored["EMA scalars"])
+    marks = {bare: name for name in tensors if (bare := re.sub(WRAPPERS, "", name)) in PREDICTION_MARKS}
+    taken = set(ema) | set(schedule) | set(ignored["EMA scalars"]) | set(marks.values())
     for name in tensors:
         why = None if name in taken else leftover(name)
         if why is not None:
@@ -155,7 +160,7 @@ def split(tensors: Mapping[str, TensorInfo]) -> Split:
             taken.add(name)
     names = [name for name in tensors if name not in taken]
     if is_lora(names):
-        return Split([], ema, ignored, names)
+        return Split([], ema, ignored, names, marks)
 
     found = []
     for kind, layout, pattern, words in SIGNS:
@@ -179,7 +184,7 @@ def split(tensors: Mapping[str, TensorInfo]) -> Split:
     control = [group for group in groups if group.kind == "unet" and any(CONTROL.search(name) for name in group.tensors)]
     ignored["tensors of a ControlNet"] = [info.name for group in control for info in group.tensors.values()]
     groups = [group for group in groups if group not in control]
-    return Split(groups, ema, {why: left for why, left in ignored.items() if left}, other)
+    return Split(groups, ema, {why: left for why, left in ignored.items() if left}, other, marks)
 
 
 def leftover(name: str) -> str | None:
