@@ -6,7 +6,6 @@ Source: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffus
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import cast
 
 import torch
@@ -129,9 +128,10 @@ class Level(nn.Module):
         self.attn = modules([Transformer(channels, config.heads[level], depth, **shared) for _ in widths] if depth else [])
 
     @property
-    def pairs(self) -> "Iterator[tuple[Residual, Transformer | None]]":
-        """Each residual block with the transformer that follows it, in execution order."""
-        return zip_longest(self.resnets, self.attn)
+    def pairs(self) -> Iterator[tuple[Residual, Transformer | None]]:
+        """Each residual block with the transformer that follows it, if any, in execution order."""
+        transformers = iter(self.attn)
+        return ((block, next(transformers, None)) for block in self.resnets)
 
 
 class DownLevel(Level):
