@@ -1,8 +1,8 @@
 """The UNet compiled: one graph for every pattern of what acts on attention, SAC and CAM included.
 
-A `Pattern` is what an AttentionControl comes to at every site, resolved on the host before the graph is traced. The step, the time
-and the seed are not in it, so that one graph serves all of them. A tap is one opaque operation in the graph: what is captured or edited
-runs as it stands, with its step, and everything around it stays compiled.
+A `Pattern` says what an AttentionControl does at every site; it is resolved on the host before the graph is traced. It holds neither step
+nor time nor seed, so that one graph serves all of them. A tap is one opaque operation in the graph: captures and edits run as ordinary
+Python, with their step, and everything around them stays compiled.
 """
 
 import inspect
@@ -76,7 +76,7 @@ def _(tensor: Tensor, site: str, point: str, rows: int, columns: int, first: int
 
 @dataclass(frozen=True)
 class Held(Where):
-    """Rows and heads whose index tensors are there already, so that none is made in the graph."""
+    """Rows and heads whose index tensors exist already, so that none is made in the graph."""
 
     index: Index = field(default=(), compare=False)
 
@@ -183,10 +183,10 @@ def refusal(device: torch.device) -> str | None:
 
 
 class Compiled:
-    """Runs the layers of a UNet as compiled graphs, one for every pattern and shape. Nothing of a run is kept but the graphs.
+    """Runs the layers of a UNet as compiled graphs, one for every pattern and shape. Only the graphs are kept after a run.
 
     backend: of torch.compile. mode: its mode where no tap looks ("reduce-overhead" replays a CUDA graph); with a tap, which runs Python
-    within the graph, it is the default. announce: is told in a line what is about to be compiled, and how long it took.
+    within the graph, it is the default. announce: called with one line on what is about to be compiled, then with one on how long it took.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ def alpha_bars(beta_start: float = 0.00085, beta_end: float = 0.012, n: int = 10
     The betas are linear in their square roots; float32 throughout, as the published samplers compute them. zero_terminal_snr: the
     square roots of the products are shifted and scaled so that the last is 0, pure noise (Lin et al. 2024, Algorithm 1).
     """
-    betas = torch.linspace(beta_start**0.5, beta_end**0.5, n, dtype=torch.float32) ** 2
+    betas = torch.linspace(beta_start**0.5, beta_end**0.5, n, dtype=torch.float32, device="cpu") ** 2
     if zero_terminal_snr:
         roots = torch.cumprod(1.0 - betas, dim=0).sqrt()
         roots = (roots - roots[-1]) * (roots[0] / (roots[0] - roots[-1]))

@@ -100,7 +100,7 @@ def test_two_example_pairs_run_with_a_weight_each(arguments, tmp_path):
         (["--aligned", "none", "--sac-scale", "1.2"], "--aligned none turns SAC off"),
         (["--aligned", "b-a"], "invalid choice"),
         (["--fit", "squeeze"], "invalid choice"),
-        (["--sac-scale", "1.3,"], "is no scale"),
+        (["--sac-scale", "1.3,"], "is not a scale"),
         (["--sac-scale", "1.3,0.5", "--size", "128"], "2 numbers, but the grid has 1 example pair"),
     ],
 )

@@ -37,7 +37,7 @@ class Carrier:
     def __init__(self, device: torch.device, size: int) -> None:
         self.device, self.size = device, size
         cuda = device.type == "cuda"
-        self._buffers = [torch.empty(size, dtype=torch.uint8, pin_memory=cuda) for _ in range(2)]
+        self._buffers = [torch.empty(size, dtype=torch.uint8, pin_memory=cuda, device="cpu") for _ in range(2)]
         self._left: list[torch.cuda.Event | None] = [None, None]
         self._turn = 0
         self._stream = torch.cuda.Stream(device) if cuda else None

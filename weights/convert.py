@@ -231,8 +231,8 @@ def _openclip(pieces: Mapping[str, Piece], layers: int, dtype: torch.dtype | Non
     width = planned[f"{prefix}ln_final.weight"]
     side = width.shape[0]
     projection, scale = f"{prefix}text_projection", f"{prefix}logit_scale"
-    planned[projection] = Planned(projection, width.dtype, (side, side), lambda: torch.eye(side, dtype=width.dtype))
-    planned[scale] = Planned(scale, width.dtype, (), lambda: torch.tensor(100.0).log().to(width.dtype))
+    planned[projection] = Planned(projection, width.dtype, (side, side), lambda: torch.eye(side, dtype=width.dtype, device="cpu"))
+    planned[scale] = Planned(scale, width.dtype, (), lambda: torch.tensor(100.0, device="cpu").log().to(width.dtype))
     notes.append(
         f"text encoder: the single-file layout has one layer more than is run; block {layers} is a copy of the one before it, "
         "text_projection is the identity, logit_scale is log 100. They are never used: the penultimate layer is the output"
@@ -261,7 +261,7 @@ def _read(piece: Piece, dtype: torch.dtype) -> Tensor:
         file.seek(info.start + (piece.part[0] * size if piece.part else 0))
         if file.readinto(content) != size:
             raise WeightsError(f"{info.path}: the file was truncated while it was read")
-    tensor = torch.frombuffer(content, dtype=stored).view(shape) if size else torch.empty(shape, dtype=stored)
+    tensor = torch.frombuffer(content, dtype=stored).view(shape) if size else torch.empty(shape, dtype=stored, device="cpu")
     if piece.scale is not None:
         with open(piece.scale.path, "rb", buffering=0) as file:
             scale = read_scale(file, piece.scale, piece.part)

@@ -74,7 +74,7 @@ class _Read:
         if self.stored == self.into.dtype and self.scale is None:
             fill(self.file, self.start, self.into)
             return
-        numbers = torch.empty(self.into.numel(), dtype=self.stored)
+        numbers = torch.empty(self.into.numel(), dtype=self.stored, device="cpu")
         fill(self.file, self.start, numbers)
         if self.scale is not None:
             rows = numbers.view(self.scale.numel(), -1).float() * self.scale.view(-1, 1)
@@ -149,7 +149,7 @@ def read_tensor(file: FileIO, info: TensorInfo) -> Tensor:
     stored = (TORCH_TYPES | OTHER_TYPES).get(info.dtype)
     if stored is None:
         raise WeightsError(f"{info.path}: {info.name} has the type {info.dtype}, which cannot be read")
-    result = torch.empty(info.shape, dtype=torch.float32)
+    result = torch.empty(info.shape, dtype=torch.float32, device="cpu")
     _Read(file, info.start, stored, result.view(-1)).run()
     return result
 
@@ -158,7 +158,7 @@ def read_piece(files: Mapping[Path, FileIO], piece: Piece) -> Tensor:
     """One of our parameters as float32, scaled. Raises WeightsError as read_tensor."""
     if piece.info.dtype not in TORCH_TYPES:
         raise WeightsError(f"{piece.info.path}: {piece.info.name} has the type {piece.info.dtype}, which weights cannot have")
-    result = torch.empty(piece.shape, dtype=torch.float32)
+    result = torch.empty(piece.shape, dtype=torch.float32, device="cpu")
     _reading(files, piece, result).run()
     return result
 
@@ -267,7 +267,7 @@ def allocate(shapes: list[torch.Size], dtype: torch.dtype) -> list[Tensor]:
             last += 1
         area, offset = _area(sum(sizes[len(result) : last])), 0
         for shape, size in zip(shapes[len(result) : last], sizes[len(result) : last], strict=True):
-            empty = torch.empty(shape, dtype=dtype)
+            empty = torch.empty(shape, dtype=dtype, device="cpu")
             result.append(torch.frombuffer(area, dtype=dtype, count=shape.numel(), offset=offset).view(shape) if size else empty)
             offset += size
     return result

@@ -28,9 +28,7 @@ class PromptCutWarning(UserWarning):
 
 
 def byte_symbols() -> list[str]:
-    """The 256 characters that stand for bytes in CLIP's vocabulary, in its order: printable ones first, the others from
-    U+0100 on.
-    """
+    """The 256 characters that stand for bytes in CLIP's vocabulary, in its order: printable ones first, the others from U+0100 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(256 - len(printable))]
 
@@ -48,7 +46,7 @@ def _published_table() -> tuple[dict[str, int], list[tuple[str, str]]]:
 def load_tokenizer(folder: Path | None) -> CLIPTokenizer:
     """The tokenizer of a folder; None: CLIP's published one, from the merges table that comes with the package.
 
-    Raises WeightsError where the folder holds none.
+    Raises WeightsError if the folder holds none.
     """
     if folder is None:
         vocabulary, merges = _published_table()
@@ -64,7 +62,7 @@ def load_tokenizer(folder: Path | None) -> CLIPTokenizer:
 class TextEncoder:
     """CLIP's text encoder with its tokenizer.
 
-    model: transformers' CLIPTextModel. length: tokens a prompt, start and end included (77). width: channels.
+    model: transformers' CLIPTextModel. length: tokens per prompt, start and end included (77). width: channels.
     """
 
     def __init__(
@@ -88,7 +86,7 @@ class TextEncoder:
     def from_checkpoint(
         cls, checkpoint: Checkpoint, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> "TextEncoder":
-        """The text encoder of an opened checkpoint. Raises WeightsError where tensors or tokenizer do not fit."""
+        """The text encoder of an opened checkpoint. Raises WeightsError if tensors or tokenizer do not fit."""
         tokenizer = load_tokenizer(checkpoint.tokenizer)
         with torch.device("meta"):
             model = CLIPTextModel(CLIPTextConfig(**checkpoint.text))
@@ -97,7 +95,7 @@ class TextEncoder:
 
     @property
     def models(self) -> tuple[torch.nn.Module, ...]:
-        """The networks in it."""
+        """The networks it consists of."""
         return (self.model,)
 
     @property
@@ -124,25 +122,21 @@ class TextEncoder:
         return ids[:room], places[:room]
 
     def ids(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids [prompt token] on the CPU: start, the prompt, end, padding. Warns (PromptCutWarning) where a prompt is
-        cut.
-        """
+        """Token ids [prompt token] on the CPU: start, the prompt, end, padding. Warns (PromptCutWarning) if a prompt is cut."""
         prompts = _texts(prompts)
         start, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         rows = [[start, *self._pieces(prompt)[0], end] for prompt in prompts]
-        return torch.tensor([row + [self.pad_token_id] * (self.length - len(row)) for row in rows], dtype=torch.long)
+        return torch.tensor([row + [self.pad_token_id] * (self.length - len(row)) for row in rows], dtype=torch.long, device="cpu")
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts to [prompt token channel]: the last hidden state after the final norm (of a tower without its last layer
-        for SD 2).
-        """
+        """Prompts to [prompt token channel]: the last hidden state after the final norm (SD 2: without the last layer)."""
         return self.encode_ids(self.ids(prompts))
 
     @torch.no_grad()
     def encode_ids(self, ids: Tensor | Sequence[Sequence[int]]) -> Tensor:
         """Token ids [prompt token] to [prompt token channel], as encode. Raises ValueError for ids outside the vocabulary."""
-        ids = torch.as_tensor(ids, dtype=torch.long)
+        ids = ids.long() if isinstance(ids, Tensor) else torch.tensor(ids, dtype=torch.long, device="cpu")
         rows = self.model.config.vocab_size
         if ids.ndim != 2 or not ids.numel() or ids.shape[1] > self.length:
             raise ValueError(f"token ids of shape {list(ids.shape)}: [prompt token] with 1 to {self.length} tokens is expected")
@@ -155,13 +149,11 @@ class TextEncoder:
         return tuple(self._pieces(prompt)[1])
 
     def tokens(self, prompt: str) -> list[str]:
-        """The prompt's tokens as they read in it, one per column of `text`, from the start token to the end token, without
-        padding.
-        """
+        """The prompt's tokens as they stand in it, one per column of `text`, from the start token to the end token, without padding."""
         return tokens_of(prompt, self.places(prompt))
 
     def positions(self, prompt: str, word: str) -> list[int]:
-        """All token columns of a word (or several in a row), as `columns_of_word`, which says what it raises."""
+        """All token columns of a word (or of several in a row). Raises what `columns_of_word` raises."""
         return columns_of_word(prompt, self.places(prompt), word)
 
 

@@ -34,7 +34,7 @@ Without --prompt, --prompt-file or --prompter the pictures alone say what to pai
 Layer ranges include both ends here: 3-10 is Placement.layers(3, 11) in Python.
 DIR gets input.png, b_prime_<seed>.png, grid_<seed>.png (with several prompts b_prime_<prompt>_<seed>.png) and run.json.
 With --list each line gets this as DIR/<name>; columns are a, a_prime, b, and optionally b_prime, prompt, name, group, with paths
-beside the file. Lines whose run.json is there are not run again."""
+beside the file. Lines whose run.json exists are not run again."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -54,7 +54,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     text.add_argument("--prompt-suffix", metavar="TEXT", help="appended to every prompt (default: ', best quality, extremely detailed')")
     model = parser.add_argument_group("model")
     model.add_argument("--checkpoint", metavar="PATH", help="file, folder, name of `weights list` or hub id (default: the lab checkpoint)")
-    model.add_argument("--checkpoint-config", metavar="PATH", help="folder or JSON file for what tensor shapes can't tell")
+    model.add_argument("--checkpoint-config", metavar="PATH", help="folder or JSON file with settings beyond the tensor shapes")
     model.add_argument("--vae", metavar="PATH", help="file or folder, for checkpoints that hold no VAE")
     model.add_argument("--ema", action="store_true", help="take the EMA weights where a file holds both")
     model.add_argument("--lora", metavar="FILE[:SCALE]", action="append", help="a LoRA file or PEFT folder to merge; may be repeated")
@@ -96,7 +96,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--sac-scaled", type=scale_argument, metavar="X[,Y]",
         help="multiply, in place of cloning: what B' reads of A' by X, all other blocks by Y (default 1)",
     )  # fmt: skip
-    parser.add_argument("--out", metavar="DIR", help="folder to write into; made where it is missing")
+    parser.add_argument("--out", metavar="DIR", help="folder to write into; created if it is missing")
     parser.add_argument(
         "--explore", type=float, nargs="?", const=20, metavar="MB",
         help="keep attention too: writes look.html, a page to look at it in (at most MB megabytes, default 20), and maps.safetensors",
@@ -107,16 +107,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def scale_argument(text: str) -> float | tuple[float, ...]:
-    """"1.3" -> 1.3, "1.3,0.5" -> (1.3, 0.5): SAC's s, or one for each example pair."""
+    """"1.3" -> 1.3, "1.3,0.5" -> (1.3, 0.5): SAC's s, one for all example pairs or one for each."""
     try:
         scales = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no scale; give a number, or one for each example pair, such as 1.3,0.5") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a scale; give a number, or one for each example pair, such as 1.3,0.5") from None
     return scales[0] if len(scales) == 1 else scales
 
 
 def settings_from_arguments(args: argparse.Namespace, config):
-    """The configuration with the flags given put over it."""
+    """The configuration, changed by the flags that were given."""
     from analogist.models.control import CAM, SAC
 
     sampling = {key: getattr(args, key) for key in ("steps", "strength", "guidance", "eta") if getattr(args, key) is not None}

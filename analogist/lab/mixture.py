@@ -57,10 +57,10 @@ def cell_captions(drawings: Drawings, s: Sketches, style: Tensor, words: list[li
     for g in range(grid_count):
         row = []
         for c in range(cells):
-            parts = [words[g][c], _LOOKS[int(style[g, c])], drawings.names[int(s.concept[g, c % s.concept.shape[1]])]]
+            parts = [words[g][c], _LOOKS[int(style[g, c])], drawings.names[int(s.concept[g, c])]]
             text = " ".join(part for part in parts if part)
             if not words[g][c] and rng.random() < 0.4:
-                text += f" on {grounds[g * s.concept.shape[1] + c % s.concept.shape[1]]}"
+                text += f" on {grounds[g * cells + c]}"
             row.append(text)
         out.append(row)
     return out

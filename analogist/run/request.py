@@ -23,7 +23,7 @@ DEFAULT: None = None  # an argument that is None is the checkpoint's own, else t
 
 
 class Call(TypedDict, total=False):
-    """The keyword arguments of a call, behind grid and prompt; `Analogist.__call__` explains them."""
+    """The keyword arguments of a call after grid and prompt; `Analogist.__call__` explains them."""
 
     negative_prompt: str | Sequence[str] | None
     prompt_suffix: str | None
@@ -50,7 +50,7 @@ class Analogy(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Request:
-    """The arguments of one call as they were given; None is the checkpoint's own. `Analogist.__call__` explains them.
+    """The arguments of one call as they were given; None means the checkpoint's own. `Analogist.__call__` explains them.
 
     grid, prompt, negative_prompt: one for all, or lists of one length.
     """
@@ -95,13 +95,13 @@ class Request:
         return tuple(Analogy(*one) for one in zip(grids, prompts, negatives, strict=True))
 
     def one(self, what: str) -> Analogy:
-        """The only grid with its prompts. Raises ValueError where lists were given. what: names the call in the message."""
+        """The only grid with its prompts. Raises ValueError if lists were given. what: the name of the call in the message."""
         if self.lists:
             raise ValueError(f"{what} takes one grid with one prompt, and {' and '.join(self.lists)} is a list; call it once for each")
         return self.analogies()[0]
 
     def refuse(self, what: str, *names: str) -> None:
-        """Raises ValueError where one of the named arguments was given: it would have no effect in this call."""
+        """Raises ValueError if one of the named arguments was given, because it would have no effect in this call."""
         defaults = {field.name: field.default for field in fields(self)}
         given = [
             name for name in names

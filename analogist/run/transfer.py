@@ -24,7 +24,7 @@ class Arriving:
         self._event: torch.cuda.Event | None = None
         self._flags = flags
         if flags.device.type == "cuda":
-            self._flags = torch.empty(flags.shape, dtype=torch.bool, pin_memory=True)
+            self._flags = torch.empty(flags.shape, dtype=torch.bool, pin_memory=True, device="cpu")
             self._flags.copy_(flags, non_blocking=True)
             self._event = torch.cuda.Event()
             self._event.record()

@@ -55,7 +55,7 @@ class Keeper:
         return GrowingFile(path, name, item.shape, dtype, self._about(item.steps, suffix))
 
     def _about(self, steps: tuple[int, ...], suffix: str = "") -> dict:
-        return {} if suffix else {self.item.name: describe(self._map(torch.empty(0), None, steps))}
+        return {} if suffix else {self.item.name: describe(self._map(torch.empty(0, dtype=torch.float32, device="cpu"), None, steps))}
 
     @property
     def lost(self) -> str:

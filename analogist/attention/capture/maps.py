@@ -139,7 +139,7 @@ class AttentionMap:
         coords = {**self.coords, name: tuple(wanted)}
         if one:
             return self._with(lambda t: t.select(dim, places[0]), _without(self.axes, dim), coords=coords)
-        return self._with(lambda t: _take(t, dim, torch.tensor(places)), self.axes, coords=coords)
+        return self._with(lambda t: _take(t, dim, torch.tensor(places, device="cpu")), self.axes, coords=coords)
 
     def _region(self, name: str, value: object) -> "AttentionMap":
         """Entries of an axis of regions, which are named as when they were summed up."""
@@ -156,8 +156,8 @@ class AttentionMap:
         have: Tensor | None = getattr(self, name)
         count = self.tensor.shape[dim]
         one = isinstance(value, int)
-        wanted = torch.tensor([value]) if isinstance(value, int) else region_tokens(value, self.hw, self.rows, self.size)
-        have_list = torch.arange(count) if have is None else have
+        wanted = torch.tensor([value], device="cpu") if isinstance(value, int) else region_tokens(value, self.hw, self.rows, self.size)
+        have_list = torch.arange(count, device="cpu") if have is None else have
         places = torch.searchsorted(have_list, wanted).clamp(max=len(have_list) - 1)
         if not torch.equal(have_list[places], wanted):
             raise ValueError(f"{name} {value!r}: {self.name} was captured for a part of the picture that does not contain all of it")
@@ -177,7 +177,7 @@ class AttentionMap:
         missing = [c for c in wanted if c not in have]
         if missing:
             raise ValueError(f"key {word!r}: its text columns {missing} were not captured")
-        places = torch.tensor([have.index(c) for c in wanted])
+        places = torch.tensor([have.index(c) for c in wanted], device="cpu")
         columns = {branch: tuple(wanted) for branch in branches}
         return self._with(lambda t: _take(t, dim, places), self.axes, columns=columns)
 
@@ -321,7 +321,7 @@ class Maps(Mapping[str, AttentionMap]):
 def _take(tensor: Tensor, dim: int, places: Tensor) -> Tensor:
     """index_select, as a view if the positions are consecutive."""
     first, count = int(places[0]), len(places)
-    if torch.equal(places, torch.arange(first, first + count)):
+    if torch.equal(places, torch.arange(first, first + count, device="cpu")):
         return tensor.narrow(dim, first, count)
     return tensor.index_select(dim, places)
 

@@ -231,4 +231,4 @@ def _try(function: Function, shape: tuple[int, ...], dtype: torch.dtype, at: At)
                 f"the reduction {function.name} cannot be planned: it does not run on tensors without values ({error}), and this "
                 f"tensor is too large to try it on zeros; avoid .item() and branches on values in the reduction"
             ) from error
-        return function.apply(torch.zeros(shape, dtype=dtype), at)
+        return function.apply(torch.zeros(shape, dtype=dtype, device="cpu"), at)

@@ -31,7 +31,7 @@ def resized(m: AttentionMap, hw: tuple[int, int] | int) -> AttentionMap:
         left, right = (_edge(edge, m.hw[1], width, m, axis) for edge in old[2:])
         sums = axis == "key" and m.point == "probs"
         tensor = _moved(tensor, m.axis(axis), _lengths(old), (bottom - top, right - left), sums)
-        tokens = torch.arange(height * width).reshape(height, width)[top:bottom, left:right].flatten()
+        tokens = torch.arange(height * width, device="cpu").reshape(height, width)[top:bottom, left:right].flatten()
         kept[axis] = None if getattr(m, axis) is None else tokens
     return replace(m, tensor=tensor, hw=(height, width), reduced=(*m.reduced, f"resized from {m.hw[0]}x{m.hw[1]}"), **kept)
 
@@ -64,7 +64,7 @@ def _moved(tensor: Tensor, dim: int, old: tuple[int, int], new: tuple[int, int],
 
 def _overlap(old: int, new: int, sums: bool) -> Tensor:
     """[new old]: how much of each old token goes into each new one along one side, by length; a mean, or (sums) a division."""
-    old_edges, new_edges = (torch.arange(count + 1, dtype=torch.float64) / count for count in (old, new))
+    old_edges, new_edges = (torch.arange(count + 1, dtype=torch.float64, device="cpu") / count for count in (old, new))
     low = torch.maximum(new_edges[:-1, None], old_edges[None, :-1])
     high = torch.minimum(new_edges[1:, None], old_edges[None, 1:])
     shared = (high - low).clamp_min(0)

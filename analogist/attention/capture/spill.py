@@ -25,13 +25,13 @@ class Memory:
     def write(self, step: int, heads: slice | None, tensor: Tensor) -> None:
         """Copies one step's tensor [branch image (head) ...] to its place; heads: the slice of the head axis that it covers."""
         if self.data is None:
-            self.data = torch.empty(self.shape, dtype=self.dtype)
+            self.data = torch.empty(self.shape, dtype=self.dtype, device="cpu")
         place = self.data[step] if heads is None else self.data[step, :, :, heads]
         place.copy_(tensor)
 
     def read(self, steps: int) -> Tensor:
         """The first steps."""
-        return torch.empty((0, *self.shape[1:]), dtype=self.dtype) if self.data is None else self.data[:steps]
+        return torch.empty((0, *self.shape[1:]), dtype=self.dtype, device="cpu") if self.data is None else self.data[:steps]
 
     def finish(self, steps: int, about: dict) -> None:
         """Does nothing: the tensor stays in memory."""
@@ -99,7 +99,7 @@ class GrowingFile:
         """The first steps, memory-mapped."""
         shape = (steps, *self.shape[1:])
         if not steps or not self._bytes(shape):
-            return torch.empty(shape, dtype=self.dtype)
+            return torch.empty(shape, dtype=self.dtype, device="cpu")
         path = self.part if self.part.exists() else self.path
         # copy-on-write: writing into the tensor does not change the file
         raw = np.memmap(path, np.uint8, "c", 8 + self.room, (self._bytes(shape),))

@@ -144,7 +144,7 @@ def blur_rows(sigma: float, **where: Unpack[Chosen]) -> ReadyEdit:
 
 def _gaussian(side: int, sigma: float) -> Tensor:
     """[from to]: how each token's share is spread along one side; rows sum to 1, so nothing is lost at the borders."""
-    places = torch.arange(side, dtype=torch.float32)
+    places = torch.arange(side, dtype=torch.float32, device="cpu")
     weights = torch.exp(-((places[:, None] - places[None]) ** 2) / (2 * sigma**2))
     return weights / weights.sum(dim=1, keepdim=True)
 

@@ -100,5 +100,5 @@ class Node:
                 out.append(slice(None))
             else:
                 shape = [-1 if name == other else 1 for other in picked]
-                out.append(torch.tensor(chosen[name]).view(shape))
+                out.append(torch.tensor(chosen[name], device="cpu").view(shape))
         return tuple(out)

@@ -126,7 +126,7 @@ def sheet(
 
     by_row: one scale per row, drawn at its end. Useful because shares at a site of 4 tokens and at one of 256 differ widely.
     """
-    data = [[array(torch.as_tensor(v) if isinstance(v, np.ndarray) else v) for v in row] for row in values]
+    data = [[array(torch.from_numpy(v) if isinstance(v, np.ndarray) else v) for v in row] for row in values]
     if len(data) != len(row_names) or any(len(row) != len(column_names) for row in data):
         raise ValueError(f"sheet: {len(data)} rows for {len(row_names)} names, {len(column_names)} column names: expected one each")
     groups = data if by_row else [[v for row in data for v in row]] * len(data)

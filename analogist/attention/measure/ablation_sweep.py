@@ -59,7 +59,7 @@ def ablate_sweep(
         jobs = list(axes.nodes())
         edits = [put_all([node], source) for _, node in jobs]
         values = measured(run, edits, measuring, learnt, batch=batch, progress=progress, describe="ablating")
-        effect = torch.full(axes.shape, float("nan"))
+        effect = torch.full(axes.shape, float("nan"), dtype=torch.float32, device="cpu")
         for (index, _), value in zip(jobs, values, strict=True):
             effect[index] = value - here
         each.append(effect)

@@ -80,7 +80,7 @@ def attribution_patch(
 
 def _reduced(found: dict[Key, Tensor], watch: Watch, axes: SweepAxes) -> Tensor:
     """Sums of the products over the entries of each node, as the axes of a sweep."""
-    effect = torch.full(axes.shape, float("nan"))
+    effect = torch.full(axes.shape, float("nan"), dtype=torch.float32, device="cpu")
     for index, node in axes.nodes():
         effect[index] = sum(
             float(product[node.index(watch.at[place], watch.run)].sum())

@@ -171,7 +171,7 @@ class Weigh:
         self.labels = (tuple(site.name for site in self.sites), steps, self.branches, heads)
         lengths = [*map(len, self.labels), len(self.query), len(self.key)]
         lengths[3:3] = [run.images] if self.each_image else []
-        self.values = torch.full(lengths, float("nan"))
+        self.values = torch.full(lengths, float("nan"), dtype=torch.float32, device="cpu")
         self.run, self.streams, self.held = run, {}, {}
         self.query_of = {site.name: self._membership(self.query, site) for site in self.sites}
         self.key_of = {site.name: self._text_membership() if cross else self._membership(self.key, site) for site in self.sites}
@@ -193,7 +193,7 @@ class Weigh:
     def _membership(self, regions: Sequence[Region | int], site: Site) -> Tensor:
         """[region token], 1 where the token lies in the region."""
         hw = site.hw(self.run.latent)
-        out = torch.zeros(len(regions), hw[0] * hw[1])
+        out = torch.zeros(len(regions), hw[0] * hw[1], dtype=torch.float32, device="cpu")
         for i, region in enumerate(regions):
             if isinstance(region, int):
                 raise ValueError(f"key {region!r}: the keys of self-attention are regions of the picture")
@@ -202,7 +202,7 @@ class Weigh:
 
     def _text_membership(self) -> Tensor:
         """[branch region token]: text columns may differ from branch to branch."""
-        out = torch.zeros(self.run.branches, len(self.key), self.run.tokens)
+        out = torch.zeros(self.run.branches, len(self.key), self.run.tokens, dtype=torch.float32, device="cpu")
         for b, branch in enumerate(self.run.branch_labels):
             for i, word in enumerate(self.key):
                 if isinstance(word, tuple):

@@ -31,7 +31,7 @@ def best_keys(m: AttentionMap, pixel: tuple[float, float], to: Region | None = N
     values = row.tensor.flatten()
     if not 1 <= k <= len(values):
         raise ValueError(f"k {k}: {len(values)} keys are there")
-    tokens = torch.arange(len(values)) if row.key is None else row.key
+    tokens = torch.arange(len(values), device="cpu") if row.key is None else row.key
     top = values.topk(k)
     return [
         Match(*token_pixel(token, m.hw, m.size), token, region_of_token(token, m.hw, m.rows), share)
@@ -70,7 +70,7 @@ class Field:
     def same_place(self) -> "Field":
         """The field of a template that knows nothing: each token matched with the same place of the other region."""
         first = int(region_tokens(self.key, self.hw, self.rows, self.size)[0])
-        move = torch.tensor(token_pixel(first, self.hw, self.size)) - self.start[0, 0]
+        move = torch.tensor(token_pixel(first, self.hw, self.size), dtype=torch.float32, device="cpu") - self.start[0, 0]
         return replace(self, end=self.start + move, share=torch.zeros_like(self.share))
 
 
@@ -85,7 +85,10 @@ def correspondence(m: AttentionMap, query: Region = "B", key: Region = "A", *, s
     box = rectangle(part.query, m.hw)
     if box is None or rectangle(part.key, m.hw) is None:
         raise ValueError(f"correspondence: {query!r} and {key!r} must be one rectangle each")
-    centres = [torch.tensor([token_pixel(token, m.hw, m.size) for token in tokens.tolist()]) for tokens in (part.query, part.key)]
+    centres = [
+        torch.tensor([token_pixel(token, m.hw, m.size) for token in tokens.tolist()], dtype=torch.float32, device="cpu")
+        for tokens in (part.query, part.key)
+    ]
     best = values.max(dim=-1)
     shares = values / values.sum(-1, keepdim=True)
     end = shares @ centres[1] if soft else centres[1][best.indices]

@@ -53,7 +53,7 @@ class EdgeSweep:
     @property
     def each_recovered(self) -> Tensor:
         """[input sender receiver], the part of the gap between corrupted and clean run."""
-        return self.each / torch.tensor([one.gap for one in self.contrasts], dtype=self.each.dtype).view(-1, 1, 1)
+        return self.each / torch.tensor([one.gap for one in self.contrasts], dtype=self.each.dtype, device="cpu").view(-1, 1, 1)
 
     @property
     def recovered(self) -> Tensor:
@@ -96,7 +96,7 @@ def edge_effects(value: Tensor, watch: Watch, axes: SweepAxes, kept: Stored, pro
     leaves = [watch.seen[key] for key in order]
     moves = {key: (kept(watch.seen[key], watch.at[key]) - watch.seen[key]).detach() for key in order}
     nodes = [node for _, node in axes.nodes()]
-    found = torch.full((len(nodes), len(nodes) + 1), float("nan"))
+    found = torch.full((len(nodes), len(nodes) + 1), float("nan"), dtype=torch.float32, device="cpu")
     indices: dict[Node, dict[Key, tuple]] = {}
     for node in nodes:
         mine = [key for key in order if key[:2] == (node.site, node.point) and node.acts(key[2])]

@@ -84,7 +84,7 @@ def faithfulness(
         if values[0] == here:
             raise ValueError(f"faithfulness: with all {len(pool)} nodes ablated the run measures the same ({here:.6g})")
         found.append([here, *values])
-    return Faithfulness(torch.tensor(found, dtype=torch.double), len(circuit.nodes), len(outside))
+    return Faithfulness(torch.tensor(found, dtype=torch.double, device="cpu"), len(circuit.nodes), len(outside))
 
 
 def all_but(nodes: Sequence, circuit: Circuit, source: Source) -> Job:

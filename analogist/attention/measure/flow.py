@@ -59,7 +59,7 @@ def flow(m: AttentionMap, regions: Sequence[str] | None = None) -> AttentionMap:
             raise ValueError(f"flow: {m.name} was reduced to the regions {', '.join(have)}, not {', '.join(missing)}")
         if missing or wanted == have:
             return m
-        places = torch.tensor([have.index(name) for name in wanted])
+        places = torch.tensor([have.index(name) for name in wanted], device="cpu")
         return replace(m, tensor=m.tensor[..., places, :][..., places], coords={**m.coords, **_labels(wanted)})
     _whole_self_map(m, "flow")
     one_hot = _membership(m, wanted)
@@ -112,9 +112,9 @@ def entropy(m: AttentionMap, *, relative: bool = False) -> AttentionMap:
     dim = _keys_of(m, "entropy")
     values = m.tensor.float()
     shares = values / values.sum(dim, keepdim=True)
-    bits = -(torch.special.xlogy(shares, shares)).sum(dim) / torch.log(torch.tensor(2.0))
+    bits = -(torch.special.xlogy(shares, shares)).sum(dim) / torch.log(torch.tensor(2.0, dtype=torch.float32, device="cpu"))
     if relative:
-        bits = bits / torch.log2(torch.tensor(float(values.shape[dim])))
+        bits = bits / torch.log2(torch.tensor(float(values.shape[dim]), dtype=torch.float32, device="cpu"))
     return replace(m, tensor=bits, axes=m.axes[:dim] + m.axes[dim + 1 :], index=None)
 
 
@@ -147,7 +147,7 @@ def divergence(first: AttentionMap, second: AttentionMap, *, kind: str = "total 
     elif kind == "jensen-shannon":
         middle = (p + q) / 2
         parts = [torch.special.xlogy(s, s).sum(dim) - torch.special.xlogy(s, middle).sum(dim) for s in (p, q)]
-        values = (parts[0] + parts[1]) / 2 / torch.log(torch.tensor(2.0))
+        values = (parts[0] + parts[1]) / 2 / torch.log(torch.tensor(2.0, dtype=torch.float32, device="cpu"))
     else:
         raise ValueError(f"divergence kind {kind!r}: allowed are 'total variation' and 'jensen-shannon'")
     return replace(first, tensor=values, axes=first.axes[:dim] + first.axes[dim + 1 :], index=None)
@@ -155,7 +155,7 @@ def divergence(first: AttentionMap, second: AttentionMap, *, kind: str = "total 
 
 def _membership(m: AttentionMap, regions: Sequence[str]) -> Tensor:
     """[token region], 1 where a token lies in a region."""
-    one_hot = torch.zeros(m.hw[0] * m.hw[1], len(regions))
+    one_hot = torch.zeros(m.hw[0] * m.hw[1], len(regions), dtype=torch.float32, device="cpu")
     for i, name in enumerate(regions):
         one_hot[region_tokens(name, m.hw, m.rows, m.size), i] = 1
     return one_hot
@@ -164,7 +164,7 @@ def _membership(m: AttentionMap, regions: Sequence[str]) -> Tensor:
 def _centres(m: AttentionMap, axis: str) -> Tensor:
     """Pixel centres (x, y) of the tokens on an axis, [token 2]."""
     tokens = getattr(m, axis)
-    tokens = torch.arange(m.hw[0] * m.hw[1]) if tokens is None else tokens
+    tokens = torch.arange(m.hw[0] * m.hw[1], device="cpu") if tokens is None else tokens
     y, x = (tokens // m.hw[1] + 0.5) * m.size[0] / m.hw[0], (tokens % m.hw[1] + 0.5) * m.size[1] / m.hw[1]
     return torch.stack([x, y], dim=-1)
 

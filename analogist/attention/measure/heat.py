@@ -52,7 +52,7 @@ def word_heat(
     columns = (word,) if isinstance(word, int) else found[0].columns_of(word, branch)
     if occurrence is not None:
         columns = _one_place(found[0], word, branch, columns, occurrence)
-    total = torch.zeros(found[0].size)
+    total = torch.zeros(found[0].size, dtype=torch.float32, device="cpu")
     for m in found:
         part = _chosen(m, branch, image, steps, heads)
         rest = [axis for axis in part.axes if axis not in ("query", "key")]

@@ -45,7 +45,7 @@ def path_patch(
         base = call(bad, capture=Capture(*held))
         contrast, measuring = contrast_of("path_patch", good, result, base, measure)
         contrasts.append(contrast)
-        effect = torch.full((len(senders), len(receivers)), float("nan"))
+        effect = torch.full((len(senders), len(receivers)), float("nan"), dtype=torch.float32, device="cpu")
         heard = [node for node in receivers if isinstance(node, Node)]
         for i, node in enumerate(senders):
             frozen = [f"{site}:{point}" for site, point, _ in learnt.points(held)]

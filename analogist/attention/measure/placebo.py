@@ -95,7 +95,9 @@ def placebo(
         for kind in KINDS:
             found[kind].append([value for (name, _, _), value in zip(sets, recovered, strict=True) if name == kind])
         contrasts.append(contrast)
-    controls = {kind: tuple(torch.tensor(each, dtype=torch.double).mean(0).tolist()) for kind, each in found.items() if each[0]}
+    controls = {
+        kind: tuple(torch.tensor(each, dtype=torch.double, device="cpu").mean(0).tolist()) for kind, each in found.items() if each[0]
+    }
     notes = said_of(contrasts)
     if len(pairs) == 1:
         notes = (*notes, "one input: no permuted inputs")

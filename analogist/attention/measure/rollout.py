@@ -35,7 +35,7 @@ def rollout(maps: Mapping[str, AttentionMap], *, hw: tuple[int, int] | int | Non
     for m in means:
         on_grid = m.resize(grid)
         shares = on_grid.tensor / on_grid.tensor.sum(-1, keepdim=True)
-        mixed = residual * torch.eye(shares.shape[-1]) + (1 - residual) * shares
+        mixed = residual * torch.eye(shares.shape[-1], device="cpu") + (1 - residual) * shares
         product = mixed if product is None else mixed @ product
     last = on_grid
     coords = {name: values for name, values in last.coords.items() if name != "head"}

@@ -192,11 +192,12 @@ def interval(each: Tensor, level: float = 0.95, seed: int = 0) -> tuple[Tensor, 
     """
     count, flat = len(each), each.reshape(len(each), -1).double()
     if count < 2:
-        nothing = torch.full(each.shape[1:], float("nan"))
+        nothing = torch.full(each.shape[1:], float("nan"), dtype=torch.float32, device="cpu")
         return nothing, nothing.clone()
-    drawn = torch.randint(count, (RESAMPLES, count), generator=torch.Generator().manual_seed(seed))
-    weights = torch.zeros(RESAMPLES, count, dtype=torch.double).scatter_add_(1, drawn, torch.ones(drawn.shape, dtype=torch.double)) / count
-    limits = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.double)
+    drawn = torch.randint(count, (RESAMPLES, count), generator=torch.Generator().manual_seed(seed), device="cpu")
+    ones = torch.ones(drawn.shape, dtype=torch.double, device="cpu")
+    weights = torch.zeros(RESAMPLES, count, dtype=torch.double, device="cpu").scatter_add_(1, drawn, ones) / count
+    limits = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.double, device="cpu")
     parts = [torch.quantile(weights @ part, limits, dim=0) for part in flat.split(4096, dim=1)]
     low, high = torch.cat(parts, dim=1).to(each.dtype)
     return low.view(each.shape[1:]), high.view(each.shape[1:])

@@ -65,7 +65,7 @@ def patch_sweep(
         jobs = [(index, place, part) for index, place, part in parts if part is not None]
         edits = [{place: patch(part)} for _, place, part in jobs]
         values = measured(bad, edits, measuring, learnt, batch=batch, progress=progress, describe="patching")
-        effect = torch.full(axes.shape, float("nan"))
+        effect = torch.full(axes.shape, float("nan"), dtype=torch.float32, device="cpu")
         for (index, _, _), value in zip(jobs, values, strict=True):
             effect[index] = value - contrast.corrupted
         each.append(effect)

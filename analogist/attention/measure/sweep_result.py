@@ -35,7 +35,7 @@ class SweepAxes:
 
     def nodes(self) -> Iterator[tuple[tuple[int, ...], Node]]:
         """Each place in a tensor of this shape, and the node that it stands for; without heads that a site lacks."""
-        for index in torch.cartesian_prod(*[torch.arange(n) for n in self.shape]).tolist():
+        for index in torch.cartesian_prod(*[torch.arange(n, device="cpu") for n in self.shape]).tolist():
             site, point, count = self.places[index[0]]
             step, head = self.steps[index[1]], self.heads[index[2]]
             if head >= 0 and head >= count:
@@ -95,7 +95,7 @@ class Sweep:
         """[input site step head ...]: 0 as bad as the corrupted run, 1 as good as the clean one. Raises ValueError for an ablation."""
         if self.kind == "ablation":
             raise ValueError("an ablation recovers nothing: read .effect, or .relative")
-        gaps = torch.tensor([one.gap for one in self.contrasts], dtype=self.each.dtype)
+        gaps = torch.tensor([one.gap for one in self.contrasts], dtype=self.each.dtype, device="cpu")
         return self.each / gaps.view(-1, *[1] * (self.each.ndim - 1))
 
     @property
@@ -129,7 +129,7 @@ class Sweep:
         main = {"effect": self.effect} if self.kind == "ablation" else {"recovered": self.recovered, "effect": self.effect}
         values = {**main, "low": self.low, "high": self.high}
         axes = {"site": self.sites, "step": self.steps, "head": self.heads, **self.axes.more}
-        places = torch.cartesian_prod(*[torch.arange(n) for n in self.axes.shape]).tolist()
+        places = torch.cartesian_prod(*[torch.arange(n, device="cpu") for n in self.axes.shape]).tolist()
         return [
             {name: entries[i] for (name, entries), i in zip(axes.items(), place, strict=True)}
             | {name: float(value[tuple(place)]) for name, value in values.items()}

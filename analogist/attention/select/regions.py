@@ -71,7 +71,7 @@ def region_tokens(
     boxes = [token_box(one, hw, rows, size) for one in ([region] if is_region(region) else cast(Sequence[Region], region))]
     if not boxes:
         raise ValueError("regions: an empty list selects nothing; use None for the whole map")
-    grid = torch.arange(hw[0] * hw[1]).reshape(hw)
+    grid = torch.arange(hw[0] * hw[1], device="cpu").reshape(hw)
     tokens = [grid[top:bottom, left:right].flatten() for top, bottom, left, right in boxes]
     return tokens[0] if len(tokens) == 1 else torch.cat(tokens).unique()
 
@@ -92,7 +92,7 @@ def rectangle(tokens: Tensor, hw: tuple[int, int]) -> Box | None:
     """The rectangle that these tokens fill row by row, or None if they do not form one."""
     rows, columns = tokens // hw[1], tokens % hw[1]
     top, bottom, left, right = int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1
-    filled = torch.arange(hw[0] * hw[1]).reshape(hw)[top:bottom, left:right].flatten()
+    filled = torch.arange(hw[0] * hw[1], device="cpu").reshape(hw)[top:bottom, left:right].flatten()
     return (top, bottom, left, right) if torch.equal(filled, tokens.cpu()) else None
 
 

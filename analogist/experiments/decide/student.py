@@ -11,12 +11,12 @@ NODES = 400  # of the quadrature
 
 def normal_cdf(x: np.ndarray | float) -> np.ndarray:
     """P(Z <= x) of the standard normal distribution, float64."""
-    return torch.special.ndtr(torch.as_tensor(x, dtype=torch.float64)).numpy()
+    return torch.special.ndtr(torch.as_tensor(x, dtype=torch.float64, device="cpu")).numpy()
 
 
 def normal_quantile(p: float) -> float:
     """The x with P(Z <= x) = p."""
-    return torch.special.ndtri(torch.tensor(p, dtype=torch.float64)).item()
+    return torch.special.ndtri(torch.tensor(p, dtype=torch.float64, device="cpu")).item()
 
 
 @functools.lru_cache(maxsize=512)
