@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,13 @@ class Browser:
         deadline = time.monotonic() + 60
         while not self.js("const page = window.explorer ?? window.study; return Boolean(page) && page.first() !== null && !page.busy()"):
             assert time.monotonic() < deadline, (self.js("return document.getElementById('problem')?.textContent"), self.logs())
+            time.sleep(0.02)
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Waits until something holds that the page does a while after the view rests."""
+        deadline = time.monotonic() + 60
+        while not holds():
+            assert time.monotonic() < deadline, self.logs()
             time.sleep(0.02)
 
     def go(self, **change: object) -> None:

@@ -220,9 +220,8 @@ def test_arrows_move_the_pointer_by_one_token(opened):
     assert opened.shown()[0]["token"] == before + 1
     opened.keys(Keys.ARROW_UP)
     assert opened.shown()[0]["token"] == before + 1 - 4
-    time.sleep(0.6)  # what is read aloud waits for the pointer to rest
-    said = opened.js("return document.getElementById('live').textContent")
-    assert said.startswith("A', pixel") and "Looks at" in said
+    said = "return document.getElementById('live').textContent"  # waits for the pointer to rest
+    opened.until(lambda: opened.js(said).startswith("A', pixel") and "Looks at" in opened.js(said))
 
 
 def test_sliders_and_lists_change_the_view(opened):
@@ -267,7 +266,7 @@ def test_a_link_brings_the_same_view_back(browser, pair):
     browser.open(pair)
     browser.go(kind="self", layer="up.2.attn.0", step=1, head=0, branch="negative", direction="to", x=31, y=77)
     browser.go(source=1, beside="run0", held=True)
-    time.sleep(0.3)  # the address follows when the view rests
+    browser.until(lambda: "y=77" in browser.js("return location.hash"))  # the address follows when the view rests
     address = browser.js("return location.hash")
     state, shown = browser.state(), browser.shown()
     browser.open(pair, address)
@@ -275,9 +274,8 @@ def test_a_link_brings_the_same_view_back(browser, pair):
     browser.open(pair, "#layer=nowhere&step=99&x=-5&y=9999&source=7&kind=%E0%A4%A&beside=run9&word=x")  # an old or a broken link
     assert browser.shown() and browser.state()["y"] == 127
     browser.js("location.hash = arguments[0]", address)
-    time.sleep(0.2)
+    browser.until(lambda: browser.state() == state)
     browser.settle()
-    assert browser.state() == state
     assert browser.logs() == ([], [])
 
 

@@ -2,7 +2,6 @@
 
 import io
 import statistics
-import time
 
 import pytest
 from PIL import Image
@@ -77,8 +76,7 @@ def test_a_notebooks_frame_shows_the_page(browser, tmp_path):
     browser.driver.switch_to.frame(0)
     browser.settle()
     browser.go(layer="up.1.attn.1", x=20, y=20)
-    time.sleep(0.3)
-    assert browser.shown()[0]["site"] == "up.1.attn.1.self"
+    browser.until(lambda: browser.shown()[0]["site"] == "up.1.attn.1.self")
     browser.driver.switch_to.default_content()
     assert browser.logs() == ([], [])
 

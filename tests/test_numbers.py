@@ -180,7 +180,7 @@ def test_a_seed_paints_one_picture_whatever_torchs_defaults_are(
         z = of.start(grid, "red", config=config)
         return [
             run.latents, run.pixels, next(iter(run.maps.values())).tensor, shared.latents, known.eps, known.x0, steps[-1].z_t, z,
-            inverted.latents,
+            inverted.latents[-1], inverted.reconstructed,
         ]  # fmt: skip
 
     expected = everything(model)

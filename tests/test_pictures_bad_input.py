@@ -114,9 +114,9 @@ def png_of_size(width: int, height: int, data: bytes) -> bytes:
                                             (13_000, "13000 x 13000 pixels by its header")])  # fmt: skip
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path, side: int, says: str) -> None:
     (tmp_path / "bomb.png").write_bytes(png_of_size(side, side, bytes(1000)))
-    start = time.perf_counter()
+    start = time.process_time()
     assert says in error_of(tmp_path / "bomb.png")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 2  # a few hundredths; unpacking half a gigabyte takes longer
 
 
 def test_a_large_picture_below_the_limit_is_read_without_a_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:

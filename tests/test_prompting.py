@@ -43,7 +43,7 @@ def grid():
 
 
 def asker(server, **settings) -> OpenAIPrompter:
-    return OpenAIPrompter(base_url=server.url, **{"timeout": 10, "retries": 2, **settings})
+    return OpenAIPrompter(base_url=server.url, **{"timeout": 60, "retries": 2, **settings})
 
 
 # --- given and listed -------------------------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ def test_half_a_body_is_asked_for_again(grid):
 
 def test_a_slow_server_is_waited_for_as_long_as_said(grid):
     with chat_server(Reply(completion("red boat"), wait=0.3)) as server:
-        assert asker(server, model="m", timeout=5)(grid).first == "red boat"
+        assert asker(server, model="m", timeout=60)(grid).first == "red boat"
         with pytest.raises(PromptError, match=r"did not answer within 0\.1 s, tried once"):
             asker(server, model="n", timeout=0.1, retries=0)(grid)
 

@@ -97,7 +97,7 @@ def grid():
 
 
 def asker(server, **settings) -> OpenAIPrompter:
-    return OpenAIPrompter("m", base_url=server.url, **{"timeout": 10, "retries": 0, **settings})
+    return OpenAIPrompter("m", base_url=server.url, **{"timeout": 60, "retries": 0, **settings})
 
 
 @pytest.mark.parametrize("wording", ["published", "json"])
