@@ -176,7 +176,7 @@ def test_a_seed_paints_one_picture_whatever_torchs_defaults_are(
         shared = of(grid, "red", generator=torch.Generator("cpu").manual_seed(1), config=config, progress=False)
         known = of.at(grid, "red", b_prime=PICTURE)
         steps = list(of.steps(grid, "red", config=config, edit={"9.self:logits": scale(1.1)}, progress=False))
-        inverted = of.invert(grid, "red", b_prime=PICTURE, config=config.replace(steps=1, eta=0.0), progress=False)
+        inverted = of.invert(grid, "red", b_prime=PICTURE, config=config.replace(eta=0.0), progress=False)
         z = of.start(grid, "red", config=config)
         return [
             run.latents, run.pixels, next(iter(run.maps.values())).tensor, shared.latents, known.eps, known.x0, steps[-1].z_t, z,

@@ -62,7 +62,7 @@ def rows_of(m: AttentionMap, number: int, seed: int) -> Rows:
     dims = {"input": None, "seed": 2, "step": 0, "t": 0, "branch": 1, "token": 3, "region": 3}
     columns: list[Tensor] = []
     for name in COLUMNS:
-        column, dim = torch.tensor(entries[name]), dims[name]
+        column, dim = torch.tensor(entries[name], device="cpu"), dims[name]
         view = column if dim is None else column.view([-1 if i == dim else 1 for i in range(4)])
         columns.append(view.expand(*lengths, len(tokens)).reshape(-1))
     return Rows(values, torch.stack(columns, dim=1), axes)

@@ -28,7 +28,8 @@ class Adding(ReadyEdit):
     """The edit of `add`."""
 
     def __init__(self, vector: Tensor, scale: float, query: Region | None, **where: Unpack[Chosen]) -> None:
-        self.vector, self.scale, self.query = torch.as_tensor(vector).detach().clone(), number(scale, "add scale"), query
+        given = vector if isinstance(vector, Tensor) else torch.tensor(vector, device="cpu")
+        self.vector, self.scale, self.query = given.detach().clone(), number(scale, "add scale"), query
         if self.vector.ndim not in (1, 2) or not torch.isfinite(self.vector).all():
             raise ValueError(f"add: the vector {list(self.vector.shape)} must be [channel] or [head channel], of finite numbers")
         region = "" if query is None else f", query={query!r}"

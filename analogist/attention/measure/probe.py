@@ -135,7 +135,7 @@ class _Ridge:
     def __init__(self, x: Tensor, ridge: float) -> None:
         self.x, self.wide = x, x.shape[1] > x.shape[0]
         square = x @ x.T if self.wide else x.T @ x
-        penalty = ridge * len(x) * torch.eye(len(square), dtype=x.dtype)
+        penalty = ridge * len(x) * torch.eye(len(square), dtype=x.dtype, device=x.device)
         self.factor = torch.linalg.cholesky(square + penalty)
 
     def __call__(self, wanted: Tensor) -> Tensor:
@@ -168,7 +168,8 @@ class _Split:
         if len(classes) < 2:
             raise ValueError(f"labels: all are {classes.tolist()[0]!r}; give at least two classes")
         _, group = np.unique(grouped, return_inverse=True)
-        split = cls(x, torch.from_numpy(codes), tuple(classes.tolist()), torch.from_numpy(group), torch.ones(len(x), dtype=torch.bool))
+        everything = torch.ones(len(x), dtype=torch.bool, device="cpu")
+        split = cls(x, torch.from_numpy(codes), tuple(classes.tolist()), torch.from_numpy(group), everything)
         held = split._held_out(holdout, np.random.default_rng(seed))
         split.train[torch.from_numpy(np.isin(group, held))] = False
         for what, chosen in (("learn from", split.train), ("hold out", ~split.train)):
