@@ -40,7 +40,7 @@ setup(
     package_dir={"analogist": "analogist", "analogist.models": "models", "analogist.weights": "weights"},
     package_data={
         "analogist": ["py.typed"],
-        "analogist.weights": ["README.md", "*.json", "clip_merges/*", "lab/*", "lab/*/*"],
+        "analogist.weights": ["README.md", "*.json", "clip_merges/*", "lab/*", "lab/*/*", "lab-generic/*", "lab-generic/*/*"],
         "analogist.examples": ["*/*.png", "*/*.json", "*/LICENSE", "*.json", "*.md"],
         "analogist.lab": ["words.txt"],
         "analogist.explore": ["assets/*"],

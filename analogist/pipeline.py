@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-import analogist.weights as weights
 from analogist.attention.capture.capture import Capture
 from analogist.attention.edit.asks import asks_of
 from analogist.attention.edit.edits import Edits
@@ -42,6 +41,7 @@ from analogist.run.request import Call, Request
 from analogist.run.result import Result, Step
 from analogist.run.sampling import Run, decode
 from analogist.run.seeds import check_seeds
+from analogist.weights.embedded import embedded
 from analogist.weights.load import Checkpoint, open_checkpoint
 from analogist.weights.lora import LoraReport, merge_lora
 
@@ -54,8 +54,8 @@ class UntrainedWarning(UserWarning):
 
 
 def lab_checkpoint() -> Path:
-    """The folder of the embedded lab checkpoint."""
-    return Path(weights.__file__).resolve().parent / "lab"
+    """The folder of the lab checkpoint, which is used where none is named."""
+    return embedded("lab")
 
 
 class Analogist:
@@ -91,8 +91,9 @@ class Analogist:
     ) -> "Analogist":  # fmt: skip
         """Loads a checkpoint.
 
-        path: a .safetensors file (single-file layout), a folder (diffusers layout), a name of `analogist weights list` or a hub id
-        owner/name[@revision][:file], which are downloaded where the hub cache lacks them; None: the embedded lab checkpoint.
+        path: a .safetensors file (single-file layout), a folder (diffusers layout), "lab" or "lab-generic", which come with the
+        package, a name of `analogist weights list` or a hub id owner/name[@revision][:file], which are downloaded where the hub cache
+        lacks them; None: "lab".
         config: a folder, JSON file or dict for what shapes can't tell (heads, norm groups). vae: for files that hold none.
         device None: cuda, else mps, else cpu. dtype None: float16 on cuda, else float32; "tf32", on cuda: float32 whose products in the
         UNet are rounded to TF32. attention: "auto", "explicit" or "fused", the default of every call. ema: take the EMA weights where a

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from analogist.checkpoints.hub_files import HubError, choose_files, verified
 from analogist.disk.writing import atomic_write, output_folder
+from analogist.weights.embedded import EMBEDDED, embedded
 from analogist.weights.errors import WeightsError
 from analogist.weights.known import HubSource, known
 from analogist.weights.load import open_checkpoint
@@ -56,11 +57,11 @@ def _constants() -> ModuleType:
 
 
 def is_local(source: str | Path) -> bool:
-    """Whether `source` is a path: it exists, or it does not look like a known name or a repository."""
+    """Whether `source` is a path: it exists, or it does not look like the name of a checkpoint or a repository."""
     text = str(source)
     if isinstance(source, Path) or Path(text).exists() or text.lower().endswith(WEIGHTS) and ":" not in text:
         return True
-    return text.startswith((".", "/", "~", "\\")) or (text not in known() and HUB_ID.match(text) is None)
+    return text.startswith((".", "/", "~", "\\")) or (text not in known() and text not in EMBEDDED and HUB_ID.match(text) is None)
 
 
 def sources_of(source: str, dtype: str | None = None) -> list[HubSource]:
@@ -70,17 +71,19 @@ def sources_of(source: str, dtype: str | None = None) -> list[HubSource]:
     """
     if source in known():
         return known()[source].sources_for(dtype)
+    if source in EMBEDDED:
+        raise HubError(f"{source}: comes with the package, nothing to download; --checkpoint {source} uses it")
     match = HUB_ID.match(source)
     if match is None:
         raise HubError(
-            f"{source!r}: no such file, folder, known name ({', '.join(known())}; see `analogist weights list`) or hub id "
+            f"{source!r}: no such file, folder, known name ({', '.join([*EMBEDDED, *known()])}; see `analogist weights list`) or hub id "
             "owner/name"
         )
     return [HubSource(match[1], match[2] or "main", match[3], dtype)]
 
 
 def find(source: str | Path, *, dtype: str | None = None, progress: bool = True) -> Path:
-    """A checkpoint's file or folder on this machine: the path itself, else from the hub cache, else downloaded.
+    """A checkpoint's file or folder on this machine: the path itself, an embedded one, else from the hub cache, else downloaded.
 
     dtype: "fp16" or "fp32", the preferred precision if there is a choice. A complete copy in the cache is used without asking the
     hub if its revision is a full commit or HF_HUB_OFFLINE is set.
@@ -91,6 +94,8 @@ def find(source: str | Path, *, dtype: str | None = None, progress: bool = True)
         if not path.exists() and os.sep not in str(source) and not str(source).lower().endswith(WEIGHTS):
             sources_of(str(source))  # raises, naming what is known
         return path
+    if source in EMBEDDED:
+        return embedded(str(source))
     places = sources_of(str(source), dtype)
     for place in places:
         if offline() or len(place.revision) == 40:

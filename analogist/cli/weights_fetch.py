@@ -44,8 +44,11 @@ def run_list(args: argparse.Namespace) -> int:
     """Prints the list, marking what is in the cache."""
     from analogist.checkpoints import hub
     from analogist.weights.configs import read_json
+    from analogist.weights.embedded import EMBEDDED
     from analogist.weights.known import FILE, known
 
+    for name, what in EMBEDDED.items():
+        print(f"{name}: {what}\n    comes with the package; nothing to download")
     for entry in known().values():
         print(f"{entry.name}: {entry.what}\n    licence  {entry.licence}, {entry.licence_url}")
         for source in entry.sources:

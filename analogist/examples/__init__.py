@@ -1,7 +1,9 @@
-"""Bundled examples: A, A', B and the true B', drawn by analogist/lab/draw_examples.py from held-out seeds.
+"""Bundled examples: A, A', B and the true B', made by analogist/lab/draw_examples.py. No checkpoint of this project was trained on them.
+
+Those named drawing-... are drawings by people, the others the lab's own scenes.
 
     from analogist import Analogist, examples
-    example = examples.load("recolour")
+    example = examples.load("drawing-invert")
     Analogist.from_checkpoint()(example.grid(), example.prompt).b_prime
 """
 
@@ -21,7 +23,9 @@ PICTURES = ("a", "a_prime", "b", "b_prime_truth")
 
 @dataclass(frozen=True)
 class Example:
-    """One example. prompt: what B' shows, at most five words; family: the kind of analogy, see analogist.lab.split."""
+    """One example. prompt: what B' shows, at most five words; family: the kind of analogy (`analogist.examples.by_people.KINDS`,
+    `analogist.lab.split`).
+    """
 
     name: str
     family: str
