@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from analogist.attention.edit.edits import Edits
+from analogist.attention.select.run_shape import RunShape
+from analogist.attention.tap import StudyTap
 from analogist.config import AnalogistConfig
 from analogist.pipeline import Analogist
 from analogist.run.sampling import Run, decode, posteriors
@@ -41,33 +44,38 @@ def pasted(pixels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def answers(model: Analogist, pixels: Tensor, prompts: Sequence[str], config: AnalogistConfig, *, seeds: Sequence[int],
-            negative: str = "", together: int = 32, progress: bool = False) -> Tensor:
+            negative: str = "", together: int = 32, progress: bool = False, edit: Edits | None = None) -> Tensor:
     """Decoded grids [grid 3 size size] in [-1, 1].
 
     pixels: grid 3 size size in [-1, 1]; the content of B' is ignored. prompts, seeds: one per grid.
-    together: grids per UNet call. Raises ValueError if the counts differ.
+    together: grids per UNet call. edit: as in a call of the model; it sees the grids of one UNet call as images, and no prompt's words.
+    Raises ValueError if the counts differ.
     """
     if not len(pixels) == len(prompts) == len(seeds):
         raise ValueError(f"{len(pixels)} grids, {len(prompts)} prompts, {len(seeds)} seeds: give one prompt and one seed per grid")
     parts = []
     for first in tqdm(range(0, len(pixels), together), disable=not progress, unit="batch"):
         some = slice(first, first + together)
-        parts.append(_answers(model, pixels[some], list(prompts[some]), config, seeds[some], negative))
+        parts.append(_answers(model, pixels[some], list(prompts[some]), config, seeds[some], negative, edit))
     return torch.cat(parts)
 
 
-def _answers(model: Analogist, pixels: Tensor, prompts: list[str], config: AnalogistConfig, seeds: Sequence[int], negative: str) -> Tensor:
+def _answers(model: Analogist, pixels: Tensor, prompts: list[str], config: AnalogistConfig, seeds: Sequence[int], negative: str,
+             edit: Edits | None) -> Tensor:
     images, size, half = len(pixels), pixels.shape[-1], pixels.shape[-1] // 2
     mask = torch.zeros(images, 1, size, size, device=pixels.device)
     mask[:, :, half:, half:] = 1
     start = pasted(as_shown(pixels))
     h, randomness = size // model.vae.config.factor, Randomness(seeds)
     encoded = model.text.encode([negative, *prompts])
+    times = model.schedule.times(config.sampling.steps, config.sampling.strength)
+    shape = RunShape(steps=len(times), times=tuple(t for t, _ in times), branches=config.sampling.branches, images=images, latent=(h, h),
+                     size=(size, size), tokens=model.text.length, dtype=model.dtype)
     run = Run(
         unet=model.unet, schedule=model.schedule, text=encoded[[0] * images + list(range(1, images + 1))],
         start=posteriors(model.vae, start, start * (mask < 0.5), mask).start(randomness.draw(model.vae.config.latent_channels, h, h)),
-        times=model.schedule.times(config.sampling.steps, config.sampling.strength), config=config, randomness=randomness, rows=2,
-        attention=model.attention, images_at_once=images,
+        times=times, config=config, randomness=randomness, rows=2, attention=model.attention, images_at_once=images,
+        tap=None if edit is None else StudyTap(None, edit, model.unet, shape),
     )  # fmt: skip
     *_, last = run.steps()
     return decode(model.vae, last.z_t, at_once=images).cpu()
