@@ -1,7 +1,7 @@
 """What do SAC, CAM and heads do in a lab checkpoint? Measured on drawings by people that it was not trained on.
 
     python -m tests.benchmarks.lab_mechanics --checkpoint lab-generic --out out/generic
-    python -m tests.benchmarks.lab_mechanics --checkpoint lab --choose --out out/lab           # also tries placements, on other drawings
+    python -m tests.benchmarks.lab_mechanics --checkpoint lab --sac 13 14 15 --out out/lab
 
 1. SAC: error of B' with and without it, with the drawings' names as prompts and without a prompt.
 2. CAM: the same, with prompts; "equivalent" if the interval lies within 5 % of the error without it.
@@ -11,7 +11,7 @@
    on the other half, what the error of B' rises by without them, and without five random others (mean of 20 draws).
 
 Errors are mean squared errors of B' without its border, pictures in [0, 1]; intervals are 95 % bootstrap over analogies. Settings are
-tried on other analogies than they are measured on. Writes mechanics.json.
+chosen by `lab_settings` on other analogies. Writes mechanics.json.
 """
 
 import argparse
@@ -41,7 +41,6 @@ from .lab_drawings import tensor
 
 CHOOSING, MEASURING = 501, 502  # seeds of the analogies
 A, B = (0, 0), (1, 0)
-PLACEMENTS = ([0, 1], [2, 3], [0, 1, 2, 3], list(range(3, 11)), [10, 11, 12], [13, 14, 15], [10, 11, 12, 13, 14, 15], list(range(16)))
 
 
 @dataclass
@@ -76,23 +75,6 @@ def compared(on: Tensor, off: Tensor) -> dict[str, float]:
     mean, low, high = interval(on - off)
     return {"on": float(on.mean()), "off": float(off.mean()), "difference": mean, "low": low, "high": high,
             "part": mean / float(off.mean())}  # fmt: skip
-
-
-def choose(model: Analogist, size: int, count: int) -> list[dict]:
-    """Mean errors with and without a prompt for every placement and scale of SAC, and for CAM's placements."""
-    grids, tried = people(size, count, CHOOSING), []
-    plain = model.config.replace(sac=None, cam=None)
-    candidates = [("off", plain)]
-    for layers in PLACEMENTS:
-        candidates += [(f"SAC {layers} s={s}", plain.replace(sac=SAC(Placement.layers(layers), scale=s))) for s in (1.0, 1.3)]
-    candidates += [(f"CAM {layers}", plain.replace(cam=CAM(Placement.layers(layers)))) for layers in PLACEMENTS]
-    for name, config in candidates:
-        row = {"setting": name, "prompt": float(errors(model, grids, config, True).mean())}
-        if not name.startswith("CAM"):
-            row["no prompt"] = float(errors(model, grids, config, False).mean())
-        tried.append(row)
-        print(row, flush=True)
-    return tried
 
 
 def sac_and_cam(model: Analogist, grids: Grids, sac: SAC, cam: CAM) -> dict[str, dict]:
@@ -269,7 +251,6 @@ def main(argv: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", help="name or folder (default: lab)")
     parser.add_argument("--count", type=int, default=20, help="analogies per kind of change (default: 20)")
-    parser.add_argument("--choose", action="store_true", help="try placements of SAC and CAM, four analogies per kind")
     parser.add_argument("--sac", type=int, nargs="*", help="SAC's layers to measure (default: the checkpoint's own, else all)")
     parser.add_argument("--scale", type=float, default=1.0, help="SAC's scale, with --sac")
     parser.add_argument("--cam", type=int, nargs="*", help="CAM's layers to measure (default: the checkpoint's own, else all)")
@@ -291,8 +272,6 @@ def main(argv: list[str] | None = None) -> int:
         print(name, json.dumps(found, indent=1), flush=True)
         (args.out / "mechanics.json").write_text(json.dumps(result, indent=1))
 
-    if args.choose:
-        keep("tried", choose(model, model.size, 4))
     if "effects" in args.only:
         keep("effects", sac_and_cam(model, people(model.size, args.count, MEASURING), sac, cam))
     if "correspondence" in args.only:

@@ -15,7 +15,7 @@ PLACES = ("base", "none", "all", "each", "each-left-out", "parts", "resolutions"
 
 
 def is_lab(model: Analogist) -> bool:
-    """Whether a checkpoint seems to be trained on the lab's drawings: small pictures and a narrow text encoder."""
+    """Whether a checkpoint seems to be one of the lab's: small pictures and a narrow text encoder."""
     return model.size <= 256 and model.unet.config.text_width < 256
 
 
@@ -27,9 +27,9 @@ def _base(model: Analogist, *needed: str) -> AnalogistConfig:
     return own.replace(sac=sac, cam=cam)
 
 
-def _study(name: str, model: Analogist, needed: Sequence[str], question: str, *, count: int = 2, **fields) -> Study:
-    """A study on the lab's held-out drawings (count per family), or on the bundled examples for any other checkpoint."""
-    inputs = [{"lab": "trained", "count": count}] if is_lab(model) else "examples"
+def _study(name: str, model: Analogist, needed: Sequence[str], question: str, *, count: int = 4, **fields) -> Study:
+    """A study on the built-in drawings by people (count per kind of change), or on the bundled examples for any other checkpoint."""
+    inputs = [{"drawings": "all", "count": count}] if is_lab(model) else "examples"
     return Study(name=name, question=question, base=_base(model, *needed), inputs=inputs, **fields)
 
 
@@ -82,7 +82,7 @@ def paper_claims(model: Analogist) -> Study:
     question = "Do the claims of the paper's ablation section hold on this checkpoint?"
     metrics = ("mse", "psnr", "ssim", "mse_colour", "mse_detail", "mse_to_b", "mse_to_a_prime")
     fields = {"design": "list", "runs": runs, "hypotheses": hypotheses, "metrics": metrics}
-    return _study("paper-claims", model, ["sac"], question, count=2, **fields)
+    return _study("paper-claims", model, ["sac"], question, **fields)
 
 
 READY: dict[str, Callable[[Analogist], Study]] = {
