@@ -15,7 +15,7 @@ from analogist.cli import ablate, data, evaluate, explore, grid, merge, prompt, 
 from analogist.disk.writing import shown
 
 EPILOG = """examples:
-  analogist run --example recolour --out out             B' for a bundled example, with the embedded lab checkpoint
+  analogist run --example drawing-invert --out out             B' for a bundled example, with the embedded lab checkpoint
   analogist run --a a.png --a-prime ap.png --b b.png --prompt "a red boat" --checkpoint sd-v1-5-inpainting.safetensors --out out
   analogist grid --a a.png --a-prime ap.png --b b.png --out out
   analogist prompt --grid grid.png --prompter openai --base-url http://localhost:8000/v1

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # --help imports neither Pillow nor torch
     from analogist.run.output import Repeat
 
 EXAMPLES = """examples:
-  analogist run --example recolour --out out
+  analogist run --example drawing-invert --out out
   analogist run --a a.png --a-prime ap.png --b b.png --prompt "a red boat" --checkpoint sd-v1-5-inpainting.safetensors --out out
   analogist run --grid grid.png --prompt-file prompts.txt --images 4 --sac-layers 4-8 --cam-layers none --out out
   analogist run --a a.png --a-prime ap.png --b b.png --prompter openai --base-url http://localhost:8000/v1 --out out
