@@ -166,7 +166,9 @@ def test_reprs_are_a_few_lines_without_tensors(result, model: Analogist) -> None
     for one in (result, known, step, result.maps, many, placement, model.config):
         text = repr(one)
         assert "tensor(" not in text and len(text.splitlines()) <= 20 and len(text) <= 2000
-    for said in ("1 image of 128 x 128 px", "B' 64 x 64 px", "seeds 42", repr(PROMPT), "lab", "[1 4 16 16]", f"maps {len(result.maps)}"):
+    size, cell = model.size, model.size // 2
+    shown = (f"1 image of {size} x {size} px", f"B' {cell} x {cell} px")
+    for said in (*shown, "seeds 42", repr(PROMPT), "lab", "[1 4 16 16]", f"maps {len(result.maps)}"):
         assert said in repr(result)
     for said in ("t 501", f"{known.loss:.4g}", "maps 0"):
         assert said in repr(known)

@@ -173,7 +173,7 @@ def test_a_gated_repository_names_the_page_and_the_token(served, monkeypatch):
         ("me/nothing", "no such repository at http.*HF_ENDPOINT.*HF_TOKEN"),
         ("me/small@nowhere", "no such revision"),
         ("me/small:other.safetensors", "no such file in the repository"),
-        ("sd15-inpaint", "no such file, folder, known name .sd15-inpainting"),
+        ("sd15-inpaint", "no such file, folder, known name .lab, lab-generic, sd15-inpainting"),
         ("me/pickles", "pickle files, which are never opened"),
         ("me/two", "several checkpoints .*me/two:a.safetensors"),
         ("me/empty", "no safetensors weights"),

@@ -1,7 +1,7 @@
 """Draws the bundled examples: python -m analogist.lab.draw_examples --to analogist/examples
 
-Pictures are 256 px, large enough for Stable Diffusion as well. DRAWINGS are by people (`analogist.examples.by_people`), SCENES are the lab's
-own; both say which one of each kind is used.
+Pictures are 256 px, large enough for Stable Diffusion as well. DRAWINGS are by people (`analogist.examples.by_people`), SCENES are the
+lab's own; both say which one of each kind is used.
 """
 
 import argparse
