@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from analogist import Analogist, AnalogistConfig, PromptGrid, examples
+from analogist.attention.edit import edits
 from analogist.checkpoints import hub
 from analogist.config import SamplingConfig
 from analogist.examples import by_people
@@ -140,14 +141,16 @@ def test_diffusers_pipeline_paints_the_same_picture(model: Analogist, pipe) -> N
     assert relative((ours.pixels.clamp(-1, 1) + 1) / 2, theirs) < 1e-3
 
 
-def test_many_grids_at_once_give_what_each_gives_alone(lab: Analogist) -> None:
+@pytest.mark.parametrize("cut", [False, True])
+def test_many_grids_at_once_give_what_each_gives_alone(lab: Analogist, cut: bool) -> None:
     model = lab
     batch = evaluation_batch(["recolour", "mask"], size=model.size, seed=EVALUATION_SEED + 11)
     config = model.config.replace(steps=3, strength=0.7)
-    together = answers(model, batch.pixels, batch.captions, config, seeds=[5, 9])
+    edit = {"up.3.attn.1.self:head_out": edits.ablate_heads(1)} if cut else None
+    together = answers(model, batch.pixels, batch.captions, config, seeds=[5, 9], edit=edit)
     for k, seed in enumerate((5, 9)):
         pictures = [(cell(batch.pixels, i)[k] * 255).round().byte().permute(1, 2, 0).numpy() for i in range(3)]
-        alone = model(PromptGrid(*pictures, size=model.size), batch.captions[k], seed=seed, config=config, progress=False).pixels
+        alone = model(PromptGrid(*pictures, size=model.size), batch.captions[k], seed=seed, config=config, edit=edit, progress=False).pixels
         assert torch.allclose(together[k], alone[0].cpu(), atol=1e-3)  # batched kernels sum in another order
 
 

@@ -10,6 +10,8 @@ prompts and without a prompt, over the ten kinds of change of `analogist.example
 
 import argparse
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,17 +22,20 @@ from analogist.config import SamplingConfig
 from .lab_mechanics import Grids, errors, people
 
 SEED = 503
-LAYERS = ([0, 1], [2, 3], [0, 1, 2, 3], list(range(3, 11)), [10, 11, 12], [13, 14, 15], [10, 11, 12, 13, 14, 15], list(range(16)))
+FINEST, MIDDLE, ALL = [0, 1, 13, 14, 15], list(range(3, 11)), list(range(16))
+LAYERS = ([0, 1], [2, 3], [0, 1, 2, 3], MIDDLE, [10, 11, 12], [13, 14, 15], [10, 11, 12, 13, 14, 15], ALL)
+Change = dict[str, object]
 
 
-def groups() -> dict[str, list[dict]]:
-    """Group -> changes to try."""
+def groups() -> dict[str, Callable[[AnalogistConfig], list[Change]]]:
+    """Group -> changes to try, given the best so far."""
     return {
-        "guidance": [{"guidance": g} for g in (1.0, 1.5, 2.0, 3.0, 5.0)],
-        "strength": [{"strength": s} for s in (0.6, 0.8, 0.9, 0.98, 1.0)],
-        "sac": [{"sac": None}] + [{"sac": SAC(Placement.layers(layers), scale=s)} for layers in LAYERS for s in (1.0, 1.3)],
-        "cam": [{"cam": None}] + [{"cam": CAM(Placement.layers(layers))} for layers in LAYERS],
-        "steps": [{"steps": n} for n in (6, 10, 15, 25)],
+        "guidance": lambda best: [{"guidance": g} for g in (1.0, 1.5, 2.0, 3.0)],
+        "strength": lambda best: [{"strength": s} for s in (0.8, 0.98, 1.0)],
+        "sac": lambda best: [{"sac": None}] + [{"sac": SAC(Placement.layers(layers), scale=1.0)} for layers in LAYERS],
+        "scale": lambda best: [] if best.sac is None else [{"sac": replace(best.sac, scale=s)} for s in (1.0, 0.8, 1.15, 1.3)],
+        "cam": lambda best: [{"cam": None}] + [{"cam": CAM(Placement.layers(layers))} for layers in (FINEST, MIDDLE, ALL)],
+        "steps": lambda best: [{"steps": n} for n in (6, 10, 15)],
     }
 
 
@@ -61,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.only and group not in args.only:
             continue
         best: tuple[float, AnalogistConfig] | None = None
-        for change in candidates:
+        for change in candidates(config):
             one = config.replace(**change)
             found = figures(model, grids, one)
             tried.append({"group": group, **found, "config": one.to_json()})
@@ -69,8 +74,7 @@ def main(argv: list[str] | None = None) -> int:
             figure = (found["prompt"] + found["none"]) / 2
             if best is None or figure < best[0] * (0.97 if group == "steps" else 1.0):
                 best = (figure, one)
-        assert best is not None, "every group has candidates"
-        config = best[1]
+        config = config if best is None else best[1]
         args.out.write_text(json.dumps({"chosen": config.to_json(), "analogies": len(grids.prompts), "tried": tried}, indent=1))
     return 0
 
