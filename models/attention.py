@@ -122,7 +122,9 @@ class SelfAttention(Attention):
         S, M = self_cells(maps, hw, control.rows), self_cells(result, hw, control.rows)
         for where, sac, written, read, s in clones:
             rows = where.on(maps.device)
-            M[written][rows] = s * S[read][rows] if read == written else sac.written(S[read][rows], S[written][rows], s)
+            M[written][rows] = s * S[read][rows]
+            if sac.varied and read != written:  # blended or aligned
+                M[written][rows] = sac.vary(M[written][rows], S[written][rows])
         return result
 
 

@@ -223,7 +223,7 @@ class AttentionControl:
         """SAC at a site as single assignments, M[written][where] = s * S[read][where]: (where, setting, written, read, s) of each.
 
         stage: the maps they act on, "scores" or "probs". S is the map before any of them. Where written and read are one block, it is
-        only multiplied; else `SAC.written` says what becomes of it.
+        only multiplied; else `SAC.vary` may blend or align it.
         """
         return [
             (where, sac, query + key, from_query + from_key, s)

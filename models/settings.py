@@ -101,9 +101,13 @@ class SAC:
         """
         return list(_blocks(self.clone, self.scale, self.mirror, self.factors, self.others, rows))
 
-    def written(self, read: Tensor, before: Tensor, s: float) -> Tensor:
-        """What a cloned block becomes. read: the block it is cloned from; before: what stood there; both [... key row, key column]."""
-        new = s * read
+    @property
+    def varied(self) -> bool:
+        """Whether a cloned block is not simply s times the block it is read from."""
+        return self.align or self.blend != 1
+
+    def vary(self, new: Tensor, before: Tensor) -> Tensor:
+        """What a cloned block becomes. new: s times the block it is read from; before: what stood there; both [... key row, key column]."""
         if self.align:
             top, own = new.amax((-2, -1), keepdim=True), before.amax((-2, -1), keepdim=True)
             if self.stage == "scores":  # rows of -inf, which an edit may have made, stay rows of -inf

@@ -236,7 +236,9 @@ def _cloning(cloning: SAC, name: str, where: Chosen) -> ReadyEdit:
         untouched, M = at.cells(part.clone()), at.cells(part)
         for query, key, from_query, from_key, s in cloning.blocks(at.rows):
             written, read = query + key, from_query + from_key
-            M[written] = s * untouched[read] if read == written else cloning.written(untouched[read], untouched[written], s)
+            M[written] = s * untouched[read]
+            if cloning.varied and read != written:
+                M[written] = cloning.vary(M[written], untouched[written])
         return part
 
     return ReadyEdit(name, ("logits",), change, kind="self", **where)
