@@ -264,6 +264,22 @@ def test_the_solver_starts_from_the_generic_stages_averaged_weights(whole: Path,
     assert names and all(torch.equal(solver[name.replace("ema/", "model/")], generic[name]) for name in names)
 
 
+class Clock:
+    """Time passes with every look at it, so that a test does not depend on how busy the machine is."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 0.2
+        return self.now
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(train, "time", clock)
+
+
 def test_everything_within_some_minutes_ends_in_two_folders_that_load(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,18 +289,7 @@ def test_everything_within_some_minutes_ends_in_two_folders_that_load(
         seen.append(left)
         return learning_rate(step, o, left)
 
-    class Clock:
-        """Time passes with every look at it, so that the test does not depend on how busy the machine is."""
-
-        now = 0.0
-
-        def monotonic(self) -> float:
-            self.now += 0.2
-            return self.now
-
-    clock = Clock()
-    monkeypatch.setattr(loop, "time", clock)
-    monkeypatch.setattr(train, "time", clock)
+    set_clock(monkeypatch)
     monkeypatch.setattr(loop, "learning_rate", watched)
     assert run("all", recipe_file, tmp_path / "out", "--minutes", "0.25", "--to", str(tmp_path / "lab")) == 0
     for folder in ("lab", "lab-generic"):
@@ -295,6 +300,21 @@ def test_everything_within_some_minutes_ends_in_two_folders_that_load(
     before = (tmp_path / "out" / "solver.safetensors").read_bytes()
     assert run("all", recipe_file, tmp_path / "out", "--minutes", "0.25") == 0  # nothing is left to do
     assert (tmp_path / "out" / "solver.safetensors").read_bytes() == before
+
+
+def test_everything_goes_on_with_the_part_that_was_interrupted(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt_generic(step: int, o: Optimisation, left: float | None = None) -> float:
+        if (tmp_path / "generic.recipe.json").exists():
+            os.kill(os.getpid(), signal.SIGINT)
+        return learning_rate(step, o, left)
+
+    set_clock(monkeypatch)
+    monkeypatch.setattr(loop, "learning_rate", interrupt_generic)
+    assert run("all", recipe_file, tmp_path, "--minutes", "0.25", "--to", str(tmp_path / "lab")) == 2
+    assert "interrupted in generic" in one_line(capsys)
+    assert json.loads((tmp_path / "finished.json").read_text()) == ["vae"] and not (tmp_path / "lab-generic").exists()
 
 
 def test_everything_without_a_time_is_one_clear_line(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,11 +80,12 @@ def step_seed(seed: int, step: int) -> int:
 
 
 def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: Limits, device: torch.device,
-          precision: torch.dtype = torch.bfloat16, workers: int = 1) -> tuple[dict[str, Tensor], int]:
+          precision: torch.dtype = torch.bfloat16, workers: int = 1) -> bool:
     """Trains until the last step, the time limit or an interrupt. State and log are kept in `folder`.
 
     workers: CPU threads, each with a part of the batch (see `Workers`).
-    Returns the averaged weights and the number of finished steps. Raises TrainingError if the training cannot start or diverges.
+    Returns whether it came to its end; False after an interrupt or the end of the time of a training that is counted in steps.
+    Raises TrainingError if the training cannot start or diverges.
     """
     if limits.by_clock and limits.minutes is None:
         raise ValueError("by_clock needs minutes, the length of the whole training")
@@ -157,4 +158,4 @@ def train(task: Task, o: Optimisation, identity: dict, folder: Path, *, limits: 
         team.close()
         for number, handler in previous:
             signal.signal(number, handler)
-    return ema, step
+    return not stop and (limits.by_clock or step == o.steps)

@@ -100,8 +100,8 @@ def run(args: argparse.Namespace) -> None:
 
 def part(
     name: str, args: argparse.Namespace, recipe: Recipe, device: torch.device, workers: int, drawings: Drawings | None, limits: Limits
-) -> None:
-    """Trains "vae", "generic" or "solver", and resumes a training that was interrupted."""
+) -> bool:
+    """Trains "vae", "generic" or "solver", and resumes a training that was interrupted. Returns whether it came to its end."""
     watched = watched_grids(recipe.size, device)
     if name == "vae":
         task = VAETask(recipe, device, drawings, watched)
@@ -118,9 +118,10 @@ def part(
     text = json.dumps(recipe.to_json(), indent=1)
     if new or not recipe_file.exists():
         replace_file(recipe_file, lambda path: path.write_text(text))
-    train(task, getattr(recipe, f"{name}_training"), recipe.identity(name), args.out, limits=limits, device=device,
-          precision=getattr(torch, args.precision), workers=workers)
+    done = train(task, getattr(recipe, f"{name}_training"), recipe.identity(name), args.out, limits=limits, device=device,
+                 precision=getattr(torch, args.precision), workers=workers)
     replace_file(recipe_file, lambda path: path.write_text(text))
+    return done
 
 
 def everything(args: argparse.Namespace, recipe: Recipe, device: torch.device, workers: int, drawings: Drawings | None) -> None:
@@ -138,7 +139,9 @@ def everything(args: argparse.Namespace, recipe: Recipe, device: torch.device, w
         minutes = left * share / sum(other for other_name, other in shares.items() if other_name not in finished)
         if minutes <= 0:
             raise TrainingError(f"all: no time left for {name} within --minutes {args.minutes:g}; give more time (finished parts are kept)")
-        part(name, args, recipe, device, workers, drawings, Limits(minutes=minutes, progress=not args.quiet, by_clock=True, save_every=60))
+        limits = Limits(minutes=minutes, progress=not args.quiet, by_clock=True, save_every=60)
+        if not part(name, args, recipe, device, workers, drawings, limits):
+            raise TrainingError(f"all: interrupted in {name}; the same command goes on from there, with the parts that are left")
         finished.append(name)
         replace_file(finished_file, lambda path: path.write_text(json.dumps(finished)))
         if args.to is not None and name != "vae":
