@@ -33,7 +33,7 @@ def groups() -> dict[str, Callable[[AnalogistConfig], list[Change]]]:
         "guidance": lambda best: [{"guidance": g} for g in (1.0, 1.5, 2.0, 3.0)],
         "strength": lambda best: [{"strength": s} for s in (0.8, 0.98, 1.0)],
         "sac": lambda best: [{"sac": None}] + [{"sac": SAC(Placement.layers(layers), scale=1.0)} for layers in LAYERS],
-        "scale": lambda best: [] if best.sac is None else [{"sac": replace(best.sac, scale=s)} for s in (1.0, 0.8, 1.15, 1.3)],
+        "scale": lambda best: [] if best.sac is None else [{"sac": replace(best.sac, scale=s)} for s in (0.8, 1.0, 1.3, 1.6, 2.0)],
         "cam": lambda best: [{"cam": None}] + [{"cam": CAM(Placement.layers(layers))} for layers in (FINEST, MIDDLE, ALL)],
         "steps": lambda best: [{"steps": n} for n in (6, 10, 15)],
     }
