@@ -23,27 +23,28 @@ def read_log(path: Path) -> list[dict[str, float]]:
     return sorted({entry["step"]: entry for entry in entries}.values(), key=lambda entry: entry["step"])
 
 
+STAGES = {"vae": ("squared", "held_out_mse"), "generic": ("x0_error_",), "solver": ("x0_error_",)}  # what is drawn: starts of names
+
+
 def draw(folder: Path, to: Path) -> None:
-    """Draws loss and held-out figures of VAE and UNet over the number of training pictures."""
+    """Draws the autoencoder's errors and the UNet's errors of x0 in B' at three times, over the pictures of each stage that has a log."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.2), dpi=100, layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    for axes, name, keys in ((left, "vae", ("squared", "held_out_mse")), (middle, "unet", ("loss", "eps_error"))):
+    there = [name for name in STAGES if (folder / f"{name}.jsonl").is_file()]
+    if not there:
+        raise TrainingError(f"{folder}: no logs ({', '.join(f'{name}.jsonl' for name in STAGES)}); give the folder of a training")
+    figure = Figure(figsize=(3.4 * len(there), 3.2), dpi=100, layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(there), squeeze=False)[0], there, strict=True):
         log = read_log(folder / f"{name}.jsonl")
-        for key in keys:
+        for key in sorted({key for entry in log for key in entry if key.startswith(STAGES[name])}):
             found = [(entry["pictures"] / 1000, entry[key]) for entry in log if key in entry]
             axes.plot(*zip(*found, strict=True), label=key.replace("_", " "), marker="." if len(found) < 20 else None)
-        axes.set(title=f"{name}: training", xlabel="thousand pictures", yscale="log")
+        axes.set(title=name, xlabel="thousand pictures", yscale="log")
         axes.legend()
-    log = [entry for entry in read_log(folder / "unet.jsonl") if any(key.startswith("x0_error") for key in entry)]
-    for key in (key for key in (log[0] if log else {}) if key.startswith("x0_error")):
-        right.plot([e["pictures"] / 1000 for e in log], [e[key] for e in log], marker=".", label=f"t = {key.rsplit('_', 1)[1]}")
-    right.set(title="unet: error of x0 in B', held out", xlabel="thousand pictures", yscale="log")
-    right.legend()
     replace_file(to / "curves.png", lambda path: figure.savefig(path, format="png"))
-    for name in ("vae", "unet"):
-        replace_file(to / f"{name}.jsonl", lambda path, name=name: shutil.copyfile(folder / f"{name}.jsonl", path))
+    for name in there:
+        if folder.resolve() != to.resolve():
+            replace_file(to / f"{name}.jsonl", lambda path, name=name: shutil.copyfile(folder / f"{name}.jsonl", path))
 
 
 def main(argv: list[str] | None = None) -> int:
