@@ -43,7 +43,7 @@ def in_slices(of_tokens: Callable[[Tensor], Tensor], x: Tensor, token_bytes: int
     if x.device.type != "cpu" or x.shape[0] * x.shape[1] * token_bytes <= slice_bytes:
         return of_tokens(x)
     parts = torch.split(x.flatten(0, 1), max(1, slice_bytes // token_bytes))
-    return torch.cat([of_tokens(part) for part in parts]).unflatten(0, x.shape[:2])
+    return torch.unflatten(torch.cat([of_tokens(part) for part in parts]), 0, x.shape[:2])
 
 
 def softmax_in_place(logits: Tensor) -> Tensor:

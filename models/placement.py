@@ -29,7 +29,7 @@ AXES = {
     "head_out": ("head", "query", "channel"),
     "out": ("query", "channel"),
 }
-FF_AXES = dict.fromkeys(("stream", "x", "hidden", "out"), ("query", "channel"))
+FF_AXES: dict[str, tuple[str, ...]] = dict.fromkeys(("stream", "x", "hidden", "out"), ("query", "channel"))
 # Of residual blocks, transformers, resamplings and the convolutions at both ends. Each has those of the points that its `widths` name.
 BLOCK_AXES = {
     point: ("channel",) if point == "time" else ("channel", "row", "column")
