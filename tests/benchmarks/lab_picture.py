@@ -1,7 +1,7 @@
 """The README's picture: bundled examples and what the lab checkpoint paints for them, seed 42, its own settings.
 
-    python -m tests.benchmarks.lab_picture --out notebooks/figures/first_run.png
-    python -m tests.benchmarks.lab_picture --no-prompt drawing-invert drawing-grey --out out/some.png
+    python -m tests.benchmarks.lab_picture --no-prompt --out notebooks/figures/first_run.png
+    python -m tests.benchmarks.lab_picture drawing-invert drawing-grey --out out/some.png                   # names as prompts
 """
 
 import argparse
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from analogist import Analogist, examples
 from analogist.disk.writing import atomic_write
 
-SHOWN = ("drawing-invert", "drawing-enhance", "drawing-grey", "drawing-line")
+SHOWN = ("drawing-invert", "drawing-enhance", "drawing-deblur")
 SIDE, GAP, LINE = 124, 10, 22  # pixels of a picture, between pictures, and per line of text
 
 
