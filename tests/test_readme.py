@@ -71,7 +71,7 @@ def test_the_tree_of_the_readme_lists_what_there_is() -> None:
     for line in tree.strip().splitlines():
         indented = line.startswith("  ")
         head = line.split("   ")[0] if not indented else line[2:22]
-        for name in re.findall(r"[\w./]+(?:/|\.py)", head):
+        for name in re.findall(r"[\w./-]+(?:/|\.py)", head):
             if not indented:
                 folder = ROOT / name
                 assert folder.is_dir(), name
