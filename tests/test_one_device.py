@@ -150,9 +150,13 @@ EDITS: dict[str, Edits] = {
     "reweight_word": {CROSS + "probs": E.reweight_word("boat", 2.0)},
     "share_keys": {SELF + "k": E.share_keys(0, mix=0.5)},
     "sac": {SELF + "logits": E.sac()},
+    "sac_blended": {SELF + "logits": E.sac_blended(0.5)},
+    "sac_aligned": {SELF + "logits": E.sac_aligned()},
+    "scale_blocks": {SELF + "logits": E.scale_blocks(1.4, others=0.9)},
     "cam": {CROSS + "probs": E.cam()},
     "freeu": E.freeu(),
     "patch": {},  # needs a captured map, below
+    "add": {},  # needs the width of a site, below
 }  # fmt: skip
 NO_EDITS = {"Edit", "EditError", "Edits", "region_view"}  # what `edits` holds beside edits
 
@@ -168,7 +172,11 @@ def test_a_ready_edit_keeps_host_and_device_apart(model, grid, watch, name: str)
         point = "up.1.attn.0.self:head_out"
         captured = next(model.steps(grid, "", config=BASE, images=2, capture=Capture(point, query="B'"))).maps[point]
         edits = {point: E.patch(captured, steps=0, weight=0.5)}
-    step = next(model.steps(grid, "a red boat", config=OFF if name in ("sac", "cam") else BASE, images=2, edit=edits))
+    if name == "add":
+        site = next(site for site in model.unet.sites if site.name == "up.1.attn.0.self")
+        edits = {f"{site}:out": E.add(torch.ones(site.widths["out"]), 0.5, query="B'")}
+    alone = name.startswith("sac") or name in ("cam", "scale_blocks")
+    step = next(model.steps(grid, "a red boat", config=OFF if alone else BASE, images=2, edit=edits))
     assert step.z_t.device == META
 
 
