@@ -114,14 +114,19 @@ def _task(folder: Path, name: str) -> Task:
     return Task(name, CATEGORY_NAMES[folder.name], tuple(grids), tuple(truths), tuple(prompts))
 
 
-def read_prompts(path: Path) -> tuple[list[str], list[str]]:
-    """File names and first prompts of a `*_gpt4_out.txt`. Raises DataError naming the line that is not name, tab, prompt."""
+def text_lines(path: Path) -> list[str]:
+    """The lines of a text file. Raises DataError if it cannot be read or is not UTF-8."""
     try:
-        lines = decoded(path.read_bytes()).splitlines()
+        return decoded(path.read_bytes()).splitlines()
     except OSError as error:
         raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{shown(path)}: not UTF-8 text") from error
+
+
+def read_prompts(path: Path) -> tuple[list[str], list[str]]:
+    """File names and first prompts of a `*_gpt4_out.txt`. Raises DataError naming the line that is not name, tab, prompt."""
+    lines = text_lines(path)
     while lines and not lines[-1].strip():
         lines.pop()
     names, prompts = [], []

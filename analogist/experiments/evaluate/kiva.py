@@ -12,12 +12,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from analogist.disk.foreign import decoded
 from analogist.disk.writing import shown
 from analogist.experiments.design.inputs import Input, check_names
 from analogist.experiments.design.levels import StudyError
 from analogist.experiments.design.own import OwnMetric
-from analogist.experiments.evaluate.data import DataError
+from analogist.experiments.evaluate.data import DataError, text_lines
 from analogist.experiments.score.metrics import mse
 from analogist.grid.pictures import PictureError, read_picture
 from analogist.grid.prompt_grid import PromptGrid
@@ -125,14 +124,8 @@ def _input(domain: str, transform: str, number: int, parts: dict[str, Path], rul
 
 def read_tracker(path: Path) -> list[dict[str, str]]:
     """The parameters of every trial of a transformation. Raises DataError for a missing file, a line without a colon or an odd trial."""
-    try:
-        lines = decoded(path.read_bytes()).splitlines()
-    except OSError as error:
-        raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{shown(path)}: not UTF-8 text") from error
     trials: list[dict[str, str]] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text_lines(path), 1):
         if not line.strip():
             continue
         key, colon, value = (part.strip() for part in line.partition(":"))
