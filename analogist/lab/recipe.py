@@ -89,6 +89,8 @@ class Recipe:
     snr_floor: float = 0.3  # smallest weight of the error in x0, so that the noisiest steps count too; 0: plain min-SNR
     skew: float = 0.8  # times are 1000 u^skew with u uniform in [0, 1]; below 1, noisy times are more frequent
     reuse: int = 1  # how many steps use each encoded grid, each with new noise and times
+    taught: float = 0.0  # weight of the loss that teaches the solver's heads places (places.py)
+    taught_steps: int = 600  # the solver's first steps, in which that loss acts
     kl: float = 1e-4  # weight of the posterior's divergence in the VAE's loss
     edges: float = 0.5  # weight of the error in differences of neighbouring pixels in the VAE's loss
     turned: float = 0.25  # part of the VAE's steps with rotated or halved latents (EQ-VAE); 0: none
@@ -160,6 +162,7 @@ def small() -> Recipe:
         generic=GENERIC,
         solver=SOLVER,
         reuse=4,
+        taught=0.02,
     )
 
 
@@ -176,6 +179,7 @@ def fine() -> Recipe:
         generic=GENERIC,
         solver=SOLVER,
         reuse=2,
+        taught=0.02,
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import CLIPTextModel
 
-from analogist.models.control import AttentionControl
+from analogist.models.control import AttentionControl, Tap
 from analogist.models.ddim import VELOCITY, Schedule, alpha_bars
 from analogist.models.unet import UNet
 from analogist.models.vae import VAE, Posterior, VAEConfig
@@ -23,6 +23,7 @@ from analogist.models.vae import VAE, Posterior, VAEConfig
 from .drawings import Drawings
 from .grids import Batch
 from .mixture import training_batch
+from .places import Places, taught_sites
 from .recipe import Mix, Optimisation, Recipe
 from .state import TrainingError, load_state
 from .words import text_encoder, tokenizer
@@ -38,13 +39,13 @@ class Denoiser(nn.Module):
         super().__init__()
         self.text, self.unet = text, unet
 
-    def forward(self, x: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, ids: Tensor, tap: Tap | None = None) -> Tensor:
         # Many captions of a batch are empty, so each distinct caption is encoded once.
         different, which = torch.unique(ids, dim=0, return_inverse=True)
         text = self.text(input_ids=different).last_hidden_state
         # On a CPU at these sizes the backward pass of the explicit form is twice as fast as the fused form's; on a GPU it is not.
         form = "explicit" if x.device.type == "cpu" else "auto"
-        return self.unet(x, t, text[which], AttentionControl(branches=1, images=len(x), attention=form))
+        return self.unet(x, t, text[which], AttentionControl(branches=1, images=len(x), attention=form, tap=tap))
 
 
 @dataclass
@@ -168,7 +169,10 @@ class UNetTask:
         return self._encode(drawn)
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, ...]:
-        """The UNet's input, times, captions, the target of its prediction, and the loss weight of every place."""
+        """The UNet's input, times, captions, the target of its prediction, and the loss weight of every place.
+
+        While the solver is taught places (`places.py`), also the weight of that loss, one number per grid.
+        """
         r, config = self.recipe, self.vae.config
         grids = self._grids(seed, step)
         count = len(grids.mask)
@@ -183,15 +187,23 @@ class UNetTask:
         z0, z_masked = scaled(config, grids.image, noise[0]), scaled(config, grids.masked, noise[1])
         x = torch.cat([self.schedule.add_noise(z0, noise[2], t), grids.mask, z_masked], dim=1)
         where = torch.where(grids.mask > 0.5, 1.0, r.known_weight)
-        return x, t, ids, self.schedule.target(z0, noise[2], t), where
+        batch = (x, t, ids, self.schedule.target(z0, noise[2], t), where)
+        if self.name == "solver" and r.taught and step < r.taught_steps:
+            return *batch, torch.full((count,), r.taught, device=self.device)
+        return batch
 
     def loss(
-        self, run: Callable[..., Any], x: Tensor, t: Tensor, ids: Tensor, wanted: Tensor, where: Tensor
+        self, run: Callable[..., Any], x: Tensor, t: Tensor, ids: Tensor, wanted: Tensor, where: Tensor, taught: Tensor | None = None
     ) -> tuple[Tensor, dict[str, float]]:
-        error = (run(x, t, ids).float() - wanted).square()
+        places = None if taught is None else Places(taught_sites(self.network.unet, x.shape[-1]))
+        error = (run(x, t, ids, places).float() - wanted).square()
         each = (error * where).mean((1, 2, 3)) / where.mean((1, 2, 3))
         weights = target_weights(self.recipe, self.schedule.alpha_bars[t])
-        return (each * weights).mean(), {"error": each.detach().mean().item()}
+        loss, figures = (each * weights).mean(), {"error": each.detach().mean().item()}
+        if places is not None and taught is not None:
+            loss = loss + taught.mean() * places.loss
+            figures["places"] = places.loss.item()
+        return loss, figures
 
     @torch.no_grad()
     def check(self, weights: dict[str, Tensor]) -> dict[str, float]:

@@ -67,8 +67,8 @@ class Workers:
         with torch.no_grad():
             torch._foreach_copy_(list(copy.parameters()), list(self.network.parameters()))
 
-        def run(*inputs: Tensor) -> Any:
-            return copy(*(i.to(self.precision) if i.is_floating_point() else i for i in inputs))
+        def run(*inputs: Any) -> Any:
+            return copy(*(i.to(self.precision) if isinstance(i, Tensor) and i.is_floating_point() else i for i in inputs))
 
         value, figures = loss(run, *part)
         return value.detach(), figures, list(torch.autograd.grad(value, list(copy.parameters())))
