@@ -1,6 +1,7 @@
 """`analogist ablate` from end to end: what comes out, going on where it stopped, one coordinator, shards."""
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -159,6 +160,34 @@ def test_a_metric_added_later_is_measured_from_the_pictures(model, small, whole,
     ablate(small, tmp_path, model=model, pool=pool, progress=False)
     assert pool.ran == []
     assert without_times(tmp_path / "table.csv") == without_times(whole.folder / "table.csv")
+
+
+def test_inputs_that_differ_in_the_truth_alone_are_jobs_of_one_picture_each_with_its_own_values(model, tmp_path) -> None:
+    one = one_input()
+    cells = one.grid.cells(without_border=True)
+    inputs = (one, dataclasses.replace(one, name="y", truth=cells["A'"]))
+    pool = Counting(model, given := study(inputs=inputs, metrics=["mse", "mse_to_b"]))
+
+    def values(folder, **fields) -> dict:
+        rows = ablate(given, folder, model=model, changes=fields, pool=pool, progress=False, outputs=False).rows
+        painted = np.asarray(read_picture(folder / rows[0]["picture"]).convert("RGB").crop(inside), np.float64) / 255
+        assert len({row["picture_sha256"] for row in rows}) == 1
+        found = {(row["input"], row["metric"]): row["value"] for row in rows}
+        for used in fields.get("inputs", inputs):
+            for metric, other in (("mse", used.truth), ("mse_to_b", cells["B"])):
+                if other is not None:
+                    expected = ((painted - np.asarray(other.convert("RGB"), np.float64) / 255) ** 2).mean()
+                    assert found[used.name, metric] == pytest.approx(expected, rel=1e-4, abs=1e-9)
+        return found
+
+    whole, inner = one.grid.boxes()["B'"], one.grid.boxes(without_border=True)["B'"]
+    inside = (inner[0] - whole[0], inner[1] - whole[1], inner[2] - whole[0], inner[3] - whole[1])
+    found = values(tmp_path)
+    assert len(set(pool.ran)) == 2 and found["x", "mse"] != found["y", "mse"]
+    # Another truth, or none, is measured from the picture that is there.
+    values(tmp_path, inputs=(dataclasses.replace(one, truth=cells["A"]),))
+    without = values(tmp_path, inputs=(dataclasses.replace(one, truth=None),))
+    assert without["x", "mse"] is None and len(pool.ran) == 2
 
 
 def test_a_second_coordinator_is_refused_and_told_who_holds_the_folder(tmp_path) -> None:

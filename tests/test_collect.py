@@ -181,7 +181,7 @@ def test_more_inputs_go_on_behind_those_that_are_there_as_if_all_had_come_at_onc
 
 @pytest.mark.parametrize("change, why", [
     ({"selectors": ["conv_in:out"]}, "other selectors"), ({"steps": [0]}, "other steps"), ({"t": 5}, "other call"),
-    ({"inputs": [{"name": "one 0", "grid": grid(1), "prompt": ""}]}, r"run 0 \(one 0, seed 42\) is another now"),
+    ({"inputs": [{"name": "one 0", "grid": grid(1), "prompt": ""}]}, r"run 0 \(one 0, seed 42\) is different now"),
     ({"inputs": examples(1)}, r"run 2 \(one 1, seed 42\) is missing now"),
 ])  # fmt: skip
 def test_a_folder_of_another_collection_is_refused_and_left_as_it_is(tiny_unet, folder, change, why):

@@ -168,9 +168,9 @@ def test_a_hypothesis_about_a_run_that_is_not_made_is_an_error_before_the_run(sp
         variants("mes", both, "higher")
 
 
-def test_content_keys_differ_in_everything_that_decides_a_picture_and_in_nothing_else(model) -> None:
+def test_painting_keys_differ_in_everything_that_decides_a_picture_and_in_nothing_else(model) -> None:
     def key(**fields) -> str:
-        return plan_of(model, **fields).jobs[0].key
+        return plan_of(model, **fields).jobs[0].painting
 
     keys = [
         key(), key(seeds=(2,)), key(base=BASE.replace(guidance=4.0)), key(base=BASE.replace(sac=None)), key(size=128),
@@ -178,7 +178,10 @@ def test_content_keys_differ_in_everything_that_decides_a_picture_and_in_nothing
         key(prompt_suffix=""), key(attention="explicit"),
     ]  # fmt: skip
     assert len(set(keys)) == len(keys)
-    assert key(inputs=(one_input("other name", truth=False),), batch=3, group=5, name="renamed", metrics=("psnr",)) == keys[0]
+    other = {"batch": 3, "group": 5, "name": "renamed", "metrics": ("psnr",)}
+    assert key(inputs=(one_input("other name", truth=False),), **other) == keys[0]
+    first, same = (plan_of(model, **fields).jobs[0] for fields in ({}, {"inputs": (one_input("other name"),), **other}))
+    assert first.key == same.key
 
 
 def test_another_checkpoint_or_precision_is_another_job(model, monkeypatch) -> None:

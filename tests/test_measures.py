@@ -146,7 +146,7 @@ def test_divergence_of_equal_rows_is_zero_and_of_disjoint_ones_is_one(template):
         assert got[:3].tolist() == pytest.approx([0, 1, half], abs=1e-6)
     with pytest.raises(ValueError, match="allowed are 'total variation'"):
         divergence(template, template, kind="cosine")
-    with pytest.raises(ValueError, match="have other axes"):
+    with pytest.raises(ValueError, match="have different axes"):
         divergence(template, template.sel(query="B"))
 
 
@@ -170,7 +170,7 @@ def test_the_best_places_of_a_pixel_are_found_with_their_region(shifted):
     assert [(m.region, m.x, m.y) for m in matches] == [("A", 28.0, 36.0), ("B'", 124.0, 100.0)]
     assert matches[0].share == pytest.approx(0.7)
     assert best_keys(shifted, (12, 100), to="B'", k=1)[0].token == 12 * 16 + 15
-    with pytest.raises(ValueError, match="64 keys are there"):
+    with pytest.raises(ValueError, match=r"expected 1\.\.64"):
         best_keys(shifted, (12, 100), to="A'", k=65)
 
 

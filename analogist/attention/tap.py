@@ -31,8 +31,8 @@ class CaptureLost(UserWarning):
 class StudyTap:
     """Implements the Tap protocol of models/control.py for one run.
 
-    Everything is checked here, before the first UNet call: raises ValueError for selectors that match nothing, steps outside
-    the run, regions outside the picture, words that are not in the prompt; CaptureTooLarge if it exceeds max_bytes or the free disk space.
+    Everything is checked here, before the first UNet call. Raises ValueError for selectors that match nothing, steps outside the run,
+    regions outside the picture, and words that are not in the prompt; CaptureTooLarge above max_bytes or the free disk space.
     """
 
     def __init__(

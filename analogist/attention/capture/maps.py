@@ -209,7 +209,7 @@ class AttentionMap:
     def resize(self, hw: tuple[int, int] | int) -> "AttentionMap":
         """The map on another grid of tokens, by area, in float32: rows of probabilities keep their sums, all else is averaged.
 
-        hw: token rows and columns of the whole picture, one number for both; a map of a region becomes that region on the new grid.
+        hw: token rows and columns of the whole picture, or one number for both; a map of a region becomes that region on the new grid.
         Raises ValueError for maps without tokens of the picture, and where a region would end within a token.
         """
         from analogist.attention.capture.resize import resized
@@ -235,13 +235,13 @@ class AttentionMap:
         return replace(self, tensor=part(self.tensor), index=index, axes=axes, **changes)
 
     def to_xarray(self) -> "xarray.DataArray":
-        """It as an xarray.DataArray with labelled axes (extra `xarray`); values are not copied where NumPy can share them."""
+        """The map as an xarray.DataArray with labelled axes (extra `xarray`); values are not copied where NumPy can share them."""
         from analogist.attention.capture.to_xarray import data_array
 
         return data_array(self)
 
     def save(self, path: str | Path) -> None:
-        """Writes it as safetensors, completely or not at all."""
+        """Writes the map as safetensors, completely or not at all."""
         Maps({self.name: self}).save(path)
 
     @staticmethod
@@ -277,7 +277,7 @@ class Maps(Mapping[str, AttentionMap]):
         return len(self._maps)
 
     def _ipython_key_completions_(self) -> list[str]:
-        """What IPython and Jupyter offer behind `maps["`."""
+        """What IPython and Jupyter offer after `maps["`."""
         return list(self._maps)
 
     def select(self, pattern: str) -> "Maps":

@@ -21,14 +21,14 @@ Chosen = int | str | Sequence[int | str]
 
 
 def load(folder: str | Path) -> "Activations":
-    """The activations in a folder that `collect` wrote; nothing but the lists is read yet. Raises ValueError for other folders."""
+    """The activations in a folder that `collect` wrote; only the lists are read yet. Raises ValueError for other folders."""
     return Activations(Path(folder))
 
 
 class Activations(Mapping[str, "RowsOf"]):
     """Collected activations by point: `load(folder)["up.1.attn.2.ff:hidden"]` are its rows.
 
-    inputs: of each run, by the number in the index column "input": name, seed, prompt, about.
+    inputs: name, seed, prompt and about of each run; the index column "input" holds its position in this list.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -106,7 +106,7 @@ class RowsOf:
         return out
 
     def about(self, key: str) -> np.ndarray:
-        """What `about` of its input says under a key, for each row. Raises ValueError where an input says nothing."""
+        """For each row, the entry `key` of its input's `about`. Raises ValueError where an input has none."""
         found = {}
         for number in np.unique(self.index["input"]).tolist():
             about = self.inputs[number]["about"] or {}
@@ -140,7 +140,7 @@ class RowsOf:
         return RowsOf(self.point, self.axes, self.values_shape, self.shards, self.inputs, np.atleast_1d(every[rows]))
 
     def tensor(self) -> Tensor:
-        """The values of all these rows, [row ...]. Reads the shards that hold them, one at a time."""
+        """The values of these rows, [row ...]. Reads the shards that hold them, one at a time. Raises ValueError for no rows."""
         kept = np.arange(len(self)) if self.kept is None else self.kept
         parts: list[Tensor] = []
         places: list[np.ndarray] = []

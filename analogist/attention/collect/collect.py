@@ -33,7 +33,7 @@ SIZE = 512  # px, at which grids that leave their size to the model are compared
 
 
 class Captured(Protocol):
-    """What a run gives back."""
+    """The result of a run."""
 
     @property
     def maps(self) -> Mapping[str, AttentionMap]: ...
@@ -41,7 +41,7 @@ class Captured(Protocol):
 
 @dataclass(frozen=True)
 class OneRun:
-    """One run. name: of its input. seed: of its first image. grid, call: of the model's call. about: of its input, JSON-ready."""
+    """One run. name, about: of its input, JSON-ready. seed: of its first image. grid, call: arguments of the model's call."""
 
     name: str
     seed: int
@@ -66,15 +66,15 @@ def collect(
 
     model: an Analogist, its `at`, or a functools.partial of either: anything that takes (grid, prompt=, seed=, capture=) and gives maps.
     inputs: PromptGrids, pairs (grid, prompt), objects with `grid` and `prompt` (bundled examples, a study's inputs), or mappings with
-    `grid` and further arguments of the call; a mapping may also have `name`, and `about`: a JSON-ready mapping of what is to be known of
-    its rows later, such as a label. Any iterable will do, also one that makes its grids only as they are asked for.
+    `grid` and further arguments of the call; a mapping may also have `name`, and `about`: a JSON-ready mapping that is kept with its
+    rows, such as a label. A generator will do.
     selectors: of points with a channel axis or of maps ("up.1.attn.2.ff:hidden", "*.res.*.block:time"). steps, branches, heads, query:
     what is kept there, as in Capture. seed, seeds: every input runs with the seeds seed .. seed + seeds - 1; a mapping may have its own.
-    dtype: of the values; None: the run's. shard_bytes: of the rows in one shard. That and one run's rows are all that is held in memory.
-    max_bytes: of what one run keeps. call: further arguments of every call, such as config= or t=.
+    dtype: of the values; None: the run's. shard_bytes: size of the rows in one shard; memory holds one shard and the rows of one run.
+    max_bytes: limit of what one run keeps. call: further arguments of every call, such as config= or t=.
 
-    out: the folder. A collection that was stopped goes on behind its last complete shard, and ends with the same bytes; one that gets
-    more inputs goes on behind them. Raises OtherCollection where the folder holds something else.
+    out: the folder. A collection that was stopped continues after its last complete shard, and ends with the same bytes; so does one
+    that gets more inputs. Raises OtherCollection where the folder holds something else.
     """
     chosen = [selectors] if isinstance(selectors, str) else list(selectors)
     seed, seeds, shard_bytes = (_whole(*given) for given in (("seed", seed, 0), ("seeds", seeds, 1), ("shard_bytes", shard_bytes, 1)))
@@ -108,7 +108,7 @@ def _runs(inputs: Iterable[object], seed: int, seeds: int) -> Iterator[OneRun]:
 
 
 def _taken(given: object, number: int) -> tuple[dict[str, object], str, object]:
-    """Arguments of the call, name, and what is to be known of one input."""
+    """Arguments of the call, name and `about` of one input."""
     if isinstance(given, Mapping):
         call = dict(cast(Mapping[str, object], given))
         name, about = str(call.pop("name", number)), call.pop("about", None)

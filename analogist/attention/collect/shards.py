@@ -48,7 +48,7 @@ def list_of(number: int) -> str:
 class Shards:
     """The shards of one folder while they are written: rows are held until they are large enough for the next.
 
-    asked: what is collected, JSON-ready; a folder is gone on with only where it is the same. shard_bytes: of the rows of a shard.
+    asked: what is collected, JSON-ready; a folder is continued only where this is the same. shard_bytes: size of a shard's rows.
     """
 
     def __init__(self, folder: Path, asked: Mapping[str, object], shard_bytes: int) -> None:
@@ -85,7 +85,7 @@ class Shards:
             for number, told in enumerate(about["inputs"], start=done):
                 run = next(left, None)
                 if run is None or json.loads(json.dumps(run.said())) != told:
-                    now = "is missing" if run is None else "is another"
+                    now = "is missing" if run is None else "is different"
                     which = f"run {number} ({told['name']}, seed {told['seed']})"
                     raise OtherCollection(f"{self.folder}: {which} {now} now; choose another folder")
                 same.append(run)
@@ -99,7 +99,7 @@ class Shards:
         return done, left
 
     def add(self, run: Told, rows: Mapping[str, Rows]) -> None:
-        """Takes the rows of one run, by point; writes a shard where they are enough."""
+        """Takes the rows of one run, by point; writes a shard once there are enough."""
         for point, some in rows.items():
             self.held.setdefault(point, []).append(some)
             self.nbytes += some.nbytes

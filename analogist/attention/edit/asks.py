@@ -1,6 +1,6 @@
 """What an edit may ask of the whole run, by attributes of the function: gradients, and several copies of every image.
 
-Place in the flow: a run reads this before it starts; where no edit asks, it runs without gradients and once, as ever.
+Place in the flow: a run reads this before it starts; where no edit asks, it runs once and without gradients, as usual.
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Asks:
-    """gradients: the run's tensors keep their graph from the first edit whose result requires a gradient on.
+    """What the edits of one call ask for.
 
-    pixels: these go on through the decoder to the result's pixels, which costs the memory of its graph too.
+    gradients: from the first edit whose result requires a gradient, the run's tensors keep their graph. pixels: gradients also pass
+    through the decoder to the result's pixels, which needs memory for its graph too.
     copies: every image runs this many times in one batch, with the same draws; the image axis is then (copy image).
     """
 
@@ -30,6 +31,6 @@ def asks_of(edit: object) -> Asks:
     functions = [one for given in edit.values() for one in (given if isinstance(given, list | tuple) else [given])]
     copies = {getattr(function, "copies", 1) for function in functions}
     if len(copies) > 1:
-        raise ValueError(f"edits ask for {sorted(copies)} copies of every image: put those that act together into one number of copies")
+        raise ValueError(f"edits ask for {sorted(copies)} copies of every image: give all edits of one call the same number of copies")
     gradients = [getattr(function, "gradients", False) for function in functions]
     return Asks(any(gradients), "pixels" in gradients, *(copies or {1}))

@@ -20,9 +20,10 @@ class EditError(ValueError):
 
 
 class BoundEdit:
-    """One edit at one point, with the steps at which it acts. `steps` of a function that has it restricts them.
+    """One edit at one point, with the steps at which it acts.
 
-    `by_head` of a function that has it: it takes maps in slices of heads, so that they need not all be in memory at once.
+    A function's attribute `steps` restricts them. One with the attribute `by_head` takes maps in slices of heads, so that they need not
+    all be in memory at once.
     """
 
     def __init__(self, function: Edit, selector: str, steps: tuple[int, ...] | None) -> None:

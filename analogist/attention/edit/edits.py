@@ -204,9 +204,9 @@ def sac(setting: SAC | None = None, **where: Unpack[Chosen]) -> ReadyEdit:
 
 
 def sac_blended(blend: float, scale: float = 1.3, **where: Unpack[Chosen]) -> ReadyEdit:
-    """Self-Attention Cloning of which only a part is written: M(A', B') := blend s M(A, B) + (1 - blend) M(A', B'), and its mirror.
+    """Self-Attention Cloning in part: M(A', B') := blend s M(A, B) + (1 - blend) M(A', B'), and its mirror.
 
-    blend: 0 (what stood there) to 1 (the clone alone). An edit of `logits`, for a run with sac=None; as a setting: SAC(blend=...).
+    blend: 0 (the block as it was) to 1 (the clone alone). An edit of `logits`, for a run with sac=None; as a setting: SAC(blend=...).
     """
     return _cloning(SAC(blend=blend, scale=scale), f"sac_blended({blend}, scale={scale})", where)
 

@@ -1,4 +1,4 @@
-"""A node: the part of a network that a cause is looked for in, such as one head of one site in one step."""
+"""A node: the part of a network in which a cause is sought, such as one head of one site in one step."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ Index = tuple[slice | Tensor, ...]
 
 @dataclass(frozen=True)
 class Node:
-    """A part of a point of a site; None is all of that axis.
+    """A part of the tensor at a point of a site; None means all of that axis.
 
     site, point: as in selectors. head: of the site. step: executed step. branch: "negative" or "text". query, key: regions.
     """

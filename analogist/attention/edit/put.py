@@ -21,7 +21,7 @@ def zero(tensor: Tensor, at: At) -> Tensor:
 
 
 class Stored:
-    """What a captured run had, whole: all branches, images, heads, queries and keys of the same point and step."""
+    """The source of a captured run's values: all branches, images, heads, queries and keys of the same point and step."""
 
     def __init__(self, maps: Mapping[str, AttentionMap]) -> None:
         self.maps = maps
@@ -37,7 +37,7 @@ class Stored:
 
 
 class Mean:
-    """The mean over inputs, images and places of the picture, for each step, branch, head and channel (of a map: for each key)."""
+    """The source of means over inputs, images and places of the picture, for each step, branch, head and channel (of a map: each key)."""
 
     def __init__(self, maps: Iterable[Mapping[str, AttentionMap]]) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -67,7 +67,7 @@ class Mean:
 class Put:
     """An edit that replaces nodes of one or more points by what a source gives there.
 
-    nodes: all that this edit may meet; those of other points are passed over. but: everything except the nodes is replaced.
+    nodes: those of points to which the edit is not bound are ignored. but: replaces everything except the nodes.
     """
 
     def __init__(self, nodes: Sequence[Node], source: Source, *, but: bool = False) -> None:

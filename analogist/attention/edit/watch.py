@@ -1,6 +1,6 @@
 """Edits that ask a run for gradients: they watch nodes' activations, whole or cut off from what made them.
 
-Gradients of a measure at an activation that only passes are of everything that follows from it; at one that was cut off they are of
+The gradient of a measure at an activation that only passes counts everything that follows from it; at one that was cut off it counts only
 what reaches the measure without another cut.
 """
 
@@ -18,11 +18,12 @@ Key = tuple[str, str, int]  # site name, point, executed step
 
 
 class Watch:
-    """Watches points, in the order in which they come, and changes no value.
+    """Watches points in execution order; changes no value, unless `value` is given.
 
-    seen: by (site, point, step) the tensor that goes on, whose gradient can be asked for. cut: that tensor is a copy which remembers
-    nothing of what made it; made: then what it was made as. at: where it was. value: what goes on in place of the tensor, for a cut
-    (an interpolation, say). steps: executed steps; None: all. pixels: gradients are wanted of the result's pixels too.
+    cut: each tensor is replaced by a copy without the graph of what made it. value: gives a replacement with other numbers, such as an
+    interpolation; implies cut. steps: executed steps; None: all. pixels: the result's pixels need gradients too.
+    By (site, point, step), after the run: made, the tensor that arrived; seen, the tensor that went on, whose gradient can be taken;
+    at, its place and time.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Watch:
 
     def bind(self, run: RunShape, places: list[tuple[Site, str]]) -> Edit:
         if torch.is_inference_mode_enabled():
-            raise ValueError("gradients are asked for inside torch.inference_mode(), which can give none; use torch.no_grad() around it")
+            raise ValueError("gradients are asked for inside torch.inference_mode(), which can give none; use torch.no_grad() instead")
         self.run = run
         return self
 

@@ -9,15 +9,16 @@ from analogist.attention.look.drawing import INK, PAPER, margin, put_text, title
 from analogist.attention.measure.circuit import Circuit
 from analogist.attention.measure.edges import OUTPUT
 
-COLOURS = {"A": (0, 114, 178), "A'": (213, 94, 0), "B": (0, 158, 115), "B'": (204, 121, 167)}  # Okabe and Ito 2008: told apart by all
-ELSEWHERE = (90, 90, 90)  # a node that no region was asked of
+COLOURS = {"A": (0, 114, 178), "A'": (213, 94, 0), "B": (0, 158, 115), "B'": (204, 121, 167)}  # Okabe and Ito 2008
+ELSEWHERE = (90, 90, 90)  # a node without a query region
 STEP, RADIUS, ROW = 34, 11, 34  # px
 
 
 def draw_circuit(circuit: Circuit) -> Image.Image:
     """A picture of a circuit: a column for each site of its pool, a circle for each node, an arrow for each edge.
 
-    Circles are filled by the part that a node closes and coloured by its query region; widths of arrows are parts too; dashes are negative.
+    A circle is filled by the part of the gap that its node closes, and coloured by the node's query region. An arrow is as wide as the
+    part that its edge closes; a dashed one is negative.
     """
     sites = list(dict.fromkeys(site for site, _, _ in circuit.axes.places))
     below = _depths(sites)

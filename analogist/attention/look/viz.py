@@ -197,7 +197,7 @@ def arrows(
     """Correspondences as arrows from query to match, coloured by share. matches: a Field, or pairs of (x, y) and Match.
 
     every: draw only every n-th token of a field along both sides. least: only matches with at least this share of the attention.
-    strongest: at most so many, those with the greatest shares. Raises ValueError where none is left to draw.
+    strongest: at most this many, those with the greatest shares. Raises ValueError where none is left to draw.
     """
     if isinstance(matches, Field):
         start, end, share = (t[every // 2 :: every, every // 2 :: every].flatten(0, 1) for t in (matches.start, matches.end, matches.share))
@@ -208,7 +208,7 @@ def arrows(
     most = max((share for *_, share in lines), default=0.0)
     strong = sorted((line for line in lines if line[2] >= least), key=lambda line: -line[2])[:strongest]
     if not strong:
-        raise ValueError(f"arrows: no correspondences to draw; of {len(lines)} the greatest share is {most:.3g}, least is {least:.3g}")
+        raise ValueError(f"arrows: none of {len(lines)} correspondences has a share of {least:.3g} or more; the greatest is {most:.3g}")
     if len(strong) < len(lines):
         title = f"{title}{': ' if title else ''}{len(strong)} strongest of {len(lines)} matches"
     lines = strong

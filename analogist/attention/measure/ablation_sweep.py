@@ -42,7 +42,7 @@ def ablate_sweep(
     taken; or a list of runs, whose mean is taken. points, steps, heads, branches, query, key, batch: as for `patch_sweep`; a key region
     of what a head reads is ablated at `*.self:probs`.
     measure: of a result; None: its loss where it has one (`model.at`), else the mean squared distance of its latents from the
-    unablated ones. The sweep's `effect` is the raw change: above 0 the ablation does harm to such a measure.
+    unablated ones. The sweep's `effect` is the raw change: with these measures, above 0 where the ablation does harm.
     """
     selectors = [points] if isinstance(points, str) else list(points)
     inputs = listed(clean, "clean")

@@ -2,7 +2,7 @@
 
     effect of a node  ~  (activation in the clean run - in the corrupted one) . d measure / d activation, at the corrupted run
 
-Gradients are taken at the corrupted run: at the clean one that of the default measure, a squared distance from that run, is zero.
+Gradients are taken at the corrupted run: at the clean run the default measure, a squared distance from that run, has gradient zero.
 Source: Nanda 2023, "Attribution Patching"; Syed et al. 2023 (edges, in edges.py); integrated gradients at a node as in Marks et al. 2024,
 "Sparse Feature Circuits", Sec. 3.1 (after Sundararajan et al. 2017).
 """
@@ -35,16 +35,17 @@ def attribution_patch(
 
     Arguments and result as for `patch_sweep`; a measure must return a tensor that gradients can pass through. One that reads the
     result's pixels says so by an attribute, `pixels = True`, so that the decoder keeps its graph; latents are always ready.
-    edges: what each head does by way of each later head (and without another), an EdgeSweep: one backward pass for each receiving head.
-    What runs between the points is linearised at the corrupted run. The edges that leave a node sum to its attribution.
-    integrated: points between corrupted and clean activations at which gradients are averaged, a run for each of them and each site and
-    step; 0: the gradient at the corrupted run alone. The attributions of all heads of a site then sum to the effect of patching it whole.
-    The corrupted run keeps the graph of what follows the first point: its memory is that of training.
+    edges: returns an EdgeSweep, what each head does through each later head and no other, with one backward pass per receiving head.
+    The network between the points is linearised at the corrupted run. The edges that leave a node sum to its attribution.
+    integrated: how many points between corrupted and clean activations gradients are averaged over, with one run per point, site and
+    step; 0: the gradient at the corrupted run alone. With many points the attributions of all heads of a site sum to the effect of
+    patching it whole.
+    The corrupted run keeps the graph of what follows the first point: it needs as much memory as training.
     Raises ValueError where the measure's value has no gradient.
     """
     selectors = [points] if isinstance(points, str) else list(points)
     if isinstance(integrated, bool) or not isinstance(integrated, int) or integrated < 0:
-        raise ValueError(f"integrated {integrated!r}: a number of points from 1 up, or 0 for the corrupted run's gradient alone")
+        raise ValueError(f"integrated {integrated!r}: expected a number of points, at least 1, or 0 for the corrupted run's gradient alone")
     if edges and integrated:
         raise ValueError("attribution_patch: edges are linear at the corrupted run; leave integrated out")
     each, contrasts, runs, all_axes = [], [], 0, []
@@ -91,7 +92,7 @@ def _reduced(found: dict[Key, Tensor], watch: Watch, axes: SweepAxes) -> Tensor:
 
 
 def places_match(place: Key, node: Node) -> bool:
-    """Whether a watched place is one that a node has a part in."""
+    """Whether a node is a part of a watched place."""
     return place[:2] == (node.site, node.point) and node.acts(place[2])
 
 
@@ -103,7 +104,7 @@ def _integrated(bad: Run, watch: Watch, axes: SweepAxes, kept: Stored, measure: 
             weight = (i + 0.5) / count
 
             def between(tensor: Tensor, at: At, weight: float = weight) -> Tensor:
-                start = watch.made[at.site.name, at.point, at.step].detach()  # where steps go together a later one starts there too
+                start = watch.made[at.site.name, at.point, at.step].detach()  # where steps are moved together, later ones start there too
                 return start + weight * (kept(tensor, at) - start)
 
             moved = Watch(value=between, steps=steps, pixels=getattr(measure, "pixels", False))
@@ -114,7 +115,7 @@ def _integrated(bad: Run, watch: Watch, axes: SweepAxes, kept: Stored, measure: 
 
 
 def _ways(axes: SweepAxes) -> Iterator[tuple[str, list[int] | None]]:
-    """Selector and steps of what is moved together."""
+    """Selector and steps of activations that are moved together."""
     for site, point, _ in axes.places:
         for step in axes.steps:
             yield f"{site}:{point}", None if step < 0 else [step]

@@ -29,8 +29,8 @@ FORMAT = 1  # of the JSON file
 class Circuit:
     """Nodes and edges that carry an effect.
 
-    nodes: with the part of the gap between corrupted and clean run that each closes. edges: (sender, receiver or "output", part).
-    axes: all the nodes that it was chosen from. threshold: of the parts. by: "attribution" or "patch".
+    nodes: each with the part of the gap between corrupted and clean run that it closes. edges: (sender, receiver or "output", part).
+    axes: all the nodes that it was chosen from. threshold: the smallest absolute part that was kept. by: "attribution" or "patch".
     """
 
     nodes: dict[Node, float]
@@ -116,16 +116,16 @@ def find_circuit(
     heads: bool = True, steps: Sequence[int] | str | None = "all", branches: Sequence[str] | None = None,
     query: Sequence[Region] | None = None, measure: Measure | None = None, batch: int | None = None, progress: bool = True,
 ) -> Circuit:  # fmt: skip
-    """The nodes and edges that close at least a part of the gap between corrupted and clean run, on average over inputs.
+    """The nodes and edges that close at least `threshold` of the gap between corrupted and clean run, on average over inputs.
 
-    threshold: of the part's absolute value; the whole gap is 1. by: "attribution" (`attribution_patch`: few runs, to first order) or
-    "patch" (`patch_sweep` for all nodes, then `path_patch` between those that were kept: exact, many runs).
-    Other arguments as for those. Read its result with `faithfulness` and `placebo` beside it.
+    threshold: compared with the absolute value of each part; the whole gap is 1. by: "attribution" (`attribution_patch`: few runs, to
+    first order) or "patch" (`patch_sweep` for all nodes, then `path_patch` between those that were kept: exact, many runs).
+    Other arguments as for these functions. Read the result beside `faithfulness` and `placebo`.
     """
     if by not in ("attribution", "patch"):
         raise ValueError(f"by={by!r}: allowed are 'attribution' and 'patch'")
     if not isinstance(threshold, int | float) or isinstance(threshold, bool) or not threshold > 0:
-        raise ValueError(f"threshold {threshold!r}: a part of the gap above 0, such as 0.05")
+        raise ValueError(f"threshold {threshold!r}: expected a part of the gap above 0, such as 0.05")
     asked = {"heads": heads, "steps": steps, "branches": branches, "query": query, "measure": measure, "progress": progress}
     if by == "attribution":
         sweep = attribution_patch(clean, corrupted, points, edges=True, **asked)

@@ -32,12 +32,12 @@ TEXT_KEYS = "text"  # the key region that stands for all tokens of cross-attenti
 
 @dataclass(frozen=True, eq=False)
 class Contribution:
-    """What heads write into the residual stream, over the norm of what is there before, by query and key region.
+    """What heads write into the residual stream, over the norm of the stream before it, by query and key region.
 
     values: [site step branch head query_region key_region], the mean over inputs; nan where a site has fewer heads. The head axis has
     one entry -1 where all heads are taken together. each: [input ...] of each input; low, high: 95 % interval of the mean, nan for
     one input. signed: parts along a direction in place of norms.
-    vectors: by site what is written, [step branch image head key_region query channel] of the first input, where it was asked for.
+    vectors: by site the written vectors, [step branch image head key_region query channel], of the first input, where asked for.
     """
 
     values: Tensor
@@ -112,7 +112,7 @@ def contribution(
     boxes too); key None: the four regions, and all text tokens at cross-attention, where words and column numbers can be given.
     vectors: also the written vectors themselves, at most max_bytes of them. direction: the signed part along it in place of the norm:
     by site name (or a function of the site) a tensor [channel], [query channel] or [branch image query channel]; its length does not
-    count. Towards the true B', for example, is the captured residual of a run that holds it less that of this run.
+    count. For the direction towards the true B', for example, take the captured residual of a run that holds it minus that of this run.
     Raises ValueError for a selector that matches no site or both kinds, CaptureTooLarge for vectors over max_bytes.
     """
     found = []
@@ -122,7 +122,7 @@ def contribution(
         found.append(weigh)
     first = found[0]
     if any(other.labels != first.labels for other in found):
-        raise ValueError("contribution: the inputs differ in steps, branches or sites; measure those that are alike together")
+        raise ValueError("contribution: the inputs differ in steps, branches or sites; give only inputs that agree in these")
     each = torch.stack([weigh.values for weigh in found])
     low, high = interval(each)
     sites, kept, labels, numbers = first.labels
@@ -268,7 +268,7 @@ class Weigh:
         self.values[i, self.labels[1].index(at.step)][..., heads, :, :] = value.cpu()
 
     def _images(self, part: Tensor, at: At) -> Tensor:
-        """(branch image) ... -> branch ..., the sum over images; or branch image ... where each is wanted."""
+        """(branch image) ... -> branch ..., the sum over images; with each_image, branch image ..."""
         parts = part.unflatten(0, (at.branches, at.images))[self.numbers]
         return parts if self.each_image else parts.sum(1)
 

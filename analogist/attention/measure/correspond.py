@@ -30,7 +30,7 @@ def best_keys(m: AttentionMap, pixel: tuple[float, float], to: Region | None = N
         row = row.sel(key=to)
     values = row.tensor.flatten()
     if not 1 <= k <= len(values):
-        raise ValueError(f"k {k}: {len(values)} keys are there")
+        raise ValueError(f"k {k}: expected 1..{len(values)}, the number of keys there")
     tokens = torch.arange(len(values), device="cpu") if row.key is None else row.key
     top = values.topk(k)
     return [
@@ -68,7 +68,7 @@ class Field:
         return (self.end - end).norm(dim=-1)
 
     def same_place(self) -> "Field":
-        """The field of a template that knows nothing: each token matched with the same place of the other region."""
+        """A baseline that ignores the picture: each token matched with the same place of the other region."""
         first = int(region_tokens(self.key, self.hw, self.rows, self.size)[0])
         move = torch.tensor(token_pixel(first, self.hw, self.size), dtype=torch.float32, device="cpu") - self.start[0, 0]
         return replace(self, end=self.start + move, share=torch.zeros_like(self.share))

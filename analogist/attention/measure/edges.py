@@ -1,4 +1,4 @@
-"""Edges: what one head does by way of another, to first order.
+"""Edges: what one head does through another, to first order.
 
 At the corrupted run every node is cut off from what made it. A later node then follows from earlier ones directly, through whatever runs
 between them (projections, residual blocks, resampling, feed-forwards, attention that is no node), but through no other node. With g the
@@ -29,7 +29,7 @@ OUTPUT = "output"  # the receiver that stands for the measure itself, reached th
 
 @dataclass(frozen=True, eq=False)
 class EdgeSweep:
-    """The effect of each sender by way of each receiver alone.
+    """The effect of each sender through each receiver alone.
 
     each: [input sender receiver], raw change of the measure. The receiver "output" is the measure, reached directly. Nan where a receiver
     does not come after the sender. contrasts: of each input. kind: "attribution" or "patch". notes, runs: as in Sweep.
@@ -66,7 +66,7 @@ class EdgeSweep:
         return interval(self.each_recovered)
 
     def rows(self) -> list[dict]:
-        """One row an edge: sender, receiver, recovered, effect, low, high."""
+        """One row per edge: sender, receiver, recovered, effect, low, high."""
         low, high = self.interval
         values = {"recovered": self.recovered, "effect": self.effect, "low": low, "high": high}
         return [

@@ -20,8 +20,8 @@ from analogist.attention.measure.runs import Measure, Runs, interval, learn, lis
 class Faithfulness:
     """What a circuit keeps of a run, and what the run keeps without it.
 
-    each: [input 4], the measure of the run as it is, with every node of the pool ablated, with those outside the circuit ablated, and
-    with those inside. inside, outside: number of nodes.
+    each: [input 4], the measure of the run as it is, with every node of the pool ablated, with the nodes outside the circuit ablated,
+    and with the nodes inside ablated. inside, outside: number of nodes.
     """
 
     each: Tensor
@@ -34,12 +34,12 @@ class Faithfulness:
 
     @property
     def kept(self) -> float:
-        """Of what the nodes do, the part that the circuit alone does (1: all of it), mean over inputs."""
+        """The part of the pool's effect that remains with the circuit alone (1: all of it), mean over inputs."""
         return float(self._share(2).mean())
 
     @property
     def without(self) -> float:
-        """The part that is left when the circuit is ablated (0: nothing), mean over inputs."""
+        """The part that remains when the circuit is ablated (0: nothing), mean over inputs."""
         return float(self._share(3).mean())
 
     @property

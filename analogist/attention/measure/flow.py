@@ -1,6 +1,6 @@
 """Attention flow between regions: which share of what a region looks at lies in A, A', B and B'; entropy and reach of rows.
 
-A share says where a head looks, not what it takes from there: what it writes is measured by `contribution`, what it matters by ablation.
+A share says where a head looks, not what it takes from there: `contribution` measures what it writes, ablation how much that matters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ def flow(m: AttentionMap, regions: Sequence[str] | None = None) -> AttentionMap:
     """Flow between regions with all other axes kept: [... query_region key_region], mean over a region's queries.
 
     m: whole self-attention maps (point probs, or scores and logits for their sums), or captured with reduce='regions'.
-    regions: their names; None: A, A', B and B', where A and A' are those of all example pairs together; "cells": every cell on its own
+    regions: their names; None: A, A', B and B', where A and A' are those of all example pairs together; "cells": each cell separately
     (A1, A1', A2 ... B, B'). Raises ValueError for regions that the grid or a reduced map does not have.
     """
     wanted = cell_names(m.rows - 1) if regions == "cells" else REGIONS if regions is None else tuple(regions)
@@ -74,7 +74,7 @@ def _labels(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 
 
 def flow_table(m: AttentionMap, regions: Sequence[str] | None = None) -> FlowTable:
-    """The table, mean over steps, branches, images and heads; select first what it shall be of (`m.sel(step=0)`).
+    """The flow table of a map, mean over steps, branches, images and heads; for a part of these, select it first (`m.sel(step=0)`).
 
     regions: as for `flow`; flow_table(m, "cells")["B'", "A2'"] is what B' reads of the second example.
     """
@@ -85,7 +85,7 @@ def flow_table(m: AttentionMap, regions: Sequence[str] | None = None) -> FlowTab
 
 
 def flow_rows(maps: Mapping[str, AttentionMap], regions: Sequence[str] | None = None) -> list[dict]:
-    """One row per site and step with the share of each pair of regions, mean over branches, images and heads; a long table.
+    """One row per site and step with the share of each pair of regions, mean over branches, images and heads.
 
     regions: as for `flow`. Keys: name, layer, step, and "B' -> A'" and so on.
     Raises ValueError where no map among them is self-attention.
@@ -139,7 +139,7 @@ def divergence(first: AttentionMap, second: AttentionMap, *, kind: str = "total 
     shares of their sum. Raises ValueError where axes or lengths differ.
     """
     if first.axes != second.axes or first.shape != second.shape:
-        raise ValueError(f"divergence: {first!r} and {second!r} have other axes; select the same part of both")
+        raise ValueError(f"divergence: {first!r} and {second!r} have different axes; select the same part of both")
     dim = _keys_of(first, "divergence")
     p, q = (m.tensor.float() / m.tensor.float().sum(dim, keepdim=True) for m in (first, second))
     if kind == "total variation":

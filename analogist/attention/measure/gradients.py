@@ -9,7 +9,7 @@ from analogist.attention.edit.watch import Key
 
 
 def asked(value: object) -> Tensor:
-    """A measure's value that gradients can be taken of. Raises ValueError where there are none."""
+    """A measure's value, checked to be one number with a gradient. Raises ValueError where it is not."""
     if not isinstance(value, Tensor) or value.numel() != 1:
         raise ValueError(f"the measure returned {type(value).__name__}: for gradients it must return a tensor with one number")
     if not value.requires_grad:
@@ -27,7 +27,7 @@ def gradients_of(value: Tensor, seen: Mapping[Key, Tensor]) -> dict[Key, Tensor]
 
 
 def pulled_back(made: Tensor, along: Tensor, seen: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """The gradient of <along, made> at earlier tensors; None where made does not follow from one. The graph stays for further calls."""
+    """The gradient of <along, made> at earlier tensors; None where made does not depend on one. The graph stays for further calls."""
     if not made.requires_grad or not seen:
         return (None,) * len(seen)
     return torch.autograd.grad(made, seen, grad_outputs=along, retain_graph=True, allow_unused=True)

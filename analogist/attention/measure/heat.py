@@ -1,7 +1,7 @@
 """Word heat maps: how much attention every place of the picture pays to a word, at picture size.
 
 Source of the idea: Tang et al. 2022 (DAAM). Split words, repeated words, the start and end tokens and the negative prompt are
-explicit; with CAM on, the maps of A, A' and B are zero, since those places hear no text.
+explicit; with CAM on, the maps of A, A' and B are zero, since CAM cuts these places off from the text.
 """
 
 import re
@@ -63,7 +63,7 @@ def word_heat(
 
 
 def word_heats(maps: Mapping[str, AttentionMap], *, branch: str = "text", image: int = 0) -> list[WordHeat]:
-    """A heat map for every token of the prompt from <start> to <end>, in order; their sum is 1 less the padding's share."""
+    """A heat map for every token of the prompt from <start> to <end>, in order; their sum is 1 minus the padding's share."""
     found = [m for m in maps.values() if m.site.kind == "cross" and branch in m.tokens]
     if not found:
         raise ValueError(f"word_heats: no cross-attention map knows the {branch} prompt; capture '*.cross:probs'")
@@ -75,7 +75,7 @@ def word_heats(maps: Mapping[str, AttentionMap], *, branch: str = "text", image:
 def _chosen(
     m: AttentionMap, branch: str, image: int, steps: int | Sequence[int] | None, heads: int | Sequence[int] | None
 ) -> AttentionMap:
-    """The part of a map that is asked for; axes that are gone already are as they are, if they are the right ones."""
+    """The part of a map that is asked for; an axis that was dropped before must hold just that."""
     choices = {"branch": branch, "image": image, "step": steps, "head": heads}
     for axis, value in choices.items():
         if value is None:

@@ -18,7 +18,7 @@ def measured(
 ) -> list[float]:
     """The measure of the run with each of these edits.
 
-    learnt: of a run of this kind. batch: edits in one batch; None: as many as the run has room for. Raises ValueError for more than that.
+    learnt: from a run of this kind. batch: edits in one batch; None: as many as the run has room for. Raises ValueError for more.
     """
     shape, _ = learnt.known()
     size = shape.room if batch is None else batch

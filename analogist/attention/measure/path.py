@@ -1,4 +1,4 @@
-"""Path patching: what a sender does by way of one receiver alone, everything else held as it was; exact where edges.py is linear.
+"""Path patching: what a sender does through one receiver alone, with everything else held; exact, while edges.py is linear.
 
 Source: Wang et al. 2023, "Interpretability in the Wild", Sec. 3.1; Goldowsky-Dill et al. 2023, "Localizing Model Behavior with Path
 Patching".
@@ -28,13 +28,13 @@ def path_patch(
     clean: Runs, corrupted: Runs, sender: NodeLike | list[NodeLike], receiver: NodeLike | list[NodeLike] = OUTPUT,
     points: str | Sequence[str] = "*:head_out", *, measure: Measure | None = None, batch: int | None = None, progress: bool = True,
 ) -> EdgeSweep:  # fmt: skip
-    """The effect of each sender's clean value on the measure by way of each receiver and of no other node.
+    """The effect of each sender's clean value on the measure through each receiver and no other node.
 
     In the corrupted run the sender gets its clean value and all nodes of `points` are held at their corrupted ones, so that a receiver
     hears the sender directly, through residual blocks, resampling and feed-forwards. What the receiver makes of that is then put into
     another corrupted run, in which everything follows. The receiver "output" is the measure itself.
     sender, receiver: a Node, "site:point", (either, head), or a list of them; a receiver may be one input of a head, "site:q" (k, v).
-    clean, corrupted, measure, batch: as for `patch_sweep`. One run for each sender, and one for each pair.
+    clean, corrupted, measure, batch: as for `patch_sweep`. One run per sender, and one per pair.
     """
     senders = [Node.of(one) for one in _listed(sender)]
     receivers: list[Node | str] = [OUTPUT if one == OUTPUT else Node.of(one) for one in _listed(receiver)]
@@ -69,9 +69,9 @@ def _listed(given: NodeLike | list[NodeLike]) -> list[NodeLike]:
 
 
 class Freeze:
-    """Holds all nodes as they were but for the sender, and remembers what each would have become.
+    """Holds all nodes but the sender at their corrupted values, and remembers what each would have become.
 
-    values: of the sender. base: of all. frozen: selectors of what is held; other points only pass.
+    values: the sender's clean ones. base: the corrupted ones of all. frozen: places ("site:point") that are held; others only pass.
     """
 
     def __init__(self, sender: Node, values: Stored, base: Stored, frozen: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Placebo: what circuits that mean nothing do, beside one that is claimed to.
+"""Placebo: what circuits without meaning recover, beside the circuit of a claim.
 
 A circuit's claim is that its clean activations, put into the corrupted run, bring the clean outcome back. Its controls are random circuits
 of the same size, matched by layer or by the norm of what patching moves, and clean activations of other inputs (permuted inputs).
@@ -28,8 +28,8 @@ KINDS = ("layer", "norm", "permuted inputs")
 class Placebo:
     """The recovered part of the gap, mean over inputs: of the circuit, and of each control.
 
-    circuit: of the circuit itself. controls: by kind, one number a draw: "layer" and "norm" (random circuits), "permuted inputs" (the
-    circuit's nodes with another input's values; missing for one input). notes: what is to be said.
+    circuit: of the circuit itself. controls: by kind, one number per draw: "layer" and "norm" (random circuits), "permuted inputs" (the
+    circuit's nodes with another input's values; missing for one input). notes: cautions for the reader.
     """
 
     circuit: float
@@ -37,12 +37,12 @@ class Placebo:
     notes: tuple[str, ...] = ()
 
     def p(self, kind: str) -> float:
-        """The part of draws that do as well as the circuit, itself counted: at least 1 / (draws + 1)."""
+        """The share of draws that recover as much as the circuit, which counts as one: at least 1 / (draws + 1)."""
         draws = self.controls[kind]
         return (1 + sum(value >= self.circuit for value in draws)) / (1 + len(draws))
 
     def rows(self) -> list[dict]:
-        """One row a kind of control: kind, draws, mean, least, most, p."""
+        """One row per kind of control: kind, draws, mean, least, most, p."""
         return [
             {"kind": kind, "draws": len(draws), "mean": sum(draws) / len(draws), "least": min(draws), "most": max(draws), "p": self.p(kind)}
             for kind, draws in self.controls.items()
@@ -63,15 +63,15 @@ def placebo(
 ) -> Placebo:  # fmt: skip
     """Patches a circuit, random circuits of the same size, and the circuit with other inputs' values into the corrupted run.
 
-    Random circuits take for each node another one of the pool, outside the circuit: one of the four nearest by site, or by the norm of
-    clean less corrupted activation. draws: of each kind, at each input. Permuted inputs: every other input in turn, of the same size.
+    A random circuit replaces each node by another one of the pool, outside the circuit: one of the four nearest by site, or by the norm
+    of clean minus corrupted activation. draws: per kind and input. Permuted inputs: every other input in turn, of the same size.
     clean, corrupted, measure, batch: as for `patch_sweep`.
     Raises ValueError for an empty circuit, and where the pool has too few other nodes.
     """
     if not circuit.nodes:
         raise ValueError("placebo: this circuit has no nodes; nothing of its size can be drawn")
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise ValueError(f"draws {draws!r}: a whole number from 1 up")
+        raise ValueError(f"draws {draws!r}: expected a whole number, at least 1")
     pairs, chance = paired(clean, corrupted), random.Random(seed)
     runs = [learn(good, capture=Capture(*circuit.points)) for good, _ in pairs]
     values = [Stored(result.maps) for result, _ in runs]
@@ -105,7 +105,10 @@ def placebo(
 
 
 def matched(circuit: Circuit, distance: Callable[[Node, Node], float], chance: random.Random) -> list[Node]:
-    """For each node of a circuit another of its pool, none twice, drawn among the nearest of its step, branch and regions."""
+    """For each node of a circuit a different one of its pool, drawn among the nearest of its step, branch and regions; none twice.
+
+    Raises ValueError where the pool has too few.
+    """
     taken: list[Node] = []
     for node in circuit.nodes:
         alike = [
@@ -125,7 +128,7 @@ def matched(circuit: Circuit, distance: Callable[[Node, Node], float], chance: r
 
 
 def _norms(circuit: Circuit, clean: Stored, corrupted: Stored, run: RunShape) -> dict[Node, float]:
-    """The norm of clean less corrupted activation of each node of the pool."""
+    """The norm of clean minus corrupted activation of each node of the pool."""
     found: dict[Node, float] = {}
     for node in circuit.pool():
         m, other = clean.maps[node.place], corrupted.maps[node.place]

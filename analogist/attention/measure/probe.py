@@ -64,7 +64,7 @@ class Probe(Scored):
 class MeanDifference(Scored):
     """The difference of two classes' means. vector: with the axes of a row, from the first class to the second; for `edits.add`.
 
-    A row is held to be of the second class where it lies beyond the middle between the means, along the vector.
+    A row counts as the second class where it lies beyond the midpoint of the two means, along the vector.
     """
 
     vector: Tensor
@@ -77,7 +77,7 @@ def linear_probe(
     """Learns to read labels from rows by ridge regression on one-hot classes, in closed form, and scores it on held-out groups.
 
     x: row ... (RowsOf.tensor()). labels: one per row. groups: rows of one group are held out together, such as the tokens of one input
-    (RowsOf.index["input"]); None: each row is on its own. holdout: share of the groups. ridge: the penalty, over the mean variance of a
+    (RowsOf.index["input"]); None: each row is its own group. holdout: share of the groups. ridge: the penalty, over the mean variance of a
     channel. permutations: repeats of the control, which permutes labels over whole groups where a group has one label.
     Raises ValueError where lengths differ, or there are too few groups or classes.
     """
@@ -107,7 +107,7 @@ def linear_probe(
 def mean_difference(
     x: Tensor, labels: Labels, *, groups: Labels | None = None, holdout: float = 0.3, permutations: int = 99, seed: int = 0
 ) -> MeanDifference:
-    """The mean of one class less that of the other, over the groups that are not held out, scored on those that are.
+    """The mean of one class minus that of the other, over the groups that are not held out, scored on those that are.
 
     Arguments as for `linear_probe`; labels must be of two classes, and the vector leads from the first (sorted) to the second.
     """
@@ -163,7 +163,7 @@ class _Split:
             given = f"x {list(x.shape)}, {len(listed)} labels, {len(grouped)} groups"
             raise ValueError(f"{given}: give rows with channels, and one label and group per row")
         if not 0 < holdout < 1:
-            raise ValueError(f"holdout {holdout!r}: the share of the groups that is held out, between 0 and 1")
+            raise ValueError(f"holdout {holdout!r}: expected the share of the groups to hold out, between 0 and 1")
         classes, codes = np.unique(listed, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(f"labels: all are {classes.tolist()[0]!r}; give at least two classes")
@@ -174,7 +174,7 @@ class _Split:
         split.train[torch.from_numpy(np.isin(group, held))] = False
         for what, chosen in (("learn from", split.train), ("hold out", ~split.train)):
             if len(split.codes[chosen].unique()) < len(classes):
-                raise ValueError(f"too few groups: those to {what} have not all of the classes {', '.join(map(str, classes))}")
+                raise ValueError(f"too few groups: those to {what} lack some of the classes {', '.join(map(str, classes))}")
         return split
 
     def rows(self, train: bool) -> Tensor:

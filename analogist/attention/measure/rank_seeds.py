@@ -1,7 +1,7 @@
 """Choosing seeds by attention: the first steps of many seeds side by side, ranked by a measure, and the best run to the end.
 
-How much the example reaches B' shows in the first steps, long before the picture is there. A rank says which seed does most of what the
-measure counts; whether that makes better pictures is a question for the pictures.
+The first steps show how much of the example reaches B', long before the picture is there. A rank says only which seed does most of what
+the measure counts; whether its picture is better, the pictures must show.
 """
 
 import itertools
@@ -44,10 +44,10 @@ By = Callable[[Stepped], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class SeedRanking:
-    """Seeds by what a measure said after their first steps, best first.
+    """Seeds ranked by a measure of their first steps, best first.
 
     seeds: best first. values: [seed], the measure of each. first: executed steps that were run of each. by: what was measured.
-    result: of the best seed, run to the end; None where that was not asked for.
+    result: of the best seed, run to the end; None with finish=False.
     """
 
     seeds: tuple[int, ...]
@@ -77,11 +77,11 @@ def rank_seeds(
 ) -> SeedRanking:  # fmt: skip
     """Runs the first steps of every seed, ranks them by a measure, and runs the best one to the end as an ordinary call.
 
-    seeds: which, or how many from 42 on. first: executed steps of each. by: of the last of these steps, one number per image, greater
-    is better; its `maps` are what capture= asks for. None: the contribution of `key` to `query` (what heads write into B' from A', over
-    the residual stream), mean over the sites of `selector`, heads and these steps, in the text branch. batch: seeds side by side;
-    None: all. finish: whether the best runs to the end. call: further arguments of the model's call, such as config= and edit=.
-    Raises ValueError for seeds that are none, or arguments that contradict these.
+    seeds: a list, or a number of seeds counted from 42. first: executed steps of each. by: takes the last of these steps (its `maps`
+    are what capture= asks for) and gives one number per image, greater is better. None: the contribution of `key` to `query` (what heads
+    write into B' from A', over the residual stream), mean over the sites of `selector`, heads and these steps, in the text branch.
+    batch: seeds side by side; None: all. finish: whether the best runs to the end. call: further arguments of the model's call, such as
+    config= and edit=. Raises ValueError for invalid seeds, and for arguments that contradict these.
     """
     chosen = _seeds(seeds)
     wrong = [name for name in ("images", "seed", "generator", "latents") if name in call]
@@ -107,12 +107,12 @@ def rank_seeds(
 
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
-    """The seeds, in ascending order. Raises ValueError for what is none."""
+    """The seeds, in ascending order. Raises ValueError for anything else."""
     given = plain(seeds)
     listed = list(range(42, 42 + given)) if isinstance(given, int) and not isinstance(given, bool) else given
     listed = [plain(seed) for seed in listed] if isinstance(listed, Sequence) and not isinstance(listed, str) else []
     if not listed or not all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in listed):
-        raise ValueError(f"rank_seeds seeds {seeds!r}: give whole numbers of at least 0, or how many there shall be from 42 on")
+        raise ValueError(f"rank_seeds seeds {seeds!r}: give whole numbers of at least 0, or a number of seeds to count from 42")
     if len(set(listed)) < len(listed):
         raise ValueError(f"rank_seeds seeds {seeds!r}: a seed is named twice")
     return sorted(listed)

@@ -1,4 +1,4 @@
-"""Attention rollout: what a place is made of after many sites, in place of what it looks at in one."""
+"""Attention rollout: what a place is made of after many sites, instead of what it looks at in one."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,12 +12,12 @@ def rollout(maps: Mapping[str, AttentionMap], *, hw: tuple[int, int] | int | Non
     """The product of the self-attention maps of many sites in the order in which they run, [step branch image query key].
 
     Each map (its mean over heads, its rows as shares of their sum) is brought to one grid of tokens and mixed with the identity, which
-    stands for the residual stream that goes past it: A := residual I + (1 - residual) A. A row says from where the site's output at this
-    place has come since the first of these sites. What convolutions, skips and values do to it is left out, so that it is a sketch.
+    stands for the residual stream around the site: A := residual I + (1 - residual) A. A row says where the output at this place came
+    from since the first of these sites. It is a sketch: what convolutions, skips and values do is left out.
 
     maps: whole self-attention probabilities of at least one site, with the same steps, branches and images; others are left out. hw:
-    token rows and columns of the result; None: those of the finest site. residual: 0..1. Raises ValueError where there is nothing
-    to multiply. Source: Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers", Sec. 3.
+    token rows and columns of the result; None: those of the finest site. residual: 0..1. Raises ValueError where no map can be
+    multiplied, or maps differ. Source: Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers", Sec. 3.
     """
     if not 0 <= residual <= 1:
         raise ValueError(f"rollout residual {residual!r}: expected 0 (attention alone) to 1 (the residual stream alone)")

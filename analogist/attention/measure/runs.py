@@ -24,7 +24,7 @@ from analogist.models.unet import UNet
 
 
 class Outcome(Protocol):
-    """What a run gives back. latents: image 4 h w, which the default measures read. maps: what was captured."""
+    """The result of a run. latents: image 4 h w, which the default measures read. maps: what was captured."""
 
     @property
     def latents(self) -> Tensor: ...
@@ -37,8 +37,8 @@ Run = Callable[..., Outcome]  # takes capture= and edit=
 Runs = Run | Sequence[Run]
 Measure = Callable[[Outcome], float | Tensor]
 
-OTHER_SEED = 7_919_317  # of the run that shows what chance does; any number that nobody's run has
-LEAST = 1.0  # clean and corrupted runs shall differ by this multiple of the noise between seeds, or a sweep warns
+OTHER_SEED = 7_919_317  # of the run that shows what chance does; a number that hardly any run uses
+LEAST = 1.0  # a sweep warns where clean and corrupted runs differ by less than this multiple of the noise between seeds
 RESAMPLES = 2_000
 
 
@@ -104,9 +104,9 @@ class Learn:
         return tensor
 
     def known(self) -> tuple[RunShape, UNet]:
-        """Raises ValueError where the function did not hand on the edit."""
+        """The run's shape and network. Raises ValueError where the function did not pass the edit on."""
         if self.run is None or self.unet is None:
-            raise ValueError("this run did not use edit=: give a function that takes capture= and edit= and hands them on")
+            raise ValueError("this run did not use edit=: give a function that takes capture= and edit= and passes them on")
         return self.run, self.unet
 
     def points(self, selectors: str | Sequence[str]) -> list[tuple[Site, str, tuple[str, ...]]]:
@@ -117,7 +117,7 @@ class Learn:
 
 
 def learn(run: Run, *, capture: Capture | None = None) -> tuple[Outcome, Learn]:
-    """The result of a run, and what was learnt of it."""
+    """The result of a run, and what was learnt about it."""
     learnt = Learn()
     result = call(run, edit={"*:x": learnt}, capture=capture)
     learnt.known()
@@ -145,7 +145,7 @@ def loss_or_distance(target: Outcome) -> Measure:
 
 
 def number_of(value: float | Tensor) -> float:
-    """A measured value as a number. Raises ValueError where it is none."""
+    """A measured value as a number. Raises ValueError for a tensor with several."""
     if isinstance(value, Tensor) and value.numel() != 1:
         raise ValueError(f"the measure returned a tensor {tuple(value.shape)}: it must give one number")
     return float(value)
@@ -174,7 +174,7 @@ class Contrast:
 
     @property
     def note(self) -> str:
-        """What is to be said about it; empty where clean and corrupted runs clearly differ."""
+        """A caution for the reader; empty where clean and corrupted runs clearly differ."""
         if self.noise is None:
             return "the noise between seeds is not known, since the run takes no seed="
         if abs(self.gap) >= LEAST * self.noise:
@@ -186,7 +186,7 @@ class Contrast:
 
 
 def interval(each: Tensor, level: float = 0.95, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Percentile bootstrap interval of the mean over inputs, each value on its own; nan for one input.
+    """Percentile bootstrap interval of the mean over inputs, separately for each entry; nan for one input.
 
     each: input ... -> (low, high), both [...]. Source: Efron and Tibshirani 1993, ch. 13.
     """

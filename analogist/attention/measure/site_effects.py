@@ -65,8 +65,8 @@ def effects(run: Run, sites: str = "*", *, steps: object = None) -> Effects:
 
     run: takes edit=, such as functools.partial(model, grid, "a red circle"). sites: a shell pattern on site names, or a layer
     number. steps: executed steps to measure; None: all. "Without" is computed from the scores and values of the same run, so
-    that it is the effect at that site alone, not what it leads to later. Nothing of the run's result is changed. Four whole
-    maps of one site are held at a time, 1 GiB each at the finest sites at 512 px in float32: leave those out where memory is short.
+    that it is the effect at that site alone, not what it leads to later. The run's result stays the same. Four whole maps of one site
+    are held at a time, 1 GiB each at the finest sites at 512 px in float32: leave these sites out where memory is short.
     """
     probe = Probe(steps)
     run(edit={f"{sites}:{point}": probe for point in ("v", "scores", "logits", "probs", "head_out")})

@@ -44,13 +44,11 @@ def patch_sweep(
     """Runs clean and corrupted once, then the corrupted run once for each patch.
 
     clean, corrupted: functions that take capture= and edit=, such as functools.partial(model, grid, prompt, progress=False)
-    or functools.partial(known.at, model, grid, prompt, b_prime=picture, t=501), with the same steps and sizes; or lists of
-    them, one per input.
+    or functools.partial(model.at, grid, prompt, b_prime=picture, t=501), with the same steps and sizes; or lists of them, one per input.
     points: selectors of what is patched, one point of each site. steps: executed steps patched one by one; "all": patched
-    together; None: those of the run one by one. heads: head by head. branches, query, key: branches and regions patched one by one,
-    each a further axis; None: together. measure: of a result; None: minus the mean squared
-    distance of its latents from the clean run's. capture: further arguments of the Capture, such as {"branches": "text"}.
-    batch: patches in one batch; None: as many as memory allows.
+    together; None: all steps one by one. heads: head by head. branches, query, key: branches and regions patched one by one,
+    each a further axis; None: together. measure: of a result; None: minus the mean squared distance of its latents from the clean run's.
+    capture: further arguments of the Capture, such as {"branches": "text"}. batch: patches in one batch; None: as many as memory allows.
     Warns (HardlyDiffer), and says so in its notes, where clean and corrupted runs differ by less than another seed moves the measure.
     """
     selectors = [points] if isinstance(points, str) else list(points)
@@ -78,7 +76,7 @@ def axes_of(
     learnt: Learn, selectors: Sequence[str], steps: Sequence[int] | str | None, heads: bool, branches: Sequence[str] | None,
     query: Sequence[Region] | None, key: Sequence[Region] | None, who: str,
 ) -> SweepAxes:  # fmt: skip
-    """The nodes that a sweep goes through. Raises ValueError where there is nothing of that kind."""
+    """The nodes that a sweep goes through. Raises ValueError for steps, heads or regions that the points do not have."""
     run, _ = learnt.known()
     places = tuple((site.name, point, site.heads if "head" in axes else 0) for site, point, axes in learnt.points(selectors))
     count = max(heads for _, _, heads in places) if heads else 0
@@ -90,7 +88,7 @@ def axes_of(
     for name, regions in (("query", query), ("key", key)):
         if regions is not None:
             if isinstance(regions, str):
-                raise ValueError(f"{who}: {name}={regions!r}: give a list of regions, each of which is taken on its own")
+                raise ValueError(f"{who}: {name}={regions!r}: give a list of regions, each of which is taken separately")
             more[name] = tuple(regions)
     chosen = (-1,) if steps == "all" else resolve_steps(captured(steps), run.steps)
     return SweepAxes(places, chosen, tuple(range(count)) if heads else (-1,), more)
@@ -99,7 +97,7 @@ def axes_of(
 def alike(found: Sequence[SweepAxes]) -> SweepAxes:
     """The axes that all inputs have. Raises ValueError where they differ."""
     if any(one != found[0] for one in found):
-        raise ValueError("the inputs differ in steps, sites or heads: sweep those that are alike together")
+        raise ValueError("the inputs differ in steps, sites or heads: give only inputs that agree in these")
     return found[0]
 
 
@@ -113,7 +111,7 @@ def captured(steps: Sequence[int] | str | None) -> Sequence[int] | None:
 
 
 def contrast_of(who: str, clean: Run, good: Outcome, bad: Outcome, measure: Measure | None) -> tuple[Contrast, Measure]:
-    """Clean and corrupted run measured, with the noise between seeds; and the measure. Raises ValueError where they measure the same."""
+    """The values of clean and corrupted run with the noise between seeds, and the measure. Raises ValueError where they are equal."""
     measure = distance_from(good.latents) if measure is None else measure
     with torch.no_grad():
         first, last = number_of(measure(good)), number_of(measure(bad))
@@ -123,7 +121,7 @@ def contrast_of(who: str, clean: Run, good: Outcome, bad: Outcome, measure: Meas
 
 
 def said_of(contrasts: Sequence[Contrast]) -> tuple[str, ...]:
-    """The notes of a sweep; warns of those that speak of too small a difference."""
+    """The notes of a sweep; warns where clean and corrupted runs hardly differ."""
     notes = []
     for number, one in enumerate(contrasts):
         if one.note:

@@ -1,4 +1,4 @@
-"""What a sweep gives back: the effect of every node, with its interval over inputs and what is to be said of it."""
+"""The result of a sweep: the effect of every node, with its interval over inputs."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -50,8 +50,8 @@ class Sweep:
 
     each: [input site step head ...], raw change of the measure: against the corrupted run for patches, against the unablated one for
     ablations; nan where a site has fewer heads. axes: what the entries stand for. contrasts: of each input. kind: "patch",
-    "attribution" or "ablation". notes: what is to be said of it, such as that clean and corrupted runs hardly differ. runs: how many
-    runs the effects took; the one with another seed comes on top.
+    "attribution" or "ablation". notes: cautions, such as that clean and corrupted runs hardly differ. runs: how many runs the effects
+    took, not counting the one with another seed.
     """
 
     each: Tensor
@@ -122,7 +122,7 @@ class Sweep:
         return self.interval[1]
 
     def rows(self) -> list[dict]:
-        """One row a patch: site, step, head (-1: all), further axes, effect, recovered (not for ablations), low, high.
+        """One row per node: site, step, head (-1: all), further axes, effect, recovered (not for ablations), low, high.
 
         Nan where a site has fewer heads.
         """

@@ -53,7 +53,7 @@ class RunShape:
     words: WordSource | Callable[[str, str], Sequence[int]] | None = None
     prompts: tuple[str | None, ...] | Mapping[str, str | None] | None = None
     copies: int = 1  # of every image, where an edit asked for them; images counts all, the axis is (copy image)
-    room: int = 1  # copies of its images that fit into memory together; 1 also where this kind of run makes none
+    room: int = 1  # copies of its images that fit into memory together; 1 where this kind of run cannot make copies
 
     def __post_init__(self) -> None:
         if isinstance(self.prompts, Mapping):

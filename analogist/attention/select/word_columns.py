@@ -14,7 +14,7 @@ def columns_of(word: str | int, branch: str, run: RunShape) -> tuple[int, ...]:
     """Token columns of a word in the prompt of a branch: all tokens of a split word, all occurrences of a repeated one.
 
     word: of the prompt; "<start>", "<end>" or "<padding>"; or a column number.
-    Raises ValueError where the prompt does not hold it, where the run has no prompts or several, or where the column is outside.
+    Raises ValueError where the prompt lacks it, where the run has no prompts or several, or where the column is outside the text.
     """
     word = plain(word)
     if isinstance(word, int) and not isinstance(word, bool):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -24,7 +24,7 @@ from analogist.experiments.execute.jobs import Group, Job, Plan, job_marks, make
 from analogist.experiments.execute.store import Done, Entry, Store
 from analogist.experiments.execute.table import make_rows, write_table
 from analogist.experiments.execute.worker import Worker, measured
-from analogist.experiments.score.metrics import Measurer, Painted
+from analogist.experiments.score.metrics import METRICS, Measurer, Painted
 from analogist.experiments.score.networks import FeatureNetwork
 from analogist.grid.prompt_grid import check_size
 from analogist.pipeline import Analogist
@@ -313,18 +313,36 @@ def remeasured(entry: Entry, job: Job, store: Store, measurer: Measurer) -> Entr
 
 
 def adopt(plan: Plan, store: Store, measurer: Measurer) -> None:
-    """Takes over pictures that other own metrics measured before: such jobs are measured anew, and not painted again."""
-    pictures = {entry.record.get("painting", key): entry for key, entry in store.entries.items() if not entry.failed}
+    """Takes over pictures that were measured with another truth or other own metrics: they are measured again, not painted again."""
+    pictures = painted_already(store.entries.values())
     adopted = []
     wanted = {row.key for row in plan.rows}
     for job in plan.jobs:
-        old = pictures.get(job.painting)
-        if old is not None and job.key in wanted and job.key not in store.entries:
-            record = {name: value for name, value in old.record.items() if name not in ("painting", "metrics")}
-            entry = dataclasses.replace(old, key=job.key, record=record | job_marks(job))
+        truth = job.content.get("truth")
+        found = pictures.get(job.painting, [])
+        if found and job.key in wanted and job.key not in store.entries:
+            old = next((one for one in found if one.record.get("truth") == truth), found[-1])
+            record = {name: value for name, value in old.record.items() if name not in ("painting", "metrics", "truth")}
+            measures = old.measures if old.record.get("truth") == truth else _without_truth(old.measures)
+            entry = dataclasses.replace(old, key=job.key, record=record | job_marks(job), measures=measures)
             adopted.append(remeasured(entry, job, store, measurer))
     if adopted:
         store.adopt(adopted)
+
+
+def painted_already(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """The finished jobs of each picture, by `Job.painting`; those that failed have none."""
+    found: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if not entry.failed:
+            found.setdefault(entry.record.get("painting", entry.key), []).append(entry)
+    return found
+
+
+def _without_truth(measures: dict[str, float]) -> dict[str, float]:
+    """The values that do not depend on the true B'; those of own metrics may."""
+    found = {key: METRICS.get(key.partition("@")[0]) for key in measures}
+    return {key: value for key, value in measures.items() if (metric := found[key]) is not None and "truth" not in metric.needs}
 
 
 def _measurable(measurer: Measurer, name: str, entry: Entry, truth: bool) -> bool:

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from pathlib import Path
 
-from analogist.experiments.execute.ablation import shard_of
+from analogist.experiments.execute.ablation import painted_already, shard_of
 from analogist.experiments.execute.engine import Engine
 from analogist.experiments.execute.jobs import Group, Plan
 from analogist.experiments.execute.sample_size import pilot_part, run_pilot, sample_size_lines
@@ -26,7 +26,11 @@ def expect(
     groups = shard_of(plan.groups, shard)
     jobs = [job for group in groups for job in group.jobs]
     there = read_entries(Path(out)) if out is not None and Path(out).is_dir() else {}
-    left = [dataclasses.replace(group, jobs=tuple(job for job in group.jobs if job.key not in there)) for group in groups]
+    painted = painted_already(there.values())
+    left = [
+        dataclasses.replace(group, jobs=tuple(job for job in group.jobs if job.key not in there and job.painting not in painted))
+        for group in groups
+    ]
     left = [group for group in left if group.jobs]
     todo = sum(len(group.jobs) for group in left)
     study = plan.study

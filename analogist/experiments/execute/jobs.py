@@ -35,10 +35,10 @@ def content_key(data: object) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One picture to paint. key: of everything that decides it. input: where it stands in the study's inputs.
+    """One picture to paint and measure. key: of everything that decides its values. input: where it stands in the study's inputs.
 
     prompts: prompt, negative_prompt, prompt_suffix as given to the model. seed: the effective seed. truth: the true B', which
-    only metrics see. painting: a key of everything that decides the picture; own metrics are part of `key` alone.
+    only metrics see. painting: a key of everything that decides the picture; the truth and own metrics are part of `key` alone.
     edit: of attention. captures: (own metric, what it looks at). example: the study's input, for own metrics.
     """
 
@@ -128,7 +128,7 @@ def make_plan(study: Study, variants: Sequence[Variant], model: Analogist) -> Pl
     """Rows and groups of a study on a model; checks every run's arguments without running anything."""
     inputs = study.resolved
     grids = [sized(one, study, model) for one in inputs]
-    records = [grid_record(grid) for grid in grids]
+    records, truths = [grid_record(grid) for grid in grids], [one.truth_key() for one in inputs]
     # The size is part of the picture that a grid record holds, but said again so that keys can be read.
     common = {
         "format": FORMAT, "checkpoint": model.checkpoint.fingerprint, "dtype": str(model.dtype).removeprefix("torch."),
@@ -152,9 +152,11 @@ def make_plan(study: Study, variants: Sequence[Variant], model: Analogist) -> Pl
                 edit = variant.setting.edit
                 content = common | {"grid": records[i], **prompts, "config": config.to_json(), "seed": seed} | looked
                 content |= {} if edit is None else {"edit": edit.key}
+                truth = {} if one.truth is None else {"truth": truths[i]}
+                content |= truth if looked else {}  # their maps are gone after the run, so that another truth needs another run
                 painting = content_key(content)
-                content |= {"metrics": own} if own else {}
-                key = content_key(content) if own else painting
+                content |= truth | ({"metrics": own} if own else {})
+                key = content_key(content)
                 if key not in jobs:
                     jobs[key] = Job(
                         key, i, grids[i], prompts, config, seed, content, one.truth, painting, edit, captures,
@@ -211,6 +213,7 @@ def job_record(job: Job, model: Analogist, times: Sequence[int], batch: int) -> 
 
 
 def job_marks(job: Job) -> dict:
-    """What a record says of a job's own metrics; apart from them jobs with equal `painting` are one picture."""
+    """What a record says of a job's truth and own metrics; jobs with equal `painting` are one picture, whatever these are."""
     own = job.content.get("metrics", {}) | job.content.get("maps", {})
-    return {"job": job.key} | ({"painting": job.painting, "metrics": own} if own else {})
+    truth = {"truth": job.content["truth"]} if "truth" in job.content else {}
+    return {"job": job.key, "painting": job.painting} | truth | ({"metrics": own} if own else {})

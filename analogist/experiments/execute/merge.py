@@ -7,7 +7,7 @@ from pathlib import Path
 from analogist.disk.writing import atomic_write, output_folder, shown
 from analogist.experiments.design.levels import StudyError
 from analogist.experiments.design.study import Study
-from analogist.experiments.execute.ablation import carry_out, prepare
+from analogist.experiments.execute.ablation import adopt, carry_out, prepare
 from analogist.experiments.execute.jobs import Plan
 from analogist.experiments.execute.store import Store, picture_key
 from analogist.experiments.execute.worker import Worker
@@ -35,6 +35,7 @@ def merge_plan(folders: Sequence[str | Path], out: str | Path, plan: Plan, worke
     """As `merge`, for a plan that is already made."""
     with Store(out) as store:
         take(folders, store)
+        adopt(plan, store, worker.measurer)
         missing = [job for job in plan.jobs if job.key not in store.entries]
         if missing:
             raise StudyError(
