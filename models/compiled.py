@@ -46,7 +46,10 @@ class Acting:
 
 @dataclass(frozen=True)
 class Look:
-    """A tap as one operation of the graph: `Seeing` at the points of one site."""
+    """A tap as one operation of the graph: `Seeing` at the points of one site.
+
+    Unlike `Bound` it holds neither tap nor control: these change from run to run, and a graph that held them could not be shared.
+    """
 
     site: Site
     hw: tuple[int, int]

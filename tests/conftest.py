@@ -50,3 +50,24 @@ def tiny_vae():
     from tests.small import small_vae
 
     return small_vae()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium for the pages of a file of tests; skips them where there is none."""
+    from tests.explore_browser import Browser, need_browser
+
+    need_browser()
+    browser = Browser()
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def no_endpoint(monkeypatch, tmp_path) -> None:
+    """No chat endpoint is set up, and answers are kept in a folder of the test."""
+    from tests.prompters import ENDPOINT
+
+    for name in ENDPOINT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ANALOGIST_CACHE", str(tmp_path / "cache"))

@@ -5,10 +5,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from analogist import Analogist, PromptGrid
 from analogist.attention.edit.asks import asks_of
@@ -18,6 +16,7 @@ from analogist.attention.measure import measures
 from analogist.config import AnalogistConfig, SamplingConfig
 from analogist.models.control import CAM, SAC
 from analogist.models.placement import Placement
+from tests.pictures import random_grid, random_picture
 
 CHECKPOINT = Path(__file__).parent / "parity" / "checkpoint"
 SHORT = AnalogistConfig(
@@ -31,14 +30,9 @@ def model() -> Analogist:
     return Analogist.from_checkpoint(CHECKPOINT, device="cpu")
 
 
-def picture(seed: int) -> Image.Image:
-    rng = np.random.default_rng(seed)
-    return Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((61, 61))
-
-
 @pytest.fixture(scope="module")
 def grid() -> PromptGrid:
-    return PromptGrid(picture(0), picture(1), picture(2), size=128)
+    return random_grid()
 
 
 @pytest.fixture(scope="module", params=["sampling", "one call"])
@@ -47,7 +41,7 @@ def pair(request, model, grid):
     if request.param == "sampling":
         calls = functools.partial(model, grid, config=SHORT, progress=False, images=2)
     else:
-        calls = functools.partial(model.at, grid, b_prime=picture(3), config=SHORT)
+        calls = functools.partial(model.at, grid, b_prime=random_picture(3), config=SHORT)
     return functools.partial(calls, "a red cat"), functools.partial(calls, "blue")
 
 
@@ -107,7 +101,7 @@ def test_a_sweep_in_batches_equals_one_patch_a_run(pair):
 
 
 def test_the_loss_of_a_known_picture_is_the_default_of_ablation(model, grid):
-    run = functools.partial(model.at, grid, "a red cat", b_prime=picture(3), config=SHORT)
+    run = functools.partial(model.at, grid, "a red cat", b_prime=random_picture(3), config=SHORT)
     sweep = measures.ablate_sweep(run, NAME, steps="all", progress=False)
     assert sweep.clean == pytest.approx(run().loss)
     assert float(sweep.effect[0, 0, 0]) == pytest.approx(run(edit={NAME: scale(0.0)}).loss - run().loss, rel=1e-3, abs=1e-6)

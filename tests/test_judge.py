@@ -24,12 +24,7 @@ from tests.test_evaluation import QUICK
 
 KIVA = Path(__file__).parent / "kiva"
 pytest.importorskip("openai")
-
-
-@pytest.fixture(autouse=True)
-def no_keys(monkeypatch):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL", "SECOND_JUDGE_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("no_endpoint")
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from analogist.attention.capture.capture import Capture
 from analogist.attention.edit.edits import scale
@@ -33,6 +31,7 @@ from analogist.models.control import CAM, SAC, AttentionControl
 from analogist.models.placement import Placement
 from analogist.pipeline import Analogist
 from analogist.run import known_pictures as known
+from tests.pictures import random_grid, random_picture
 from tests.study_runs import sample, shape
 
 CHECKPOINT = Path(__file__).parent / "parity" / "checkpoint"
@@ -47,14 +46,9 @@ def model() -> Analogist:
     return Analogist.from_checkpoint(CHECKPOINT, device="cpu")
 
 
-def picture(seed: int) -> Image.Image:
-    rng = np.random.default_rng(seed)
-    return Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((61, 61), Image.Resampling.BICUBIC)
-
-
 @pytest.fixture(scope="module")
 def grid() -> PromptGrid:
-    return PromptGrid(picture(0), picture(1), picture(2), size=128)
+    return random_grid()
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +289,7 @@ def test_a_sweep_recovers_all_where_everything_is_patched_and_nothing_where_it_i
 
 
 def test_a_sweep_head_by_head_equals_patching_by_hand(model, grid):
-    b_prime = picture(3)
+    b_prime = random_picture(3)
     clean = functools.partial(known.at, model, grid, "a red cat", b_prime=b_prime, t=501, config=SHORT)
     corrupted = functools.partial(known.at, model, grid, "blue", b_prime=b_prime, t=501, config=SHORT)
     sweep = patch_sweep(clean, corrupted, "up.1.attn.2.cross:head_out", heads=True, progress=False)
@@ -320,7 +314,7 @@ def test_a_sweep_head_by_head_equals_patching_by_hand(model, grid):
 
 
 def test_a_known_picture_is_one_guided_unet_call_on_its_noised_latents(model, grid):
-    b_prime = picture(3)
+    b_prime = random_picture(3)
     got = known.at(model, grid, "a red cat", b_prime=b_prime, t=501, seed=9, config=SHORT, capture="9.self:probs")
     filled = grid.image
     filled.paste(b_prime, (65, 65))
@@ -352,21 +346,21 @@ def test_a_known_picture_checks_its_arguments(model, grid):
         ({"b_prime": "nowhere.png"}, "B'"),
     ]:
         with pytest.raises(ValueError, match=message):
-            known.at(model, grid, **{"b_prime": picture(3), "config": SHORT, **arguments})
+            known.at(model, grid, **{"b_prime": random_picture(3), "config": SHORT, **arguments})
 
 
 def test_inversion_leads_back_to_the_picture_and_refinement_makes_it_closer(model, grid):
     config = SHORT.replace(steps=50, strength=0.1)  # small steps: this random network is far from smooth
-    errors = [known.invert(model, grid, "cat", b_prime=picture(3), config=config, refine=n) for n in (0, 3)]
+    errors = [known.invert(model, grid, "cat", b_prime=random_picture(3), config=config, refine=n) for n in (0, 3)]
     assert errors[1].error < 0.02 and errors[1].error < errors[0].error
     assert len(errors[1].latents) == 6 and errors[1].times == (-1, 1, 21, 41, 61, 81)
     assert errors[1].picture.size == (128, 128)
     with pytest.raises(ValueError, match="refine -1"):
-        known.invert(model, grid, b_prime=picture(3), refine=-1)
+        known.invert(model, grid, b_prime=random_picture(3), refine=-1)
 
 
 def test_single_calls_pass_gradients_to_the_latents(model, grid):
-    calls = known.unet_calls(model, grid, "a red cat", b_prime=picture(3), config=SHORT)
+    calls = known.unet_calls(model, grid, "a red cat", b_prime=random_picture(3), config=SHORT)
     z_t = calls.noised(501).requires_grad_(True)
     eps, maps = calls.eps(z_t, 501, capture="9.cross:probs", edit={"9.self:v": scale(1.1)})
     (gradient,) = torch.autograd.grad(eps.square().mean(), z_t)

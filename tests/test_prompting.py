@@ -9,10 +9,8 @@ import unicodedata
 import warnings
 
 import pytest
-from PIL import Image
 
 from analogist import prompting
-from analogist.grid import PromptGrid
 from analogist.prompting import (
     AutoPrompter,
     FilePrompter,
@@ -24,26 +22,17 @@ from analogist.prompting import (
     read_prompt_file,
     request,
 )  # fmt: skip
+from tests.prompters import asker, small_grid
 from tests.servers.chat import Reply, chat_server, completion, error
 
+pytestmark = pytest.mark.usefixtures("no_endpoint")
 KEY = "sk-planted-7f3a"
 BASIC = base64.b64encode(b"user:pass-word").decode()
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch, tmp_path):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL", "OPENAI_LOG"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("ANALOGIST_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture(scope="module")
 def grid():
-    return PromptGrid(*(Image.new("RGB", (40, 40), colour) for colour in ("grey", "red", "white")), size=128)
-
-
-def asker(server, **settings) -> OpenAIPrompter:
-    return OpenAIPrompter(base_url=server.url, **{"timeout": 60, "retries": 2, **settings})
+    return small_grid()
 
 
 # --- given and listed -------------------------------------------------------------------------------------------------------
@@ -183,9 +172,7 @@ def test_a_second_question_is_answered_from_the_cache(grid):
         ):
             asker(server, **other)(grid)
         assert server.asked == 5
-        asker(server, model="m")(
-            PromptGrid(*(Image.new("RGB", (40, 40), colour) for colour in ("grey", "red", "black")), size=128)
-        )
+        asker(server, model="m")(small_grid("black"))
         assert server.asked == 6
 
 

@@ -1,16 +1,14 @@
 """Answers of vision-language models, form by form and language by language: what is a prompt, what is none, and what happens then."""
 
+import functools
 import json
 import time
 import warnings
 
 import pytest
-from PIL import Image
 
-from analogist.grid import PromptGrid
 from analogist.prompting import (
     LocalPrompter,
-    OpenAIPrompter,
     PromptError,
     PromptWarning,
     is_refusal,
@@ -19,8 +17,10 @@ from analogist.prompting import (
     request,
     stricter,
 )
-from tests import answers
+from tests import answers, prompters
 from tests.servers.chat import Reply, chat_server, completion, error
+
+pytestmark = pytest.mark.usefixtures("no_endpoint")
 
 
 def wrong(listed, right) -> dict[str, object]:
@@ -82,22 +82,12 @@ def test_an_answer_of_any_length_is_read_in_bounded_time(piece):
 # --- what happens then ------------------------------------------------------------------------------------------------------
 
 NO = "I apologize, but I cannot see any image."
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("ANALOGIST_CACHE", str(tmp_path / "cache"))
+asker = functools.partial(prompters.asker, model="m", retries=0)
 
 
 @pytest.fixture(scope="module")
 def grid():
-    return PromptGrid(*(Image.new("RGB", (40, 40), colour) for colour in ("grey", "red", "white")), size=128)
-
-
-def asker(server, **settings) -> OpenAIPrompter:
-    return OpenAIPrompter("m", base_url=server.url, **{"timeout": 60, "retries": 0, **settings})
+    return prompters.small_grid()
 
 
 @pytest.mark.parametrize("wording", ["published", "json"])

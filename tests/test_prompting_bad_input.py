@@ -3,26 +3,18 @@
 import os
 
 import pytest
-from PIL import Image
 
 from analogist.cli.main import main
+from tests.prompters import grid_file
 from tests.servers.chat import chat_server
 
+pytestmark = pytest.mark.usefixtures("no_endpoint")
 HALF = "a caf\udce9 boat"  # as Python gives an argument in Latin-1
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch, tmp_path):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("ANALOGIST_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
 def grid(tmp_path) -> str:
-    path = tmp_path / "007.png"
-    Image.new("RGB", (128, 128), "grey").save(path)
-    return str(path)
+    return grid_file(tmp_path)
 
 
 def one_line(capsys, argv: list[str]) -> str:

@@ -6,15 +6,12 @@ import pytest
 from PIL import Image
 
 from analogist.cli.main import main
-from analogist.grid import PromptGrid
 from analogist.prompting import FilePrompter, PromptError, TextPrompter, ask_all
+from tests.prompters import small_grid
 from tests.servers.chat import Reply, chat_server, completion, error
 from tests.test_cli import CHECKPOINT, fails
 
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("ANALOGIST_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("no_endpoint")
 
 
 @pytest.fixture
@@ -63,7 +60,7 @@ def test_an_answer_that_cannot_be_had_names_the_input(listed, tmp_path, capsys):
 
 
 def test_a_file_without_names_is_refused_for_several_grids(tmp_path):
-    grid = PromptGrid(*(Image.new("RGB", (40, 40), colour) for colour in ("grey", "red", "white")))
+    grid = small_grid()
     (tmp_path / "p.txt").write_text("a boat\na cat\n")
     with pytest.raises(PromptError, match="2 grids need a file with lines of name TAB prompt"):
         ask_all({"x/0": grid, "x/1": grid}, FilePrompter(tmp_path / "p.txt"), progress=False)

@@ -17,12 +17,10 @@ from PIL import Image
 from analogist.grid import PromptGrid
 from analogist.prompting import LocalPrompter, OpenAIPrompter, PromptError, request
 from analogist.prompting.asking import shown_grid
+from tests.prompters import small_grid
 from tests.servers.vlm import write_llava
 
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch, tmp_path):
-    monkeypatch.setenv("ANALOGIST_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("no_endpoint")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +30,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def grid() -> PromptGrid:
-    return PromptGrid(*(Image.new("RGB", (40, 40), colour) for colour in ("grey", "red", "white")))
+    return small_grid(size=None)
 
 
 def test_a_local_model_says_what_transformers_own_pipeline_says(folder, grid):

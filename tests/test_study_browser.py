@@ -13,18 +13,10 @@ from analogist.experiments.design.study import Hypothesis
 from analogist.grid.pictures import read_record
 from tests.benchmarks.study_page import first_views, large_study
 from tests.experiments_small import load_model, one_input
-from tests.explore_browser import LAPTOP, WIDE, Browser, need_browser
+from tests.explore_browser import LAPTOP, WIDE
 from tests.test_study_page import made, manifest, some
 
 HOSTILE = "a <b>boat</b> \U0001f600 </script><script>window.harmed=1</script> <img\u00a0src=x\u00a0onerror=window.harmed=1>"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    need_browser()
-    browser = Browser()
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -123,8 +123,8 @@ def test_no_effect_larger_than_the_smallest_that_matters_is_a_verdict() -> None:
     (none,) = verdicts(noisy(0.0, 30), NAMES, [CLAIM])
     margin = 0.05 * (1.0 + 0.145)  # 5 % of the reference's mean
     assert none.verdict == "no effect larger than 0.0572" and none.margin == pytest.approx(margin) and none.p_equivalent < 0.05
-    (sure,) = verdicts(noisy(0.02, 30), NAMES, [CLAIM])
-    assert sure.verdict == "no effect larger than 0.0572" and "the difference is sure" in sure.why
+    (small,) = verdicts(noisy(0.02, 30), NAMES, [CLAIM])
+    assert small.verdict == "no effect larger than 0.0572" and "the difference is significant" in small.why
     assert verdicts(noisy(0.02, 30), NAMES, [CLAIM], smallest={"mse": 0.01})[0].verdict == "supported"
     assert verdicts(noisy(-0.02, 30), NAMES, [CLAIM], smallest=0.01)[0].verdict == "contradicted"
     (open_,) = verdicts(noisy(0.0, 30), NAMES, [CLAIM], smallest=0.002)

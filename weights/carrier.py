@@ -19,7 +19,7 @@ class Delivery:
 
     @property
     def stop(self) -> int:
-        """The first byte behind it."""
+        """The first byte after it."""
         return self.offset + self.target.numel() * self.dtype.itemsize
 
     def hand_over(self, there: Tensor) -> None:
@@ -30,7 +30,7 @@ class Delivery:
 class Carrier:
     """Two buffers of `size` bytes on the host, whose bytes are copied to a device. For one thread at a time.
 
-    On a CUDA device the buffers are pinned and the copies run on a stream of their own, so that they take no time from the reading.
+    On a CUDA device the buffers are pinned and the copies run on a stream of their own, so that reading does not wait for them.
     Other devices copy at once.
     """
 

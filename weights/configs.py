@@ -149,9 +149,8 @@ def from_dict(given: Mapping[str, Any], where: str) -> Settings:
             extra = {}
     if not parts and not extra:
         raise Unrelated(
-            f"{where}: none of its keys is known; expected one of {', '.join(PARTS)}, pad_token_id, text_layer, or "
-            "the config "
-            f"of one part (with _class_name), got {', '.join(map(str, list(given)[:8])) or 'nothing'}"
+            f"{where}: none of its keys is known; expected one of {', '.join(PARTS)}, pad_token_id, text_layer, or the config of one "
+            f"part (with _class_name), got {', '.join(map(str, list(given)[:8])) or 'nothing'}"
         )
     return Settings(parts, extra=extra, where=where)
 

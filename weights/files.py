@@ -100,8 +100,7 @@ def in_folder(folder: Path, stem: str, variant: str | None) -> Found:
     if pickles and not files:
         raise WeightsError(
             f"{folder}: only pickles ({', '.join(pickles[:4])}), which are never opened because a pickle can run any code that its "
-            "author put "
-            f"into it; look for {stem}.safetensors or {stem}.fp16.safetensors of the same model, or {CONVERT}"
+            f"author put into it; look for {stem}.safetensors or {stem}.fp16.safetensors of the same model, or {CONVERT}"
         )
     raise WeightsError(f"{folder}: no {stem}.safetensors, no shards and no fp16 variant; it holds {_listing(folder)}")
 

@@ -1,7 +1,7 @@
 """Names on disk -> our names: ordered tables, and numbering that is read from the file's own topology.
 
 Every function is pure: it takes names (without the prefix of their part) and gives our names for each. None: left out on purpose.
-A name that no rule knows passes through unchanged and is then reported as extra by the strict comparison in load.py.
+A name that no rule knows passes through unchanged and is then reported as extra by the strict comparison in strict.py.
 Sources: diffusers' UNet2DConditionModel and AutoencoderKL; CompVis latent-diffusion (openaimodel.py, model.py); OpenCLIP;
 transformers' CLIPTextModel.
 """

@@ -155,8 +155,8 @@ def unet_heads(base: str, channels: tuple[int, ...]) -> tuple[int, ...]:
     if not fits:
         raise WeightsError(
             "the number of attention heads cannot be determined from the tensor shapes, and "
-            f"{LABELS[base]}'s rule ({rule}) does not divide the UNet's "
-            f"channels {list(channels)}; give it with config= (a folder, JSON file or dict with unet.attention_head_dim)"
+            f"{LABELS[base]}'s rule ({rule}) does not divide the UNet's channels {list(channels)}; give it with config= (a folder, JSON "
+            "file or dict with unet.attention_head_dim)"
         )
     return heads
 

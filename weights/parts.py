@@ -1,7 +1,6 @@
 """Which part of a model each tensor of a file belongs to, decided by the patterns in its name.
 
-A part is found by the names inside it. Anything before them is its prefix, whether we know it or not
-(`model.diffusion_model.`,
+A part is found by the names inside it. Anything before them is its prefix, whether we know it or not (`model.diffusion_model.`,
 `state_dict.first_stage_model.`, none at all ...). Place in the flow: between header.py and model_families.py.
 """
 
@@ -55,8 +54,7 @@ SIGNS: tuple[tuple[str, str, str, frozenset[str]], ...] = (
 )
 SCHEDULE = frozenset(
     "betas alphas_cumprod alphas_cumprod_prev sqrt_alphas_cumprod sqrt_one_minus_alphas_cumprod log_one_minus_alphas_cumprod "
-    "sqrt_recip_alphas_cumprod sqrt_recipm1_alphas_cumprod posterior_variance posterior_log_variance_clipped "
-    "posterior_mean_coef1 "
+    "sqrt_recip_alphas_cumprod sqrt_recipm1_alphas_cumprod posterior_variance posterior_log_variance_clipped posterior_mean_coef1 "
     "posterior_mean_coef2 lvlb_weights logvar scale_factor sigmas log_sigmas alphas alphas_prev ddim_sigmas ddim_alphas ddim_alphas_prev "
     "ddim_sqrt_one_minus_alphas".split()
 )

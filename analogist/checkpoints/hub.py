@@ -25,7 +25,7 @@ WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".gguf")
 
 
 class HubWarning(UserWarning):
-    """A warning about where a checkpoint came from; the run goes on."""
+    """A warning about where a checkpoint came from; the run continues."""
 
 
 def offline() -> bool:

@@ -11,7 +11,7 @@ EXAMPLES = """examples:
   analogist ablate sac-layers --checkpoint sd-v1-5-inpainting.safetensors --dry-run --out out/layers
   analogist ablate study.json --out out/mine                         your own study; run it again to resume it
   analogist ablate study.json --out out/mine --on ray --workers 2    runs as Ray tasks on this machine (extra: cluster)
-  analogist ablate paper-claims --dry-run --pilot 8                  how many inputs its claims take, before anything is run
+  analogist ablate paper-claims --dry-run --pilot 8                  how many inputs its claims need, before anything is run
   analogist ablate paper-claims --out out/claims --until decided     stops when every claim is decided, at most at its end
   analogist ablate study.json --out out/mine --metrics mse,my_metrics:warmth       def warmth(b_prime, truth, example): ...
   analogist ablate study.json --out out/shard-$i --shard $i/8        one of eight job-array tasks; then: analogist merge
@@ -66,7 +66,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--checkpoint", metavar="PATH", help=".safetensors file or diffusers folder (default: the embedded lab checkpoint)"
     )
-    model.add_argument("--checkpoint-config", metavar="PATH", help="folder or JSON file for what tensor shapes cannot tell")
+    model.add_argument("--checkpoint-config", metavar="PATH", help="folder or JSON file with settings beyond the tensor shapes")
     model.add_argument("--vae", metavar="PATH", help="file or folder, for checkpoints without a VAE")
     model.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: cuda, else mps, else cpu)")
     model.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float16 on cuda, else float32)")

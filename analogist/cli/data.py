@@ -13,8 +13,8 @@ EXAMPLES = """examples:
   analogist data check data
   analogist data check data/kiva --benchmark kiva
 
-Licence and size are said before the download. Files that already exist are not downloaded again; a stopped download goes on. Data sets on
-the hub: HF_ENDPOINT, HF_TOKEN. On GitHub: GITHUB_API_URL and GITHUB_RAW_URL (other addresses), GITHUB_TOKEN."""
+Licence and size are shown before the download. Files that already exist are not downloaded again; run a stopped download again to resume
+it. Data sets on the hub: HF_ENDPOINT, HF_TOKEN. On GitHub: GITHUB_API_URL and GITHUB_RAW_URL (other addresses), GITHUB_TOKEN."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -33,7 +33,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     fetch.add_argument("--revision", default="main", metavar="R", help="branch, tag or commit (default: main)")
     fetch.add_argument("--tasks", metavar="NAMES", help="task names joined by commas (default: all)")
     fetch.add_argument("--marked", action="store_true", help="also fetch the published set's marked grids, which no run needs")
-    fetch.add_argument("--dry-run", action="store_true", help="say licence and size; nothing is downloaded")
+    fetch.add_argument("--dry-run", action="store_true", help="print licence and size; nothing is downloaded")
     fetch.add_argument("--quiet", action="store_true", help="no progress bar")
     fetch.set_defaults(run=run_fetch)
     check = actions.add_parser("check", help="print what a folder holds, or what is wrong with it")

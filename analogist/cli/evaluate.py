@@ -37,7 +37,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )  # fmt: skip
     parser.add_argument("--benchmark", metavar="NAME", help="whose data and protocol to use ('analogist data list' names them)")
     parser.add_argument("--out", metavar="DIR", help="folder to write into; resumed if it exists")
-    parser.add_argument("--dry-run", action="store_true", help="say how many runs there are and how long they take; nothing is written")
+    parser.add_argument("--dry-run", action="store_true", help="print how many runs there are and how long they take; nothing is written")
     parser.add_argument("--tasks", metavar="NAMES", help="task names joined by commas (default: all); with drawings: kinds of change")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N inputs of each task (with drawings: N per kind, default 12)")
     parser.add_argument("--images", type=int, metavar="N", help="images per input (default as published: 8; 1 for the other benchmarks)")
@@ -56,7 +56,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates, or says what it would take (--dry-run)."""
+    """Evaluates, or prints what it would take (--dry-run)."""
     from analogist.config import AnalogistConfig
     from analogist.experiments.evaluate.benchmarks import benchmark_named, default_folder
     from analogist.experiments.evaluate.evaluation import Protocol, carry_out_protocol, read_data

@@ -37,6 +37,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = Parser(prog="analogist", description="Visual in-context learning by analogy: A : A' :: B : B'.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"analogist {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
@@ -52,7 +53,7 @@ def one_line(message: object) -> str:
 
 @contextlib.contextmanager
 def printable(stream: TextIO) -> Iterator[None]:
-    """While it lasts, what the stream's encoding lacks is written as escapes and bytes of file names as they are, never an error."""
+    """Within this context, printing never fails: characters that the stream's encoding lacks become escapes, bytes of file names stay."""
     before = getattr(stream, "errors", None)
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is None:

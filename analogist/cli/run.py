@@ -25,7 +25,7 @@ EXAMPLES = """examples:
   analogist run --grid grid.png --prompt-file prompts.txt --images 4 --sac-layers 4-8 --cam-layers none --out out
   analogist run --a a.png --a-prime ap.png --b b.png --prompter openai --base-url http://localhost:8000/v1 --out out
   analogist run --task deblur --a a.png --a-prime ap.png --b b.png --fit crop --checkpoint sd-v1-5-inpainting.safetensors --out out
-  analogist run --list triples.csv --steps 30 --out out  (a folder for each line; run it again to go on where it stopped)
+  analogist run --list triples.csv --steps 30 --out out  (a folder for each line; run it again to resume it)
   analogist run --config out/run.json --out again        (repeats a run: the same picture bytes on the same machine)
   analogist run --config study/pictures/boat_42_0a1b2c.png --out again      (repeats one run of a study from its picture)
 
@@ -58,7 +58,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     model.add_argument("--vae", metavar="PATH", help="file or folder, for checkpoints that hold no VAE")
     model.add_argument("--ema", action="store_true", help="take the EMA weights where a file holds both")
     model.add_argument("--lora", metavar="FILE[:SCALE]", action="append", help="a LoRA file or PEFT folder to merge; may be repeated")
-    model.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the best there is)")
+    model.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: cuda, else mps, else cpu)")
     model.add_argument("--dtype", help="float32, bfloat16, float16, or tf32 on cuda (default: float16 on cuda, else float32)")
     model.add_argument("--compile", action="store_true", help="compile the UNet: minutes at first, then faster steps (GPUs only)")
     model.add_argument("--channels-last", action="store_true", help="order pictures in memory with their channels last")
@@ -78,7 +78,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     settings.add_argument("--images", type=int, metavar="N", help="how many, with seeds S, S+1, ... (default 1)")
     settings.add_argument("--seed", type=int, metavar="S", help="default 42")
     settings.add_argument("--steps", type=int, metavar="N", help="of the whole schedule (published: 50)")
-    settings.add_argument("--strength", type=float, metavar="X", help="part of the schedule that is run, over 0 to 1 (published: 0.98)")
+    settings.add_argument("--strength", type=float, metavar="X", help="part of the schedule to run, above 0, at most 1 (published: 0.98)")
     settings.add_argument("--guidance", type=float, metavar="X", help="classifier-free guidance, 1 is off (published: 15)")
     settings.add_argument("--eta", type=float, metavar="X", help="0 is deterministic DDIM (published), 1 has DDPM's noise")
     settings.add_argument("--sac-layers", metavar="LAYERS", help=f"Self-Attention Cloning: {LAYERS} (published: 3-10)")
@@ -99,7 +99,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--out", metavar="DIR", help="folder to write into; created if it is missing")
     parser.add_argument(
         "--explore", type=float, nargs="?", const=20, metavar="MB",
-        help="keep attention too: writes look.html, a page to look at it in (at most MB megabytes, default 20), and maps.safetensors",
+        help="keep attention too: writes look.html, a page that shows it (at most MB megabytes, default 20), and maps.safetensors",
     )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run)
@@ -214,7 +214,7 @@ def run(args: argparse.Namespace) -> int:
     if repeat is not None and args.checkpoint is None and model.checkpoint.fingerprint != kept["checkpoint"]["fingerprint"]:
         raise ValueError(
             f"{model.checkpoint.path}: not the checkpoint of {args.config} (its content key differs); "
-            "give --checkpoint to use it all the same"
+            "give --checkpoint to use it anyway"
         )
     if repeat is not None and args.lora is None and model.loras:
         check_repeat(kept["checkpoint"]["lora"], model.describe()["lora"], str(args.config))
@@ -249,7 +249,7 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """A grid to paint, with its prompts, who wrote them, and what a record says of where the pictures lie."""
+    """A grid to paint, with its prompts, who wrote them, and the record's entries on where the pictures lie."""
 
     grid: "PromptGrid"
     prompts: list[str]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # --help imports neither Pillow nor torch
 
 
 def check_list_arguments(args: argparse.Namespace) -> None:
-    """Raises ValueError for arguments that say again what the list says."""
+    """Raises ValueError for arguments that the list replaces."""
     others = ("a", "a_prime", "b", "grid", "rows", "example")
     given = ["--" + name.replace("_", "-") for name in others if getattr(args, name) is not None]
     if given:
@@ -24,8 +24,8 @@ def run_list(
 ) -> int:
     """Paints each row into a folder of its own. Arguments as for `paint`.
 
-    Raises ValueError before anything runs for a row that cannot be run or whose folder holds another run; at the end where rows went
-    wrong while sampling, naming them: the others are finished by then.
+    Raises ValueError before anything runs for a row that cannot be run or whose folder holds another run; and at the end, naming them,
+    for rows that went wrong while sampling; the others are finished then.
     """
     from analogist.cli.run import paint
     from analogist.run.output import finished

@@ -35,7 +35,7 @@ class Detail:
         return pool_factor(hw, rows, self.queries), pool_factor(hw, rows, self.keys)
 
     def all_heads(self, hw: tuple[int, int]) -> bool:
-        """Whether a site with a token map hw (before any pooling) keeps its heads apart."""
+        """Whether a site with a token map hw (before any pooling) keeps every head, not only their mean."""
         return self.heads is None or hw[0] * hw[1] <= self.heads
 
     def pick_steps(self, steps: Sequence[int], view: str) -> tuple[int, ...]:

@@ -50,7 +50,9 @@ def explore(
     sources: list[Source] = []
     for one, name, measured in zip(given, names, beside, strict=True):
         found = from_result(one, name)
-        sources += found if measured is None else [replace(source, written=written(measured, len(source.times))) for source in found]
+        if measured is not None:
+            found = [replace(source, written=written(measured, len(source.times), source.rows)) for source in found]
+        sources += found
     return make_explorer(sources, max_bytes)
 
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-
-from analogist.models.cells import REGIONS
+from einops import rearrange
 
 from .detail import LADDER, Detail
 from .held import Held
@@ -138,7 +137,7 @@ def pack_at(sources: list[Source], detail: Detail) -> Packed:
 def block_of(source: Source, one: Held, step: int, branch: str, detail: Detail) -> tuple[bytes, dict]:
     """One map of one step and branch as bytes, and what the page needs to read it.
 
-    Bytes: for self-attention probabilities, first the flow between regions (float32 [head 4 4], query region first); then scales
+    Bytes: for self-attention probabilities, first the flow between cells (float32 [head query_cell key_cell]); then scales
     (float32 [1 or 2, head, row]), then values (uint8 [head row value]). A row is a query; at cross-attention, a word.
     """
     values = one.block(step, branch, source.image, detail)
@@ -183,17 +182,12 @@ def column_names(source: Source, one: Held, branch: str) -> list[str] | None:
 
 
 def flow(values: np.ndarray, query: tuple[int, int], keys: tuple[int, int], rows: int) -> np.ndarray:
-    """How much attention flows between A, A', B and B': [head query_region key_region], mean over queries, summed over keys."""
-    maps = values.reshape(-1, *query, *keys)
-    out = np.empty((len(maps), 4, 4))
-    for i, a in enumerate(REGIONS):
-        part = maps[(slice(None), *region_slices(a, query, rows))].mean((1, 2))
-        for j, b in enumerate(REGIONS):
-            out[:, i, j] = part[(slice(None), *region_slices(b, keys, rows))].sum((1, 2))
-    return out
+    """How much attention flows between cells: [head query_cell key_cell], mean over queries, summed over keys; cells row by row.
 
-
-def region_slices(name: str, hw: tuple[int, int], rows: int) -> tuple[slice, slice]:
-    """Rows and columns of a region; with several example pairs, A (or A') covers the cells of all of them."""
-    edge, middle = hw[0] // rows * (rows - 1), hw[1] // 2
-    return (slice(0, edge) if name[0] == "A" else slice(edge, hw[0])), (slice(middle, None) if name.endswith("'") else slice(0, middle))
+    values: head query key. query, keys: token rows and columns of the queries and of the keys. rows: rows of cells.
+    """
+    maps = rearrange(
+        values, "head (qr qy qc qx) (kr ky kc kx) -> head (qr qc) (qy qx) (kr kc) (ky kx)",
+        qr=rows, qc=2, kr=rows, kc=2, qy=query[0] // rows, ky=keys[0] // rows, qx=query[1] // 2, kx=keys[1] // 2,
+    )  # fmt: skip
+    return maps.mean(2).sum(3)

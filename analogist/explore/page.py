@@ -3,6 +3,7 @@
 import base64
 
 import analogist
+from analogist.grid.layout import cell_names
 from analogist.models.placement import BRANCHES
 
 from .html_page import ASSETS, build
@@ -54,6 +55,7 @@ def source_entry(source: Source, picture: dict) -> dict:
         "image": source.image,
         "size": list(source.size),
         "rows": source.rows,
+        "cells": list(cell_names(source.rows - 1)),
         "times": list(source.times),
         "checkpoint": source.checkpoint,
         "trained": source.trained,

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from analogist.config import AnalogistConfig
+from analogist.weights import outmaps
 
 from .mixture import watched_grids
 from .recipe import Recipe, from_json
@@ -21,31 +22,6 @@ from .state import TrainingError, load_state, prepare_folder, replace_file
 from .unet_task import load_vae
 from .words import text_encoder, tokenizer, vocabulary_and_merges
 
-_UNET_NAMES = (  # our names -> diffusers' names
-    (r"^norm_out\.", "conv_norm_out."),
-    (r"^(down|up)\.(\d+)\.attn\.", r"\1_blocks.\2.attentions."),
-    (r"^(down|up)\.(\d+)\.resnets\.", r"\1_blocks.\2.resnets."),
-    (r"^down\.(\d+)\.downsample\.", r"down_blocks.\1.downsamplers.0."),
-    (r"^up\.(\d+)\.upsample\.", r"up_blocks.\1.upsamplers.0."),
-    (r"^mid\.attn\.", "mid_block.attentions."),
-    (r"^mid\.resnets\.", "mid_block.resnets."),
-    (r"\.blocks\.(\d+)\.", r".transformer_blocks.\1."),
-    (r"\.self\.", ".attn1."),
-    (r"\.cross\.", ".attn2."),
-    (r"\.(attn[12])\.to_out\.", r".\1.to_out.0."),
-    (r"\.ff\.proj_in\.", ".ff.net.0.proj."),
-    (r"\.ff\.proj_out\.", ".ff.net.2."),
-)
-_VAE_NAMES = (
-    (r"\.norm_out\.", ".conv_norm_out."),
-    (r"\.mid\.attn\.norm\.", ".mid_block.attentions.0.group_norm."),
-    (r"\.mid\.attn\.to_out\.", ".mid_block.attentions.0.to_out.0."),
-    (r"\.mid\.attn\.", ".mid_block.attentions.0."),
-    (r"\.mid\.resnets\.", ".mid_block.resnets."),
-    (r"\.down\.(\d+)\.downsample\.", r".down_blocks.\1.downsamplers.0."),
-    (r"\.up\.(\d+)\.upsample\.", r".up_blocks.\1.upsamplers.0."),
-    (r"\.(down|up)\.(\d+)\.resnets\.", r".\1_blocks.\2.resnets."),
-)
 # Stable Diffusion 1.5's schedule; the method samples with DDIM.
 _SCHEDULER = {
     "_class_name": "DDIMScheduler",
@@ -60,25 +36,16 @@ _SCHEDULER = {
 }
 
 
-def _renamed(tensors: Mapping[str, Tensor], table: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
-    renamed = {}
-    for name, tensor in tensors.items():
-        for pattern, replacement in table:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = tensor
-    return renamed
-
-
 def unet_to_diffusers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our UNet's tensors under diffusers' names; projections into and out of transformers become 1x1 convolutions, as in SD 1.5."""
-    renamed = _renamed(tensors, _UNET_NAMES)
+    renamed = {outmaps.unet_to_diffusers(name): tensor for name, tensor in tensors.items()}
     projection = re.compile(r"\.attentions\.\d+\.proj_(in|out)\.weight$")
     return {n: t[:, :, None, None] if projection.search(n) else t for n, t in renamed.items()}
 
 
 def vae_to_diffusers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our VAE's tensors under diffusers' names."""
-    return _renamed(tensors, _VAE_NAMES)
+    return {outmaps.vae_to_diffusers(name): tensor for name, tensor in tensors.items()}
 
 
 def unet_json(recipe: Recipe) -> dict:

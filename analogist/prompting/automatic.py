@@ -15,7 +15,7 @@ ENDPOINT_VARIABLES = ("OPENAI_BASE_URL", "OPENAI_API_KEY")
 
 
 class AutoPrompter:
-    """Asks the endpoint that is set up. If it gives no prompt, goes on without one, with a PromptWarning."""
+    """Asks the endpoint that is set up. If it gives no prompt, continues without one, with a PromptWarning."""
 
     def __init__(self, endpoint: Callable[[], Prompter], *, configured: bool | None = None) -> None:
         """endpoint: makes the prompter. configured: whether an endpoint is set up; None: look for the endpoint variables."""

@@ -18,7 +18,7 @@ class NoAnswer(PromptError):
 
 
 class PromptWarning(UserWarning):
-    """A warning about prompts; the run goes on."""
+    """A warning about prompts; the run continues."""
 
 
 def check_text(text: str, what: str) -> str:

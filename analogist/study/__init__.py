@@ -1,7 +1,7 @@
 """The attention tools under their paths of version 0.1, and activations as data: `collect` and `load`.
 
-`analogist.study.viz` is the very module `analogist.attention.look.viz` (see names.py). New code imports from `analogist.attention`; a study
-is an ablation, in `analogist.experiments`.
+`analogist.study.viz` is the same module as `analogist.attention.look.viz` (see names.py). New code imports from `analogist.attention`; in
+`analogist.experiments` a study is an ablation.
 """
 
 # ruff: noqa: F401

@@ -1,1 +1,1 @@
-"""What a table allows to be said: paired differences, intervals, tests, equivalence, power, looks at a study that still runs."""
+"""What a table shows: paired differences, intervals, tests, equivalence, power, and looks at a study that still runs."""

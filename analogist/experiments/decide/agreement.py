@@ -1,4 +1,4 @@
-"""How far a judge agrees with a reference (people, or a second judge), and its mean corrected by the pictures that both scored."""
+"""How far a judge agrees with a reference (people, or a second judge), and its mean, corrected from the pictures that both scored."""
 
 import math
 from collections.abc import Hashable, Mapping
@@ -17,7 +17,7 @@ FEWEST = 3  # pictures with both scores from which a mean is corrected
 class Agreement:
     """Of two raters on the same pictures. equal, near: shares with equal scores, and with scores at most 1 apart.
 
-    kappa: Cohen's kappa with quadratic weights, None where both rate everything alike. bias: mean of judge minus reference.
+    kappa: Cohen's kappa with quadratic weights, None where all scores of both are equal. bias: mean of judge minus reference.
     """
 
     count: int
@@ -40,7 +40,7 @@ class Corrected:
 
 
 def agreement(judge: Mapping[Key, float], reference: Mapping[Key, float]) -> Agreement | None:
-    """Scores by picture; None where no picture has both.
+    """The agreement of two raters. judge, reference: picture -> score; None where no picture has both.
 
     kappa is 1 - mean((x - y)^2) / (var x + var y + (mean x - mean y)^2), the weighted kappa of Cohen 1968 with squared distances, whose
     chance term is the squared distance of independent draws from both raters' scores.

@@ -51,7 +51,7 @@ def acting(variant: Runs, reference: Runs) -> tuple[dict[tuple, float], dict[tup
 
 
 def reference_levels(rows: Sequence[dict], factors: Sequence[str]) -> dict[str, str] | None:
-    """The levels of the reference; None in a table without its runs."""
+    """The levels of the reference; None in a table without the reference's runs."""
     row = next((row for row in rows if row["reference"]), None)
     return None if row is None else {name: row[name] for name in factors}
 
@@ -60,7 +60,7 @@ def reference_levels(rows: Sequence[dict], factors: Sequence[str]) -> dict[str, 
 class Comparison:
     """Runs with some levels against runs with others, paired by input, seed and the levels of all other factors.
 
-    levels, against: factor -> level, of the two sides. others: the factors whose levels stand in the keys behind input and seed.
+    levels, against: factor -> level, of the two sides. others: the factors whose levels follow input and seed in the keys.
     runs, reference: values of a metric and jobs of the two sides.
     """
 
@@ -102,7 +102,7 @@ def compare(
 
 
 def comparisons(rows: Sequence[dict], factors: Sequence[str], metric: str) -> list[Comparison]:
-    """Every level of every factor against the reference level, with all other factors equal; none in a table without its runs."""
+    """Every level of every factor against the reference level, all other factors equal; empty without the reference's runs."""
     at = reference_levels(rows, factors)
     if at is None:
         return []
@@ -193,7 +193,7 @@ def _levels(rows: Sequence[dict], factor: str) -> list[str]:
 
 
 def _summary(moot: Sequence[tuple], paired: Sequence[tuple], others: Sequence[str]) -> tuple[dict[str, str], ...]:
-    """The fewest words for where a factor is moot: one level of one other factor where that says it, else all cells."""
+    """Where a factor is moot, in the fewest words: one level of one other factor where that is exact, else all cells."""
     cells, everywhere = set(moot), set(paired)
     if cells == everywhere:
         return ()

@@ -1,4 +1,4 @@
-"""How large an effect a study can see, and how many inputs it takes to see one. Differences are taken as normal here."""
+"""How large an effect a study can detect, and how many inputs it takes to detect one. Differences are taken as normal here."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ MOST = 1_000_000  # units above which the answer is "never"
 
 
 def power(effect: float, sd: float, n: int, *, alpha: float = 0.05) -> float:
-    """Chance that a two-sided t test of n paired differences sees `effect`. sd: of the differences. Source: Cohen 1988, ch. 2."""
+    """Chance that a two-sided t test of n paired differences detects `effect`. sd: of the differences. Source: Cohen 1988, ch. 2."""
     shift, critical = effect / sd * math.sqrt(n), t_quantile(1 - alpha / 2, n - 1)
     return t_tail(critical, n - 1, shift) + t_tail(critical, n - 1, -shift)
 
@@ -28,7 +28,7 @@ def equivalence_power(margin: float, sd: float, n: int, *, alpha: float = 0.05) 
 
 
 def detectable(sd: float, n: int, *, alpha: float = 0.05, chance: float = POWER) -> float:
-    """The smallest effect that n units see with this chance."""
+    """The smallest effect that a test of n units detects with this chance."""
     if n < 2:
         return math.inf
     if sd == 0:
@@ -43,12 +43,12 @@ def detectable(sd: float, n: int, *, alpha: float = 0.05, chance: float = POWER)
 
 
 def units_to_see(effect: float, sd: float, *, alpha: float = 0.05, chance: float = POWER) -> int | None:
-    """Least number of units that see `effect` with this chance; None above a million."""
+    """Least number of units with which a test detects `effect` with this chance; None above a million."""
     return _least(lambda n: power(effect, sd, n, alpha=alpha) >= chance) if sd > 0 else 2
 
 
 def units_for_equivalence(margin: float, sd: float, *, alpha: float = 0.05, chance: float = POWER) -> int | None:
-    """Least number of units that find no effect as large as `margin` where there is none; None above a million."""
+    """Least number of units with which two one-sided tests rule out `margin` where there is no effect; None above a million."""
     return _least(lambda n: equivalence_power(margin, sd, n, alpha=alpha) >= chance) if sd > 0 else 2
 
 
@@ -70,9 +70,9 @@ def _least(enough: Callable[[int], bool]) -> int | None:
 
 
 def spread_with(found: Mapping[tuple[str, object], float], seeds: int) -> tuple[float, bool] | None:
-    """Standard deviation to expect of the inputs' means over `seeds` seeds each, from a pilot's differences by (input, seed).
+    """The standard deviation to expect of the inputs' means over `seeds` seeds each, and whether the pilot could tell inputs from seeds.
 
-    And whether the pilot could tell inputs from seeds: with one seed per input it cannot, and its spread is taken as it stands.
+    found: a pilot's differences by (input, seed). With one seed per input it cannot tell, and its spread is taken as it stands.
     None for one input. Source: one-way variance components, Searle et al. 1992.
     """
     by_input: dict[str, list[float]] = {}

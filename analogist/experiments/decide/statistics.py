@@ -68,7 +68,7 @@ def sign_flip(units: Sequence[float] | np.ndarray, *, seed: int = 0) -> float | 
 def no_difference(sample: Sample) -> float | None:
     """Two-sided p of a mean of 0: by sign flips of inputs (or of one input's seeds).
 
-    Where seeds are resampled too, flips of inputs would take them for fixed: there the test that agrees with the interval.
+    Where seeds are resampled too, flipping inputs would treat seeds as fixed; there it is the test that agrees with the interval.
     """
     if sample.table is None:
         return sign_flip(sample.units)
@@ -91,7 +91,7 @@ def effect(
     metric: str, factor: str, level: str, against: str, variant: Mapping[tuple, float], reference: Mapping[tuple, float], *,
     moot: int = 0,
 ) -> Effect | None:  # fmt: skip
-    """One comparison; None where no run has its partner. Every input has the same weight in the mean."""
+    """One comparison; None without a pair of runs. Every input has the same weight in the mean."""
     sample = sampled(variant, reference)
     if sample is None:
         return None
@@ -104,6 +104,6 @@ def effect(
 
 
 def sampled(variant: Mapping[tuple, float], reference: Mapping[tuple, float]) -> Sample | None:
-    """The units of a comparison; None where no run has its partner."""
+    """The units of a comparison; None without a pair of runs."""
     found = differences(variant, reference)
     return sample_of(found) if found else None

@@ -1,6 +1,6 @@
-"""The independent units of a comparison, and intervals and one-sided tests for the mean over what they stand for.
+"""The independent units of a comparison, and intervals and one-sided tests for the mean of the population that they are drawn from.
 
-Seeds of one input are not independent: they stay together when inputs are resampled. From 8 seeds up seeds are resampled too.
+Seeds of one input are not independent: they stay together when inputs are resampled. From 8 seeds on, seeds are resampled too.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from analogist.experiments.decide.student import t_quantile, t_tail
 
 RESAMPLES = 10_000
 MANY_SEEDS = 8  # from which seeds are resampled like inputs
-FEW_UNITS = 8  # below which a bootstrap of them says less than Student's t
-NO_SPREAD = 1e-3  # share of resamples of one value only, above which their t has no quantiles to speak of
+FEW_UNITS = 8  # below which a bootstrap is less reliable than Student's t
+NO_SPREAD = 1e-3  # share of resamples without any spread, above which the quantiles of t mean nothing
 
 BOOTSTRAP, STUDENT = "studentised bootstrap", "Student's t"
 OVER = {
@@ -39,7 +39,7 @@ class Sample:
 
     @property
     def mean(self) -> float:
-        """Over units, each with the same weight."""
+        """The mean over units, each with the same weight."""
         return float(self.units.mean())
 
     @cached_property
@@ -63,7 +63,7 @@ class Sample:
 
     @cached_property
     def drawn(self) -> np.ndarray | None:
-        """t of every resample around the mean, in order; None where resamples say too little."""
+        """t of every resample around the mean, sorted; None where a bootstrap means too little."""
         least = min(self.table.shape) if self.table is not None else len(self.units)
         if least < FEW_UNITS or self.spread[0] <= _rounding(self.units):
             return None
@@ -90,7 +90,7 @@ class Sample:
         return STUDENT if self.drawn is None else BOOTSTRAP
 
     def interval(self, level: float = 0.95) -> tuple[float, float] | None:
-        """The interval that holds the mean of what the units stand for, with equal tails; None for one unit.
+        """The interval for the mean of the population, with equal tails; None for one unit.
 
         Source: Efron and Tibshirani 1993, Sec. 12.5 (bootstrap-t); Owen 2007 for resampling two ways.
         """
@@ -115,7 +115,7 @@ class Sample:
         error, df = self.spread
         if df == 0:
             return None
-        if error <= _rounding(self.units):  # all units alike: nothing speaks for a spread
+        if error <= _rounding(self.units):  # all units are equal
             return 0.0 if side * (self.mean - bound) > 0 else 1.0
         t = (self.mean - bound) / error
         if self.drawn is None:

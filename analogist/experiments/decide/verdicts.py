@@ -1,7 +1,7 @@
-"""What a study says of its hypotheses: supported, contradicted, no effect larger than X, undecided, or not tested.
+"""The verdicts on a study's hypotheses: supported, contradicted, no effect larger than X, undecided, or not tested.
 
-Two tests a hypothesis: that there is no difference, and (two one-sided tests) that there is one as large as the smallest effect of
-interest. Each of the two kinds is corrected after Holm over all hypotheses, so each is wrong anywhere in at most 5 %.
+Each hypothesis is tested twice: against no difference, and (two one-sided tests) against one as large as the smallest effect of
+interest. Each kind of test is corrected after Holm over all hypotheses, so that the chance of any error of a kind is at most 5 %.
 """
 
 import dataclasses
@@ -41,11 +41,11 @@ class Looks:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a study says of a hypothesis, and why.
+    """The verdict on a hypothesis, and why.
 
     margin: the smallest effect of interest as a number. p_equivalent: corrected, of an effect as large as it. detectable: the
-    difference that a study of this size and spread would have seen in 80 %, at the strictest level of Holm's correction; infinite where
-    so few units cannot give a p below that level, whatever the difference.
+    difference that a study of this size and spread detects in 80 % of repetitions, at the strictest level of Holm's correction; infinite
+    where so few units cannot give a p below that level, whatever the difference.
     effect.low, high: in a study with looks the repeated interval of the last look.
     """
 
@@ -59,7 +59,7 @@ class Verdict:
 
     @property
     def decided(self) -> bool:
-        """Whether more inputs would change nothing that is asked."""
+        """Whether the verdict is final, so that no more inputs are needed."""
         return self.verdict != UNDECIDED
 
 
@@ -114,7 +114,7 @@ def verdicts(
 
 
 def compared_runs(rows: Sequence[dict], factors: Sequence[str], one: Hypothesis, metric: str) -> Comparison | None:
-    """The runs that a hypothesis compares, all factors that it does not name at the reference; None in a table without its runs."""
+    """The runs that a hypothesis compares, all factors that it does not name at the reference; None without the reference's runs."""
     at = reference_levels(rows, factors)
     return None if at is None else compare(rows, metric, at | dict(one.variant), at | dict(one.against))
 
@@ -170,7 +170,7 @@ def _verdict(one: _Tested, found: Effect | None, p_equivalent: float | None, cou
     said = {"margin": margin, "p_equivalent": p_equivalent, "detectable": seen}
     p = f"p {found.p_corrected:.2g} after correction"
     if p_equivalent is not None and p_equivalent < ALPHA:
-        there = f"; the difference is sure ({p}) but smaller than that" if found.p_corrected < ALPHA else ""
+        there = f"; the difference is significant ({p}) but smaller than that" if found.p_corrected < ALPHA else ""
         why = f"p {p_equivalent:.2g} after correction for an effect as large as that{there}"
         return Verdict(hypothesis, f"no effect larger than {margin:.3g}", found, why, **said)
     if found.p_corrected < ALPHA:
@@ -180,7 +180,7 @@ def _verdict(one: _Tested, found: Effect | None, p_equivalent: float | None, cou
 
 
 def _wanting(found: Effect, margin: float | None, spread: float, count: int) -> str:
-    """How many units it would take to decide, at this spread."""
+    """How many units a decision needs, at this spread."""
     if margin is None or found.over == "inputs and seeds":
         return ""
     alpha = ALPHA / max(count, 1)

@@ -113,7 +113,7 @@ def fetch(
     out: str | Path, *, name: str = "analogist", revision: str = "main", only: list[str] | None = None, marked: bool = False,
     say: Callable[[str], object] | None = None, progress: bool = False,
 ) -> Fetched:  # fmt: skip
-    """Downloads a benchmark's data and checks its layout. Existing files are not downloaded again; a stopped download goes on.
+    """Downloads a benchmark's data and checks its layout. Existing files are not downloaded again; a stopped download is resumed.
 
     revision: branch, tag or commit. only: names of tasks. marked: also the marked grids of the published set, which no run needs.
     say: called with one line, repository, commit, licence and size, before anything is downloaded.

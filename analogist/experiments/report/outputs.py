@@ -1,4 +1,4 @@
-"""What a study leaves besides its table: contact sheet, effects, plots, a Markdown report and a page to read it in."""
+"""What a study writes besides its table: contact sheet, effects, plots, a Markdown report and a page to read it in."""
 
 import csv
 import dataclasses
@@ -85,7 +85,7 @@ def write_sheet(plan: Plan, store: Store) -> str:
 
 
 def _row_caption(name: str, plan: Plan) -> str:
-    """Only the levels that differ from the reference's; of the reference itself all."""
+    """The levels that differ from the reference's; for the reference itself, all levels."""
     variant = next(one for one in plan.variants if one.name == name)
     reference = next((one for one in plan.variants if one.reference), variant)
     changed = [f"{factor} {level}" for factor, level in variant.levels.items() if level != reference.levels[factor]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 TRIED = 24  # pictures from which the size of all is estimated
-SPARE = 0.97  # of the room, for what the estimate errs
+SPARE = 0.97  # share of the room that an estimate may fill, since it may be too low
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Form:
         return f"data:image/{'png' if self.quality is None else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
     def __str__(self) -> str:
-        size = "in the size they were painted in" if self.side is None else f"at most {self.side} px per side (grids: twice that)"
+        size = "at their own size" if self.side is None else f"at most {self.side} px per side (grids: twice that)"
         return f"{'PNG without loss' if self.quality is None else f'JPEG of quality {self.quality}'}, {size}"
 
 

@@ -121,7 +121,7 @@ class Runs:
 
 
 def repeat_command(record: Mapping, picture: str) -> str:
-    """The command that paints a run's picture again, to be given in the folder of the study; empty where no command can.
+    """The command that paints a run's picture again, to be run in the folder of the study; empty where no command can.
 
     picture: its path in that folder.
     """

@@ -15,7 +15,7 @@ def plot_effects(
 ) -> list[Path]:  # fmt: skip
     """One PNG per metric: every level's mean paired difference to its reference with the 95 % interval.
 
-    levels: factor -> its levels, in the order in which they are drawn; numbers go up.
+    levels: factor -> its levels, in the order in which they are drawn; numbers are sorted.
     """
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""The Markdown report of a study: what was run, what becomes of its claims, and what each level does."""
+"""The Markdown report of a study: what was run, the verdicts on its claims, and what each level does."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ def report(
     plan: Plan, rows: Sequence[dict], findings: Findings, notes: Sequence[str], metrics: Mapping[str, Metric],
     remarks: Sequence[str] = (), page: str = "",
 ) -> str:  # fmt: skip
-    """The report: what was run, what each level does in order of size, and what becomes of the hypotheses.
+    """The report: what was run, what each level does in order of size, and the verdicts on the hypotheses.
 
     notes: on what was left out. remarks: on what was changed after runs had finished. page: what the page beside the report holds.
     """
@@ -111,10 +111,10 @@ def how_text(findings: Findings) -> str:
 def claims_texts(looks: Looks | None) -> list[str]:
     """How a verdict on a claim is reached, one paragraph per text."""
     texts = [
-        "A claim is supported or contradicted where a difference is sure (p below 0.05), and there is no effect larger than the smallest "
-        "one that matters where two one-sided tests rule such an effect out (p below 0.05); each kind of p is corrected after Holm over "
-        "all claims. The last column is the difference that a study with so many inputs and such a spread sees in 80 % of repetitions, "
-        "at the strictest step of that correction."
+        "There is no effect larger than the smallest one that matters where two one-sided tests rule such an effect out (p below 0.05). "
+        "Otherwise a claim is supported or contradicted where the difference is significant (p below 0.05). Each kind of p is "
+        "corrected after Holm over all claims. The last column is the difference that a study with this many inputs and this spread "
+        "detects in 80 % of repetitions, at the strictest step of that correction."
     ]
     if looks is not None:
         seen, planned = len(looks.seen), len(looks.times)
@@ -184,7 +184,7 @@ def interaction_lines(found: Sequence[Effect]) -> list[str]:
 
 
 def resolution_text(found: Sequence[Effect]) -> str:
-    """Says where so few units are compared that no difference could come out as sure after the correction."""
+    """Says where so few units are compared that no difference could be significant after the correction."""
     tested = [one for one in found if one.p is not None]
     least = min((len(tested) * 2.0 ** (1 - one.units) for one in tested), default=0.0)
     if least < ALPHA:
@@ -192,7 +192,7 @@ def resolution_text(found: Sequence[Effect]) -> str:
     units = max(one.units for one in tested)
     return (
         f"With {units} independent inputs or seeds and {len(tested)} comparisons no p can fall below {min(1.0, least):.2g}: "
-        "this table cannot tell a difference from chance; more inputs would."
+        "this table cannot tell a difference from chance; more inputs are needed."
     )
 
 

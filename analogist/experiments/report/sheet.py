@@ -16,10 +16,9 @@ def contact_sheet(
     rows: Sequence[str], columns: Sequence[str], picture: Callable[[int, int], Image.Image | None], *, side: int,
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[Image.Image, str]:  # fmt: skip
-    """The sheet and a note, "" or what was made smaller or left out so that it stays below max_pixels.
+    """The sheet, and a note on what was made smaller or left out to stay below max_pixels ("" for nothing).
 
-    picture: of (row, column), None where there is none (a grey cell). side: of the pictures in pixels; they shrink to 32 at most.
-    Single pictures stay in their own files whatever the sheet shows.
+    picture: of (row, column), None where there is none (a grey cell). side: of the pictures in pixels; they never shrink below 32.
     """
     font = ImageFont.load_default(TEXT)
     left = GAP * 2 + max((math.ceil(font.getlength(line)) for text in rows for line in broken_lines(text, WIDEST, font)), default=0)

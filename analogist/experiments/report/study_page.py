@@ -53,7 +53,7 @@ class StudyPage(HtmlPage):
 
 @dataclass(frozen=True)
 class Told:
-    """What a study came to, in the report's words. metrics: all of them by name. notes: on what was left out. remarks: on changes."""
+    """The results of a study, as the report has them. metrics: all of them by name. notes: on what was left out. remarks: on changes."""
 
     findings: Findings
     metrics: Mapping[str, Metric]
@@ -130,7 +130,7 @@ def _largest(found: Sequence[Effect]) -> list[Effect]:
 
 
 def _tables(plan: Plan, rows: Sequence[dict], told: Told, factors: Sequence[str], runs: Runs) -> dict:
-    """Everything on the page that is said of the study as a whole."""
+    """Everything on the page about the study as a whole."""
     study, findings, metrics = plan.study, told.findings, told.metrics
     there = list(runs.data["values"])
     reference = plan.variants[0].levels

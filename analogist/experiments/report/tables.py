@@ -1,4 +1,4 @@
-"""The tables of a study as heads and cells of text: what the Markdown report and the page show of claims, effects and interactions."""
+"""The tables of a study as text: claims, effects and interactions, as the Markdown report and the page show them."""
 
 import math
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ BAR = "\\|"  # in a cell
 
 @dataclass(frozen=True)
 class Table:
-    """heads: of the columns. rows: one text per column, in the order of what the table was made of."""
+    """A table of text. heads: of the columns. rows: one text per column, in the order of what was given."""
 
     heads: tuple[str, ...]
     rows: list[tuple[str, ...]]
 
     def markdown(self, most: int | None = None) -> list[str]:
-        """The lines of a Markdown table with at most so many rows; None: all."""
+        """The lines of a Markdown table. most: how many rows at most; None: all."""
         return [_line(self.heads), "|" + "---|" * len(self.heads), *map(_line, self.rows[:most])]
 
 
@@ -27,7 +27,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def claims_table(tested: Sequence[Verdict]) -> Table:
-    """What becomes of each hypothesis, and on what numbers."""
+    """The verdict on each hypothesis, with its numbers."""
     heads = (
         "claim", "verdict", "difference", "95 % interval", "p, corrected", "smallest effect that matters", "p of such an effect", "pairs",
         "effect seen in 80 %",

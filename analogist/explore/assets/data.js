@@ -69,8 +69,9 @@ function blockOf(group, step) {
   let at = offset;
   let flow = null;
   if (group.self && group.view === "probs") {
-    flow = new Float32Array(bytes.buffer, at, group.count * 16);
-    at += group.count * 64;
+    const numbers = group.count * sources[group.source].cells.length ** 2;
+    flow = new Float32Array(bytes.buffer, at, numbers);
+    at += numbers * 4;
   }
   const encoding = bytes[at];
   at += 4;

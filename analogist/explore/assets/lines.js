@@ -18,7 +18,7 @@ function matchesOf(ask, spec) {
   if (missingChunks(group, steps).length) return null;
   const [from, to] = spec.split(">").map((name) => REGIONS.indexOf(name));
   const rows = sources[ask.source].rows;
-  const inside = (hw, region) => [...Array(hw[0] * hw[1]).keys()].filter((token) => regionOf(token, hw, rows) === region);
+  const inside = (hw, region) => [...Array(hw[0] * hw[1]).keys()].filter((token) => regionOf(cellOf(token, hw, rows), rows) === region);
   const queries = inside(group.query, from);
   const keys = inside(group.key, to);
   const best = new Map(); // key -> its strongest query

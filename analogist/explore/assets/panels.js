@@ -163,7 +163,7 @@ function placeText(token, hw) {
   const source = sources[state.source];
   const x = Math.round((((token % hw[1]) + 0.5) * source.size[1]) / hw[1]);
   const y = Math.round(((Math.floor(token / hw[1]) + 0.5) * source.size[0]) / hw[0]);
-  return `${REGIONS[regionOf(token, hw, source.rows)]} ${x}, ${y}`;
+  return `${source.cells[cellOf(token, hw, source.rows)]} ${x}, ${y}`;
 }
 
 /** The pointed pixel in numbers: cell, shares of the cells, strongest places. Gives the sentence read aloud. */
@@ -171,9 +171,9 @@ function drawPointer() {
   const map = mapOf(ask({ kind: "self", site: `${state.layer}.self`, view: "probs" }));
   const source = sources[state.source];
   const here = map.values ? { token: map.token, at: map.at } : { token: tokenAt([64, 64], ask().x, ask().y), at: [64, 64] };
-  const region = REGIONS[regionOf(here.token, here.at, source.rows)];
+  const cell = source.cells[cellOf(here.token, here.at, source.rows)];
   find("pointer-title").textContent = state.held ? "Pointer, held" : "Pointer";
-  const where = `${region}, pixel ${state.x}, ${state.y}`;
+  const where = `${cell}, pixel ${state.x}, ${state.y}`;
   find("shares").replaceChildren();
   find("strongest").replaceChildren();
   if (!map.values) {
@@ -189,9 +189,9 @@ function drawPointer() {
   find("pointer").textContent =
     `${where}; token row ${row}, column ${column} of ${map.at[0]} × ${map.at[1]}. ` +
     (from ? "It looks at:" : "The attention it gets comes from:");
-  const parts = shares.map((share, i) => `${REGIONS[i]} ${percent(share / total)}`);
+  const parts = shares.map((share, i) => `${source.cells[i]} ${percent(share / total)}`);
   shares.forEach((share, i) => {
-    const bar = element("span", share / total > 0.09 ? parts[i] : "", { className: STYLES[i], title: parts[i] });
+    const bar = element("span", share / total > 0.09 ? parts[i] : "", { className: STYLES[regionOf(i, source.rows)], title: parts[i] });
     bar.style.width = `${(100 * share) / total}%`;
     find("shares").append(bar);
   });
@@ -205,28 +205,30 @@ function drawPointer() {
   return `${where}. ${from ? "Looks at" : "Looked at from"} ${parts.join(", ")}; most at ${placeText(order[0], map.hw)}.`;
 }
 
-/** The 4 x 4 table of the site. */
+/** The flow table of the site, cell by cell. */
 function drawFlow() {
   const flow = flowOf(ask({ site: `${state.layer}.self` }));
   find("flow-of").textContent = flow.values
     ? `row looks at column, ${stepText(state.source, flow.steps)}`
     : (flow.absent ?? "");
-  regionTable(find("flow"), flow.values, percent, (value) => Math.min(0.55, 0.7 * value));
+  regionTable(find("flow"), sources[state.source].cells, flow.values, percent, (value) => Math.min(0.55, 0.7 * value));
 }
 
-/** Fills a 4 x 4 table of regions; empty without values. text, shade: of a value. */
-function regionTable(table, values, text, shade) {
+/** Fills a table of named cells or regions by themselves; empty without values. text, shade: of a value. */
+function regionTable(table, names, values, text, shade) {
   table.replaceChildren();
   if (!values) return;
   const head = element("tr");
-  head.append(element("th", ""), ...REGIONS.map((name) => element("th", name, { scope: "col" })));
+  head.append(element("th", ""), ...names.map((name) => element("th", name, { scope: "col" })));
   table.append(head);
-  const here = regionOf(tokenAt([128, 128], ask().x, ask().y), [128, 128], sources[state.source].rows);
-  REGIONS.forEach((name, i) => {
-    const line = element("tr", undefined, { className: i === here ? "here" : "" });
+  const { rows, cells } = sources[state.source];
+  const pointed = cellOf(tokenAt([128, 128], ask().x, ask().y), [128, 128], rows);
+  const here = [cells[pointed], REGIONS[regionOf(pointed, rows)]];
+  names.forEach((name, i) => {
+    const line = element("tr", undefined, { className: here.includes(name) ? "here" : "" });
     line.append(element("th", name, { scope: "row" }));
-    for (let j = 0; j < 4; j++) {
-      const value = values[4 * i + j];
+    for (let j = 0; j < names.length; j++) {
+      const value = values[names.length * i + j];
       const cell = element("td", text(value));
       cell.style.background = `rgba(var(--flow), ${shade(value)})`;
       line.append(cell);

@@ -8,10 +8,14 @@ function tokenAt([h, w], x, y) {
   return row * w + column;
 }
 
-/** The region, by number, of a token of a map of h x w in a grid of `rows` rows. */
-function regionOf(token, [h, w], rows) {
-  const row = Math.floor(token / w);
-  return (row >= (h / rows) * (rows - 1) ? 2 : 0) + (token % w >= w / 2 ? 1 : 0);
+/** The cell, numbered row by row, of a token of a map of h x w in a grid of `rows` rows of cells. */
+function cellOf(token, [h, w], rows) {
+  return 2 * Math.floor(Math.floor(token / w) / (h / rows)) + (token % w >= w / 2 ? 1 : 0);
+}
+
+/** The region, by number, of a cell: A and A' are the cells of all example pairs. */
+function regionOf(cell, rows) {
+  return (cell >= 2 * (rows - 1) ? 2 : 0) + (cell % 2);
 }
 
 /** The steps of a group nearest to those asked for; "mean" is all of them. */
@@ -104,7 +108,7 @@ function wordsOf(ask) {
   return { group, steps, values: valuesOf(group, steps, headsOf(group, ask.head), token, "to") };
 }
 
-/** The 4 x 4 flow between regions, query region first; or missing, or absent, as mapOf. */
+/** The flow between cells, row by row, the cell of the queries first; or missing, or absent, as mapOf. */
 function flowOf(ask) {
   const group = groupOf(ask.source, ask.site, "probs", ask.branch);
   if (group === undefined) return { absent: "not on this page" };
@@ -112,17 +116,18 @@ function flowOf(ask) {
   const missing = missingChunks(group, steps);
   if (missing.length) return { missing };
   const heads = headsOf(group, ask.head);
-  const out = new Float64Array(16);
+  const count = sources[ask.source].cells.length ** 2;
+  const out = new Float64Array(count);
   for (const step of steps) {
     const { flow } = blockOf(group, step);
-    for (const head of heads) for (let i = 0; i < 16; i++) out[i] += flow[head * 16 + i] / (steps.length * heads.length);
+    for (const head of heads) for (let i = 0; i < count; i++) out[i] += flow[head * count + i] / (steps.length * heads.length);
   }
   return { values: out, steps };
 }
 
-/** Shares of A, A', B, B' in a map of probabilities over keys. */
+/** Shares of the cells in a map of probabilities over keys. */
 function sharesOf(map, rows) {
-  const out = [0, 0, 0, 0];
-  map.values.forEach((value, token) => (out[regionOf(token, map.hw, rows)] += value));
+  const out = Array(2 * rows).fill(0);
+  map.values.forEach((value, token) => (out[cellOf(token, map.hw, rows)] += value));
   return out;
 }

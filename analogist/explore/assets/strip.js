@@ -54,10 +54,11 @@ function drawStrip() {
     context.imageSmoothingEnabled = false;
     context.drawImage(small, 0, 0, width, height);
     if (state.kind === "self") {
-      const shares = sharesOf(map, sources[state.source].rows);
+      const { rows } = sources[state.source];
+      const shares = sharesOf(map, rows);
       const total = shares.reduce((a, b) => a + b, 0) || 1;
-      while (thumb.bar.children.length < 4)
-        thumb.bar.append(element("span", undefined, { className: STYLES[thumb.bar.children.length] }));
+      while (thumb.bar.children.length < shares.length)
+        thumb.bar.append(element("span", undefined, { className: STYLES[regionOf(thumb.bar.children.length, rows)] }));
       shares.forEach((share, k) => (thumb.bar.children[k].style.width = `${(100 * share) / total}%`));
     }
   });
