@@ -28,6 +28,11 @@ CHECKPOINT = Path(__file__).parent / "parity" / "checkpoint"
 SHORT = AnalogistConfig(sampling=SamplingConfig(steps=4, strength=0.8))
 
 
+def pairs(count: int, size: tuple[int, int]) -> PromptGrid:
+    """A grid of several example pairs."""
+    return PromptGrid([random_picture(0)] * count, [random_picture(1)] * count, random_picture(2), size)
+
+
 @pytest.fixture(scope="module")
 def model() -> Analogist:
     return Analogist.from_checkpoint(CHECKPOINT, device="cpu", progress=False)
@@ -186,8 +191,8 @@ def test_the_explorer_shows_every_image_of_several_grids_with_its_own_prompt(mod
         ([random_grid(0)], {"negative_prompt": ["a", "b"]}, "lists of grid 1, negative_prompt 2"),
         ([], {}, "lists of grid 0"),
         ([random_grid(0), random_grid(1, (128, 256))], {}, "128x128 px with 1 example pair, 128x256 px with 1 example pair"),
-        ([random_grid(0, (192, 128)), PromptGrid([random_picture(0)] * 2, [random_picture(1)] * 2, random_picture(2), (192, 128))], {}, "192"),
-        ([random_grid(0, 256), PromptGrid([random_picture(0)] * 3, [random_picture(1)] * 3, random_picture(2), (256, 256))], {}, "3 example pairs"),
+        ([random_grid(0, (192, 128)), pairs(2, (192, 128))], {}, "192"),
+        ([random_grid(0, 256), pairs(3, (256, 256))], {}, "3 example pairs"),
         ([random_grid(0), "grid.png"], {}, "grid str: give PromptGrid"),
         ([random_grid(0)], {"prompt": ["a"], "generator": torch.Generator()}, "generator= with lists"),
         ([random_grid(0), random_grid(1)], {"prompt": ["a", 3]}, "prompt 3: give one text"),
@@ -398,7 +403,8 @@ def test_b_prime_inner_is_b_prime_without_the_grids_border(together):
 def test_b_prime_inner_comes_back_in_bs_shape_where_the_grid_was_fitted(model):
     wide = random_picture(2, (80, 40))
     for fit, size in (("stretch", (122, 61)), ("pad", None), ("crop", (61, 61))):
-        result = model(PromptGrid(random_picture(0), random_picture(1), wide, 128, fit=fit), "", config=SHORT.replace(steps=1, strength=1.0))
+        fitted = PromptGrid(random_picture(0), random_picture(1), wide, 128, fit=fit)
+        result = model(fitted, "", config=SHORT.replace(steps=1, strength=1.0))
         if fit == "pad":  # B' is the part of the cell that B took up: no border in it
             assert result.b_prime_inner.tobytes() == result.b_prime.tobytes()
         else:
