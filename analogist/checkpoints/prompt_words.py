@@ -76,7 +76,7 @@ def _spans(word: str, prompt: str) -> list[tuple[int, int]]:
 
 
 def _letters(text: str) -> list[str]:
-    """A text's characters, each with the marks behind it."""
+    """A text's characters, each with the marks that follow it."""
     letters: list[str] = []
     for character in unicodedata.normalize("NFC", text):
         if letters and unicodedata.category(character).startswith("M"):

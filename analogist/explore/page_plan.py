@@ -76,7 +76,7 @@ def acting_steps(setting: SAC | CAM | None, site: Site, steps: tuple[int, ...]) 
 
 
 def kept_images(run: RunShape, detail: Detail) -> int:
-    """How many images of a run a detail keeps."""
+    """The number of images of a run that a detail keeps."""
     return run.images if detail.images is None else min(run.images, detail.images)
 
 
