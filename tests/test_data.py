@@ -196,6 +196,6 @@ def test_the_command_says_what_it_fetched_and_names_a_wrong_revision(hub, tmp_pa
     assert main(again) == 0
     size = sum(len(body) for name, body in hub[0].items() if name == "README.md" or "colorization" in name or "deblur" in name)
     size -= len(b"marked")
-    assert f"11 files, {size / 1e6:.1f} MB, 11 of them there already" in capsys.readouterr().out  # 2 x (2 grids, 2 truths, prompts), README
+    assert f"11 files, {size / 1e6:.1f} MB, 11 of them already here" in capsys.readouterr().out  # 2 x (2 grids, 2 truths, prompts), README
     assert main([*arguments, "--revision", "v9"]) == 2
     assert "picana/Analogist at v9: cannot be downloaded" in capsys.readouterr().err.strip().splitlines()[-1]

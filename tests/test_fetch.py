@@ -74,7 +74,7 @@ def test_a_stopped_download_goes_on_with_what_is_missing(github, tmp_path, capsy
     github.requests.clear()
     assert main(arguments) == 0
     assert {name.removeprefix(f"{PLACE}/") for name in github.raw()} - {"LICENSE"} == set(held(github)) - before
-    assert f"{len(before)} of them there already" in capsys.readouterr().out
+    assert f"{len(before)} of them already here" in capsys.readouterr().out
     (tmp_path / "kiva" / "Reflect" / "ReflectX_0_test_0_input.png").write_bytes(b"cut")
     assert main(arguments) == 0
     assert of_folder(tmp_path / "kiva") == held(github)

@@ -146,7 +146,7 @@ def test_a_judge_that_dies_is_left_alone_and_asked_later_only_for_the_rest(run) 
     with chat_server(scores(5, 6), error(500, "out of memory")) as server:
         done = run(judge(server))
         assert server.asked == 3 and len(kept(done.folder)) == 1
-    assert any("1 of 3 pictures judged" in note and "500" in note and "run again to go on" in note for note in done.notes)
+    assert any("1 of 3 pictures judged" in note and "500" in note and "run again to continue" in note for note in done.notes)
     with chat_server(scores(7, 8), models=["seeing"]) as server:
         moved = [json.dumps(one).replace(one["judge"]["endpoint"], server.url) for one in kept(done.folder)]
         again = run(judge(server))

@@ -105,7 +105,7 @@ BROKEN = {
     ),
     "both spellings": (
         lambda data: shutil.copy(data / "Reflect" / "ReflectX_0_test_0_input.png", data / "Reflect" / "ReflectX_0_test_input.png"),
-        "ReflectX_0_test_input.png: B of this trial is there twice, also as ReflectX_0_test_0_input.png",
+        "ReflectX_0_test_input.png: B of this trial is present twice, also as ReflectX_0_test_0_input.png",
     ),
     "no picture": (
         lambda data: (data / "Reflect" / "ReflectX_0_test_0_input.png").write_text("<html>"), "ReflectX_0_test_0_input.png",

@@ -168,9 +168,9 @@ def test_a_metric_of_the_name_of_another_is_refused(model, tmp_path) -> None:
     def mse(b_prime, truth, example) -> float:
         return 0.0
 
-    with pytest.raises(StudyError, match=r"\['mse'\] (come twice|are there already)"):
+    with pytest.raises(StudyError, match=r"\['mse'\] (come twice|already exist)"):
         ablate(small(metrics=["mse", mse]), tmp_path, model=model, progress=False)
-    with pytest.raises(StudyError, match=r"\['mse'\] are there already"):
+    with pytest.raises(StudyError, match=r"\['mse'\] already exist"):
         ablate(small(metrics=[mse]), tmp_path, model=model, progress=False)
 
 

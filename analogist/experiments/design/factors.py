@@ -199,7 +199,7 @@ def check_factor(name: str) -> None:
 
 
 def expand(name: str, given: object, base: Setting, space: Space) -> list[object]:
-    """The levels of a factor, with words such as "each" expanded. Raises StudyError if there is none, or one occurs twice."""
+    """The levels of a factor, with words such as "each" expanded. Raises StudyError if there are none, or one occurs twice."""
     check_factor(name)
     listed = edit_levels(given) if name == "edit" else list(given) if isinstance(given, list | tuple) else [given]
     out: list[object] = []

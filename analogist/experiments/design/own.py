@@ -36,7 +36,7 @@ class OwnMetric:
 
     @classmethod
     def of(cls, function: Callable) -> "OwnMetric":
-        """Raises StudyError where it has no name, takes other arguments, or cannot be hashed."""
+        """The metric of a function. Raises StudyError where it has no name, takes other arguments, or cannot be hashed."""
         name = getattr(function, "__name__", "<none>")
         if not callable(function) or not name.isidentifier():
             raise StudyError(f"metric {function!r}: give a function with a name, def my_metric(b_prime, truth, example): ...")
@@ -81,7 +81,7 @@ class OwnEdit:
 
     @classmethod
     def of(cls, label: str, given: object, folder: Path | None = None) -> "OwnEdit":
-        """given: None, or selector -> function(s); each function may be the text "module:function".
+        """A level from what a study lists. given: None, or selector -> function(s); each may be the text "module:function".
 
         Raises StudyError where it is no such thing or cannot be hashed.
         """

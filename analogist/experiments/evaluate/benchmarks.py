@@ -39,8 +39,7 @@ class Benchmark:
 
     scale: of a judge's scores. images: per input, as published. domains: whether groups are `<domain>/<task>`. columns, rows: the
     published numbers, a None where a method has none. source: where they stand. differences: how every run here differs from the
-    published protocol. met: whether the
-    reader was ever tried on the real files.
+    published protocol. met: whether the reader was ever tried on the real files.
     """
 
     name: str

@@ -187,7 +187,7 @@ def read_csv(path: str | Path, *, fit: str | None = None, aligned: str = "a-a_pr
     """A list of analogies: columns a, a_prime, b, optional b_prime (the truth), prompt, name, group. Paths are beside the file.
 
     fit, aligned, border: how the grids are drawn, as PromptGrid takes them. The fields may be separated by commas, semicolons or tabs,
-    as spreadsheets write them; a first line "sep=;" and empty rows are passed over. Raises DataError naming the line and what is wrong
+    as spreadsheets write them; a first line "sep=;" and empty rows are skipped. Raises DataError naming the line and what is wrong
     with it.
     """
     path = Path(path)

@@ -1,4 +1,4 @@
-"""Downloads a benchmark's data: by revision, resumable, the licence and the size said before, the layout checked afterwards."""
+"""Downloads a benchmark's data: by revision, resumable, with licence and size shown before and the layout checked afterwards."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ class Listing:
         total = "size unknown" if None in sizes else readable_size(sum(size or 0 for size in sizes))
         there = len(self.files) - len(self.missing(folder))
         licence = self.licence or "not stated in the repository"
-        already = f", {there} of them there already" if there else ""
+        already = f", {there} of them already here" if there else ""
         return (
             f"{name}: {self.source.repository} at {self.commit}, licence {licence}: {len(self.files)} files, {total}{already}; into "
             f"{shown(folder)}"
@@ -159,7 +159,7 @@ def _one(listing: Listing, path: str, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _named(source: Source, revision: str):
-    """Turns what the hub's client raises into one DataError that says how to go on."""
+    """Turns what the hub's client raises into one DataError that says how to continue."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:

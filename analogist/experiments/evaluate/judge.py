@@ -1,6 +1,6 @@
 """Vision-language models as judges of painted pictures, through the prompter's endpoint code; their answers are kept as they came.
 
-Place in the flow: behind the painting and the other metrics. A judge that cannot be asked leaves everything else as it is.
+Place in the flow: after the painting and the other metrics. A judge that cannot be asked leaves everything else as it is.
 """
 
 import json
@@ -132,7 +132,7 @@ def judge_pictures(judging: Judging, plan: Plan, store: Store, rows: Sequence[di
         out.scores[name] = scores
         done = len(scores["accuracy"])
         if failed:
-            out.notes.append(f"{name} {identity['model']}: {done} of {len(wanted)} pictures judged, then: {failed}; run again to go on")
+            out.notes.append(f"{name} {identity['model']}: {done} of {len(wanted)} pictures judged, then: {failed}; run again to continue")
         if unread:
             out.notes.append(f"{name} {identity['model']}: {len(unread)} answers hold no scores, first {unread[0]}")
     return out

@@ -28,7 +28,7 @@ def read_judge(folder: Path) -> list[str]:
 
 
 def judge_lines(judging: Judging, judged: Judged) -> list[str]:
-    """Markdown."""
+    """The judge's part of the report, as lines of Markdown."""
     lines = ["## Judge", ""]
     lines += [f"- {name}: {one['model']} at {one.get('endpoint', 'this machine')}" for name, one in judged.identities.items()]
     lines += [

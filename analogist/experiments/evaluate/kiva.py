@@ -104,7 +104,7 @@ def _trials(folder: Path) -> dict[tuple[str, str], dict[int, dict[str, Path]]]:
         parts = found.setdefault((folder.name, match["transform"]), {}).setdefault(int(match["trial"]), {})
         role = roles[match["part"]]
         if role in parts:
-            raise DataError(f"{shown(path)}: {role} of this trial is there twice, also as {parts[role].name}")
+            raise DataError(f"{shown(path)}: {role} of this trial is present twice, also as {parts[role].name}")
         parts[role] = path
     return found
 

@@ -258,7 +258,7 @@ class _Running:
         measure_later(part, self.store, self.measurer, progress=self.progress)
 
     def until_decided(self, groups: Sequence[Group], sizes: Sequence[int]) -> tuple[Plan, Looks]:
-        """Goes on from look to look until every hypothesis is decided. Returns the plan of the inputs seen, and the looks.
+        """Continues from look to look until every hypothesis is decided. Returns the plan of the inputs seen, and the looks.
 
         A restart comes to the same looks: each is made again from the runs of its own inputs.
         """
@@ -346,7 +346,7 @@ def _without_truth(measures: dict[str, float]) -> dict[str, float]:
 
 
 def _measurable(measurer: Measurer, name: str, entry: Entry, truth: bool) -> bool:
-    """Whether a metric is lacking and can be had: not one that was tried and could not be measured."""
+    """Whether a metric is missing and can be measured now: not one that was tried in vain."""
     if measurer.key(name) in entry.measures or name in measurer.missing():
         return False
     metric = measurer.metrics[name]

@@ -38,7 +38,8 @@ class Job:
     """One picture to paint and measure. key: of everything that decides its values. input: where it stands in the study's inputs.
 
     prompts: prompt, negative_prompt, prompt_suffix as given to the model. seed: the effective seed. truth: the true B', which
-    only metrics see. painting: a key of everything that decides the picture; the truth and own metrics are part of `key` alone.
+    only metrics see. painting: a key of everything that decides the picture; the truth (unless metrics capture maps) and own metrics are
+    in `key` alone.
     edit: of attention. captures: (own metric, what it looks at). example: the study's input, for own metrics.
     """
 

@@ -91,7 +91,7 @@ def _of_claim(plan: Plan, rows: Sequence[dict], one, n: int, alpha: float) -> st
 
 
 def _too_few(study: Study, n: int, alpha: float) -> bool:
-    """Whether sign flips of n inputs can give no p below alpha; from 8 seeds up the test is another one."""
+    """Whether sign flips of n inputs can give no p below alpha; from 8 seeds on the test is another one."""
     return len(study.effective_seeds()) < MANY_SEEDS and n < units_for_flips(alpha)
 
 

@@ -131,7 +131,7 @@ class Measurer:
             check_metrics(listed)
         taken = sorted(set(own) & set(METRICS))
         if taken:
-            raise StudyError(f"metrics {taken} are there already; give your functions other names")
+            raise StudyError(f"metrics {taken} already exist; give your functions other names")
         self.given = tuple(dict.fromkeys(given))
         self.names = tuple(dict.fromkeys(one if isinstance(one, str) else one.name for one in given))
         self.metrics = {name: _of_own(own[name]) if name in own else METRICS[name] for name in self.names}
@@ -150,7 +150,7 @@ class Measurer:
         return next((found.name for need in self.metrics[name].needs if (found := self.networks.get(need)) is not None), "")
 
     def key(self, name: str) -> str:
-        """Under which a measured value is kept: another network, or another own function, is another value."""
+        """The key of a measured value: another network, or another own function, gives another value."""
         network = next((self.networks[need] for need in self.metrics[name].needs if self.networks.get(need) is not None), None)
         fingerprint = self.metrics[name].fingerprint if network is None else network.fingerprint
         return f"{name}@{fingerprint[:16]}" if fingerprint else name

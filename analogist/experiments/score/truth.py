@@ -1,6 +1,6 @@
 """A result against the true B': what `Result.score` measures, with the studies' metrics.
 
-Place in the flow: behind a run; the studies measure their pictures with the same `Measurer`.
+Place in the flow: after a run; the studies measure their pictures with the same `Measurer`.
 """
 
 import warnings
