@@ -153,20 +153,20 @@ def test_the_flow_table_is_the_sum_over_cells(opened, runs):
 
 
 def test_with_two_example_pairs_every_cell_of_both_has_its_row_and_share(browser, tmp_path):
-    result = fake_result(SMALL, shape_of((96, 64), rows=3, steps=1))
+    result = fake_result(SMALL, shape_of((192, 128), rows=3, steps=1))
     m = result.maps["up.2.attn.2.self:probs"]
     h, w = m.hw
     browser.resize(*LAPTOP)
     browser.open(explore(result, max_bytes=60_000_000).save(tmp_path / "look.html"))
-    browser.go(layer="up.2.attn.2", step=0, head=1, x=60, y=40)  # in A2'
+    browser.go(layer="up.2.attn.2", step=0, head=1, x=120, y=80)  # in A2'
     x = computed(m, 0, "text", 1).reshape(3, h // 3, 2, w // 2, 3, h // 3, 2, w // 2)  # query cell row, y, cell column, x; key the same
     expected = x.sum((5, 7)).mean((1, 3)).reshape(6, 6)
     assert np.allclose(np.array(browser.js("return explorer.flow()")).reshape(6, 6), expected, atol=1e-6)
     names = ["A1", "A1'", "A2", "A2'", "B", "B'"]
     assert browser.js("return [...document.querySelectorAll('#flow th[scope=row]')].map((e) => e.textContent)") == names
     assert browser.js("return document.querySelector('#flow tr.here th').textContent") == "A2'"
-    assert browser.js("return document.getElementById('pointer').textContent").startswith("A2', pixel 60, 40")
-    row = computed(m, 0, "text", 1)[int(40 / 96 * h) * w + int(60 / 64 * w)].reshape(3, h // 3, 2, w // 2).sum((1, 3)).ravel()
+    assert browser.js("return document.getElementById('pointer').textContent").startswith("A2', pixel 120, 80")
+    row = computed(m, 0, "text", 1)[int(80 / 192 * h) * w + int(120 / 128 * w)].reshape(3, h // 3, 2, w // 2).sum((1, 3)).ravel()
     shares = browser.js("return document.getElementById('shares').getAttribute('aria-label')").split(", ")
     assert [share.split()[0] for share in shares] == names
     assert [float(share.split()[1]) for share in shares] == pytest.approx(100 * row / row.sum(), abs=0.51)
