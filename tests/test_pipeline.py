@@ -5,8 +5,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from analogist.checkpoints.devices import pick_device, pick_dtype
 from analogist.config import AnalogistConfig, SamplingConfig
@@ -19,7 +21,6 @@ from analogist.run.arguments import prepare, resolve
 from analogist.run.request import Request
 from analogist.run.result import SamplingError, Step
 from analogist.run.seeds import Randomness
-from tests.pictures import random_grid, random_picture
 
 CHECKPOINT = Path(__file__).parent / "parity" / "checkpoint"
 SHORT = AnalogistConfig(sampling=SamplingConfig(steps=4, strength=0.8))
@@ -30,9 +31,14 @@ def model() -> Analogist:
     return Analogist.from_checkpoint(CHECKPOINT, device="cpu")
 
 
+def picture(seed: int) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).resize((160, 120), Image.Resampling.BICUBIC)
+
+
 @pytest.fixture(scope="module")
 def grid() -> PromptGrid:
-    return random_grid()
+    return PromptGrid(picture(0), picture(1), picture(2), size=128)
 
 
 @pytest.fixture(scope="module")
@@ -202,10 +208,10 @@ def test_sac_and_cam_at_some_steps_act_from_there_on(model, grid):
 
 
 def test_non_square_grids_and_two_example_pairs_run(model):
-    wide = PromptGrid(random_picture(0), random_picture(1), random_picture(2), size=(128, 256))
+    wide = PromptGrid(picture(0), picture(1), picture(2), size=(128, 256))
     result = model(wide, "", config=SHORT.replace(sac=SAC(Placement.layers(0, 16))), progress=False)
     assert result.b_prime.size == (128, 64) and torch.isfinite(result.latents).all()
-    pairs = PromptGrid([random_picture(0), random_picture(3)], [random_picture(1), random_picture(4)], random_picture(2), size=(192, 128))
+    pairs = PromptGrid([picture(0), picture(3)], [picture(1), picture(4)], picture(2), size=(192, 128))
     result = model(pairs, "", config=SHORT.replace(sac=SAC(Placement.layers(0, 16), scale=(1.3, 0.7))), progress=False)
     assert result.latents.shape == (1, 4, 24, 16) and result.b_prime.size == (64, 64)
 
@@ -248,7 +254,7 @@ def test_bad_arguments_are_errors_before_anything_runs(model, grid, monkeypatch,
 @pytest.mark.parametrize("size", [100, 130, (128, 192), (64, 128)])
 def test_a_size_that_does_not_split_names_the_nearest_that_do(model, size):
     with pytest.raises(ValueError, match="128"):
-        model(PromptGrid(random_picture(0), random_picture(1), random_picture(2), size=size), "", config=SHORT, progress=False)
+        model(PromptGrid(picture(0), picture(1), picture(2), size=size), "", config=SHORT, progress=False)
 
 
 def test_nan_in_the_latents_names_the_step(model, grid):
@@ -293,12 +299,12 @@ def test_gradients_flow_through_the_unet_to_the_latents(model):
 
 
 def test_a_known_b_prime_is_looked_at_in_one_call_and_inverted(model, grid):
-    known = model.at(grid, "a red boat", b_prime=random_picture(3), t=501, config=SHORT, capture="up.1.attn.2.self:probs")
+    known = model.at(grid, "a red boat", b_prime=picture(3), t=501, config=SHORT, capture="up.1.attn.2.self:probs")
     assert known.z_t.shape == (1, 4, 16, 16) and len(known.maps) == 1
     alpha_bar = model.alpha_bars[501]
     assert relative(known.z_t, alpha_bar.sqrt() * known.z0 + (1 - alpha_bar).sqrt() * known.noise) < 1e-6
     small_steps = SHORT.replace(steps=100, strength=0.04)  # so small that a step and its inverse nearly cancel
-    assert model.invert(grid, "", b_prime=random_picture(3), config=small_steps, refine=5).error < 0.02
+    assert model.invert(grid, "", b_prime=picture(3), config=small_steps, refine=5).error < 0.02
 
 
 def test_a_checkpoint_replaced_after_loading_does_not_disturb_the_run(tmp_path, grid):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from analogist.attention.capture.capture import Capture
 from analogist.attention.select.run_shape import run_shape
@@ -22,15 +23,18 @@ from analogist.run import known_pictures as known
 from analogist.run.output import Repeat, save_result
 from analogist.run.record import image_record
 from analogist.run.request import Call, Request
-from tests.pictures import random_grid, random_picture
 
 CHECKPOINT = Path(__file__).parent / "parity" / "checkpoint"
 SHORT = AnalogistConfig(sampling=SamplingConfig(steps=4, strength=0.8))
 
 
-def pairs(count: int, size: tuple[int, int]) -> PromptGrid:
-    """A grid of several example pairs."""
-    return PromptGrid([random_picture(0)] * count, [random_picture(1)] * count, random_picture(2), size)
+def picture(seed: int, size: tuple[int, int] = (60, 50)) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
+
+
+def grid_of(seed: int, size: int | tuple[int, int] | None = 128) -> PromptGrid:
+    return PromptGrid(picture(seed), picture(seed + 1), picture(seed + 2), size)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,7 @@ def model() -> Analogist:
 
 @pytest.fixture(scope="module")
 def grids() -> list[PromptGrid]:
-    return [random_grid(0), random_grid(10)]
+    return [grid_of(0), grid_of(10)]
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +161,7 @@ def test_copies_that_an_edit_asks_for_hold_every_grid_and_prompt_once_each(model
     plain = model(grids, ["a red boat", "snow"], **call)
     twice = model(grids, ["a red boat", "snow"], edit={"up.1.attn.2.self:out": same}, **call)
     assert relative(twice.latents, torch.cat([plain.latents] * 2)) < 1e-4  # images are (copy image)
-    truths = [random_picture(30), random_picture(31)]
+    truths = [picture(30), picture(31)]
     for ours, theirs in zip(twice.score(truths), plain.score(truths), strict=True):
         assert ours["mse"] == pytest.approx(theirs["mse"], rel=1e-2)  # pixels may differ by a level
     z = model.start(grids, ["a red boat", "snow"], **call)
@@ -187,17 +191,17 @@ def test_the_explorer_shows_every_image_of_several_grids_with_its_own_prompt(mod
 @pytest.mark.parametrize(
     ("grid", "call", "message"),
     [
-        ([random_grid(0), random_grid(1)], {"prompt": ["a", "b", "c"]}, "lists of grid 2, prompt 3: give lists of one length"),
-        ([random_grid(0)], {"negative_prompt": ["a", "b"]}, "lists of grid 1, negative_prompt 2"),
+        ([grid_of(0), grid_of(1)], {"prompt": ["a", "b", "c"]}, "lists of grid 2, prompt 3: give lists of one length"),
+        ([grid_of(0)], {"negative_prompt": ["a", "b"]}, "lists of grid 1, negative_prompt 2"),
         ([], {}, "lists of grid 0"),
-        ([random_grid(0), random_grid(1, (128, 256))], {}, "128x128 px with 1 example pair, 128x256 px with 1 example pair"),
-        ([random_grid(0, (192, 128)), pairs(2, (192, 128))], {}, "192"),
-        ([random_grid(0, 256), pairs(3, (256, 256))], {}, "3 example pairs"),
-        ([random_grid(0), "grid.png"], {}, "grid str: give PromptGrid"),
-        ([random_grid(0)], {"prompt": ["a"], "generator": torch.Generator()}, "generator= with lists"),
-        ([random_grid(0), random_grid(1)], {"prompt": ["a", 3]}, "prompt 3: give one text"),
-        ([random_grid(0), random_grid(1)], {"batch": 1, "capture": "*.self:probs"}, "need all 2 images in one batch"),
-        (random_grid(0), {"prompt": ["a", "b"], "text": torch.zeros(2, 77, 32)}, "text= replaces"),
+        ([grid_of(0), grid_of(1, (128, 256))], {}, "128x128 px with 1 example pair, 128x256 px with 1 example pair"),
+        ([grid_of(0, (192, 128)), PromptGrid([picture(0)] * 2, [picture(1)] * 2, picture(2), (192, 128))], {}, "192"),
+        ([grid_of(0, 256), PromptGrid([picture(0)] * 3, [picture(1)] * 3, picture(2), (256, 256))], {}, "3 example pairs"),
+        ([grid_of(0), "grid.png"], {}, "grid str: give PromptGrid"),
+        ([grid_of(0)], {"prompt": ["a"], "generator": torch.Generator()}, "generator= with lists"),
+        ([grid_of(0), grid_of(1)], {"prompt": ["a", 3]}, "prompt 3: give one text"),
+        ([grid_of(0), grid_of(1)], {"batch": 1, "capture": "*.self:probs"}, "need all 2 images in one batch"),
+        (grid_of(0), {"prompt": ["a", "b"], "text": torch.zeros(2, 77, 32)}, "text= replaces"),
     ],
 )  # fmt: skip
 def test_lists_that_do_not_go_together_are_errors_before_anything_runs(model, monkeypatch, grid, call, message):
@@ -322,8 +326,8 @@ def test_none_is_the_checkpoints_own_everywhere(model, grids):
     assert torch.equal(result.latents, model(grids[0], "a", config=SHORT).latents)
     assert result.record["negative_prompt"] == model.negative_prompt and result.record["prompt_suffix"] == model.prompt_suffix
     assert run_shape(model, grids[0], "a", **nothing).steps == model.config.sampling.executed
-    looked = model.at(grids[0], "a", b_prime=random_picture(3), **{**nothing, "config": SHORT})
-    assert torch.equal(looked.eps, model.at(grids[0], "a", b_prime=random_picture(3), config=SHORT).eps)
+    looked = model.at(grids[0], "a", b_prime=picture(3), **{**nothing, "config": SHORT})
+    assert torch.equal(looked.eps, model.at(grids[0], "a", b_prime=picture(3), config=SHORT).eps)
 
 
 def test_a_misspelt_argument_is_an_error_and_not_swallowed(model, grids):
@@ -332,21 +336,21 @@ def test_a_misspelt_argument_is_an_error_and_not_swallowed(model, grids):
             ask(*([model] if ask not in (model, model.steps, model.start) else []), grids[0], "a", promt_suffix="x")
     for ask in (model.at, model.invert):
         with pytest.raises(TypeError, match="promt_suffix"):
-            ask(grids[0], "a", b_prime=random_picture(3), promt_suffix="x")
+            ask(grids[0], "a", b_prime=picture(3), promt_suffix="x")
 
 
 def test_at_and_invert_refuse_lists_and_what_has_no_effect_in_them(model, grids):
     for ask, name in ((model.at, "at"), (model.invert, "invert")):
         with pytest.raises(ValueError, match=rf"{name}\(\) takes one grid with one prompt, and grid is a list; call it once for each"):
-            ask(grids, "a", b_prime=random_picture(3))
+            ask(grids, "a", b_prime=picture(3))
         with pytest.raises(ValueError, match="and prompt is a list"):
-            ask(grids[0], ["a", "b"], b_prime=random_picture(3))
+            ask(grids[0], ["a", "b"], b_prime=picture(3))
         with pytest.raises(ValueError, match=rf"{name}\(\) does not take images=, batch=; leave it out"):
-            ask(grids[0], "a", b_prime=random_picture(3), images=2, batch=1)
+            ask(grids[0], "a", b_prime=picture(3), images=2, batch=1)
         with pytest.raises(ValueError, match="does not take latents="):
-            ask(grids[0], "a", b_prime=random_picture(3), latents=torch.zeros(1, 4, 16, 16))
+            ask(grids[0], "a", b_prime=picture(3), latents=torch.zeros(1, 4, 16, 16))
     with pytest.raises(ValueError, match="does not take capture="):
-        model.invert(grids[0], "a", b_prime=random_picture(3), capture="*.self:probs")
+        model.invert(grids[0], "a", b_prime=picture(3), capture="*.self:probs")
 
 
 def test_a_request_is_frozen(grids):
@@ -401,10 +405,9 @@ def test_b_prime_inner_is_b_prime_without_the_grids_border(together):
 
 
 def test_b_prime_inner_comes_back_in_bs_shape_where_the_grid_was_fitted(model):
-    wide = random_picture(2, (80, 40))
+    wide = picture(2, (80, 40))
     for fit, size in (("stretch", (122, 61)), ("pad", None), ("crop", (61, 61))):
-        fitted = PromptGrid(random_picture(0), random_picture(1), wide, 128, fit=fit)
-        result = model(fitted, "", config=SHORT.replace(steps=1, strength=1.0))
+        result = model(PromptGrid(picture(0), picture(1), wide, 128, fit=fit), "", config=SHORT.replace(steps=1, strength=1.0))
         if fit == "pad":  # B' is the part of the cell that B took up: no border in it
             assert result.b_prime_inner.tobytes() == result.b_prime.tobytes()
         else:
@@ -413,7 +416,7 @@ def test_b_prime_inner_comes_back_in_bs_shape_where_the_grid_was_fitted(model):
 
 def test_score_measures_b_prime_without_its_border_against_the_truth(model, grids, tmp_path):
     result = model(grids[0], "a", seed=5, config=SHORT)
-    truth = random_picture(30)
+    truth = picture(30)
     ours, true = (np.asarray(p, float) / 255 for p in (result.grids[0].crop((65, 65, 126, 126)), truth.resize((61, 61))))
     mse = ((ours - true) ** 2).mean()
     found = result.score(truth)
@@ -429,10 +432,10 @@ def test_score_holds_the_studies_other_metrics_where_torchmetrics_is_there(model
     from torchmetrics.functional.image import structural_similarity_index_measure as similarity
 
     result = model(grids[0], "a", seed=5, config=SHORT)
-    found = result.score(random_picture(30))
+    found = result.score(picture(30))
     ours, true = (
         torch.from_numpy(np.array(p)).permute(2, 0, 1)[None].float() / 255
-        for p in (result.b_prime_inner, random_picture(30).resize((61, 61)))
+        for p in (result.b_prime_inner, picture(30).resize((61, 61)))
     )
     assert found["ssim"] == pytest.approx(similarity(ours, true, data_range=1.0).item(), rel=1e-5)
     assert {"mse_to_b", "mse_to_a_prime", "mse_colour", "mse_detail"} <= set(found)
@@ -441,11 +444,11 @@ def test_score_holds_the_studies_other_metrics_where_torchmetrics_is_there(model
 
 def test_score_needs_no_extra_for_mse_and_psnr(model, grids, monkeypatch):
     result = model(grids[0], "a", seed=5, config=SHORT)
-    whole = result.score(random_picture(30))
+    whole = result.score(picture(30))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for name in [name for name in sys.modules if name.split(".")[0] == "torchmetrics"]:
         monkeypatch.setitem(sys.modules, name, None)
-    assert result.score(random_picture(30)) == {name: whole[name] for name in ("mse", "psnr")}
+    assert result.score(picture(30)) == {name: whole[name] for name in ("mse", "psnr")}
 
 
 def test_score_without_lpips_weights_says_so_and_keeps_the_rest(model, grids, monkeypatch):
@@ -458,12 +461,12 @@ def test_score_without_lpips_weights_says_so_and_keeps_the_rest(model, grids, mo
     monkeypatch.setattr(metrics.Measurer, "_perceptual", offline)
     result = model(grids[0], "a", seed=5, config=SHORT)
     with pytest.warns(UserWarning, match="lpips is left out: .*no route to host"):
-        found = result.score(random_picture(30))
+        found = result.score(picture(30))
     assert set(found) == {"mse", "psnr", "ssim"}
 
 
 def test_score_of_several_images_is_their_mean_and_of_several_grids_a_list(together, alone):
-    truths = [random_picture(30), random_picture(31)]
+    truths = [picture(30), picture(31)]
     found = together.score(truths)
     assert isinstance(found, list) and len(found) == 2
     for k, (truth, one) in enumerate(zip(truths, found, strict=True)):
@@ -479,9 +482,9 @@ def test_score_of_several_images_is_their_mean_and_of_several_grids_a_list(toget
 
 
 def test_a_truth_is_cropped_as_b_was(model):
-    wide = random_picture(2, (80, 40))
-    result = model(PromptGrid(random_picture(0), random_picture(1), wide, 128, fit="crop"), "", config=SHORT.replace(steps=1, strength=1.0))
-    truth = random_picture(33, (80, 40))
+    wide = picture(2, (80, 40))
+    result = model(PromptGrid(picture(0), picture(1), wide, 128, fit="crop"), "", config=SHORT.replace(steps=1, strength=1.0))
+    truth = picture(33, (80, 40))
     middle = truth.resize((61, 61), box=(20, 0, 60, 40))
     ours, true = (np.asarray(p, float) / 255 for p in (result.b_prime_inner, middle))
     assert result.score(truth)["mse"] == pytest.approx(((ours - true) ** 2).mean(), rel=1e-5)
@@ -490,4 +493,4 @@ def test_a_truth_is_cropped_as_b_was(model):
 def test_scores_warn_of_nothing_by_themselves(model, grids):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model(grids[0], "a", seed=5, config=SHORT).score(random_picture(30))
+        model(grids[0], "a", seed=5, config=SHORT).score(picture(30))

@@ -5,8 +5,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from analogist import Analogist, Capture, PromptGrid
 from analogist.attention.capture.capture import make_plan
@@ -15,7 +17,6 @@ from analogist.attention.measure import measures
 from analogist.config import AnalogistConfig, SamplingConfig
 from analogist.models.control import CAM, SAC
 from analogist.models.placement import Placement
-from tests.pictures import random_grid
 from tests.small import small_unet
 from tests.study_runs import inputs, sample, shape
 
@@ -34,7 +35,9 @@ def model() -> Analogist:
 
 @pytest.fixture(scope="module")
 def grid() -> PromptGrid:
-    return random_grid()
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((61, 61)) for _ in range(3)]
+    return PromptGrid(*pictures, size=128)
 
 
 @pytest.fixture(scope="module")
