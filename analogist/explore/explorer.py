@@ -39,7 +39,8 @@ def explore(
     """The page of one run, or of several runs side by side with a shared pointer.
 
     results: of calls with captures (`for_explorer` plans them). labels: names of the runs; None: their SAC, CAM and seed.
-    contribution: what `measures.contribution` gave for each run, for a table beside the share of attention; None: no such table.
+    contribution: what `measures.contribution` gave for each run, for a table beside the share of attention; None: no such table. With
+    several example pairs it may be measured between all cells (query= and key= "A1", "A1'", "A2" ... "B", "B'").
     max_bytes: of the whole file; maps that do not fit are reduced, and the page says what was left out.
     Raises ValueError if nothing was captured, PageTooLarge if not even the coarsest maps fit.
     """
