@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
+from analogist import SAC, Placement
 from analogist.cli.main import main
 from analogist.experiments.decide.statistics import Effect
+from analogist.experiments.design.claims import claims
 from analogist.experiments.design.ready_studies import READY
+from analogist.experiments.design.space import Space
 from analogist.experiments.design.study import CHANGE, Hypothesis
 from analogist.experiments.execute.ablation import Local, ablate, prepare
 from analogist.experiments.execute.jobs import Group
@@ -268,10 +271,20 @@ def test_ready_studies_can_be_planned_on_any_checkpoint(model) -> None:
     for name, make in READY.items():
         plan = prepare(make(model), model, changes={"inputs": (one_input(),)})
         assert len(plan.variants) > 3 and plan.variants[0].reference, name
-    claims = READY["paper-claims"](model)
-    named = {tuple(sorted(v.items())) for one in claims.hypotheses for v in (one.variant, one.against) if v}
-    run = {tuple(sorted((k, str(v)) for k, v in run.items())) for run in claims.runs}
-    assert named <= run and {one.metric for one in claims.hypotheses} <= set(METRICS)
+    tested = READY["paper-claims"](model)
+    named = {tuple(sorted(v.items())) for one in tested.hypotheses for v in (one.variant, one.against) if v}
+    run = {tuple(sorted((k, str(v)) for k, v in run.items())) for run in tested.runs}
+    assert named <= run and {one.metric for one in tested.hypotheses} <= set(METRICS)
+
+
+@pytest.mark.parametrize("own", [1.3, 2.0])
+def test_the_claim_on_the_scale_compares_with_the_papers_whatever_the_checkpoints_own_is(model, own: float) -> None:
+    config = model.config.replace(sac=SAC(Placement.layers([0]), scale=own))
+    runs, hypotheses = claims(Space.of(model.unet.sites, config, (128, 128), model.vae.config.factor), config)
+    one = next(one for one in hypotheses if "degrades" in one.claim)
+    assert one.variant == {"sac.scale": "1.8"} and "than with s = 1.3" in one.claim
+    assert one.against == ({} if own == 1.3 else {"sac.scale": "1.3"})
+    assert ({"sac.scale": 1.3} in runs) == (own != 1.3) and {"sac.scale": 1.8} in runs
 
 
 def test_the_sheet_shrinks_then_drops_rows_and_says_so() -> None:

@@ -8,6 +8,7 @@ from analogist.experiments.design.space import Space
 from analogist.experiments.design.study import Hypothesis
 
 MAP = "16x16"  # the paper speaks of 16 x 16 maps, at 512 px
+SCALE, TOO_LARGE = 1.3, 1.8  # the paper's s, and one that degrades
 
 
 def claims(space: Space, config: AnalogistConfig) -> tuple[list[dict], list[Hypothesis]]:
@@ -25,7 +26,10 @@ def claims(space: Space, config: AnalogistConfig) -> tuple[list[dict], list[Hypo
     off, every, encoder, decoder = ({"sac": "off"}, *({"sac.layers": level} for level in ("all", "encoder", "decoder")))
     at_middle = {"sac.layers": middle}
     runs: list[dict] = [off, cam, every, encoder, decoder, at_middle, *({"sac.layers": level} for level in others)]
-    runs += [{"sac.scale": 1.8}, {"sac.clone": "reversed"}, {"text": "off"}, {"text": "wrong"}]
+    # The claim on the scale compares with the paper's scale, whatever the checkpoint's own is.
+    published = None if config.sac is not None and config.sac.scale == SCALE else {"sac.scale": SCALE}
+    runs += [{"sac.scale": TOO_LARGE}, *([published] if published else [])]
+    runs += [{"sac.clone": "reversed"}, {"text": "off"}, {"text": "wrong"}]
     further = "B' is further from the truth"
 
     hypotheses = [
@@ -53,7 +57,10 @@ def claims(space: Space, config: AnalogistConfig) -> tuple[list[dict], list[Hypo
         Hypothesis(
             f"Deep layers ({deep}) collapse to B: B' is closer to B than by default", "mse_to_b", {"sac.layers": deep}, "lower",
         ),
-        Hypothesis(f"s = 1.8 degrades: {further} than by default", "mse", {"sac.scale": "1.8"}, "higher"),
+        Hypothesis(
+            f"s = {TOO_LARGE} degrades: {further} than with s = {SCALE}", "mse", {"sac.scale": str(TOO_LARGE)}, "higher",
+            {"sac.scale": str(SCALE)} if published else {},
+        ),
         Hypothesis(
             f"The reversed clone M(B,B') := M(A,A') does not keep the relation: {further}", "mse",
             {"sac.clone": "reversed"}, "higher",
