@@ -82,7 +82,7 @@ def paper_claims(model: Analogist) -> Study:
     question = "Do the claims of the paper's ablation section hold on this checkpoint?"
     metrics = ("mse", "psnr", "ssim", "mse_colour", "mse_detail", "mse_to_b", "mse_to_a_prime")
     fields = {"design": "list", "runs": runs, "hypotheses": hypotheses, "metrics": metrics}
-    return _study("paper-claims", model, ["sac"], question, **fields)
+    return _study("paper-claims", model, ["sac"], question, count=10, **fields)
 
 
 READY: dict[str, Callable[[Analogist], Study]] = {
