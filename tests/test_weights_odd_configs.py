@@ -12,7 +12,10 @@ from safetensors.torch import save_file
 from analogist.cli.main import main
 from analogist.models.unet import UNet, UNetConfig
 from analogist.weights import WeightsError, open_checkpoint
+from analogist.weights.embedded import EMBEDDED
+from analogist.weights.known import HubSource, known
 from analogist.weights.lora import merge_lora
+from analogist.weights.survey import survey
 from tests.checkpoints import write_folder
 from tests.test_cli import fails
 
@@ -97,6 +100,104 @@ def test_a_config_that_is_no_object_or_nested_wrongly_is_read_or_refused_by_ever
             assert str(config) in said.out and "Traceback" not in said.out + said.err
         else:
             refusal(folder)
+
+
+INDEXES: list[bytes | None] = [
+    None, *(content.encode() for content in WHOLE), *(json.dumps(value).encode() for value in ODD), b"\xff\xfe", b"\xef\xbb\xbf{}",
+    b'{"_class_name": "StableDiffusionXLInpaintPipeline", "unet": ["somebody", "Net"], "text_encoder_2": ["transformers", null]}',
+    b'{"_class_name": ["FluxPipeline"], "_diffusers_version": 3, "vae": [null, null], "scheduler": "../../etc"}',
+]  # fmt: skip
+
+
+def test_model_index_json_decides_nothing_so_it_may_hold_anything(folder: Path, tmp_path: Path, capsys) -> None:
+    index = folder / "model_index.json"
+    before = index.read_bytes() if index.exists() else None
+    expected = survey(folder)
+    assert expected.parts and expected.problem is None
+    try:
+        for content in INDEXES:
+            index.unlink(missing_ok=True)
+            if content is not None:
+                index.write_bytes(content)
+            assert survey(folder) == expected and not refusal(folder), content
+        assert main(["weights", "inspect", str(folder)]) == 0
+        assert "usable      yes" in capsys.readouterr().out
+        assert main(["weights", "convert", str(folder), str(tmp_path / "out"), "--quiet"]) == 0
+        assert json.loads((tmp_path / "out" / "model_index.json").read_text())["unet"] == ["diffusers", "UNet2DConditionModel"]
+    finally:
+        index.unlink(missing_ok=True)
+        if before is not None:
+            index.write_bytes(before)
+
+
+REFERENCES = [b"", b"\xff\xfe", b"../../..", b"a\0b", b"x" * 5000, b"0" * 39, b"0" * 40, b"main", "n\u00e9".encode(), b"\n" * 9]
+HELD = [None, b"", b"{", b"\xff", b"[]", b"\x08" + b"\0" * 7 + b"{}      ", b"version https://git-lfs", b"PK\x03\x04" + b"\0" * 99]
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def listed(capsys) -> str:
+    """What `weights list` prints; it must end well, name every known checkpoint and say nothing on standard error."""
+    assert main(["weights", "list"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "" and all(f"{name}: " in said.out for name in [*known(), *EMBEDDED])
+    return said.out
+
+
+def repository(cache: Path, source: HubSource) -> Path:
+    return cache / ("models--" + source.repo.replace("/", "--"))
+
+
+SOURCES = [source for entry in known().values() for source in entry.sources]
+
+
+@pytest.mark.parametrize("reference", REFERENCES, ids=lambda reference: repr(reference[:8]))
+def test_the_list_is_printed_whatever_the_references_in_the_hub_cache_hold(hub_cache: Path, reference: bytes, capsys) -> None:
+    by_branch = [source for source in SOURCES if len(source.revision) != 40]
+    assert by_branch
+    for source in by_branch:
+        file = repository(hub_cache, source) / "refs" / source.revision
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(reference)
+        (repository(hub_cache, source) / "snapshots").mkdir(exist_ok=True)
+    assert "in the cache" not in listed(capsys)
+
+
+@pytest.mark.parametrize("content", HELD, ids=str)
+def test_the_list_is_printed_whatever_the_files_in_the_hub_cache_hold(hub_cache: Path, content: bytes | None, capsys) -> None:
+    for source in SOURCES:
+        commit = source.revision if len(source.revision) == 40 else "0" * 40
+        (repository(hub_cache, source) / "refs").mkdir(parents=True, exist_ok=True)
+        (repository(hub_cache, source) / "refs" / source.revision).write_text(commit)
+        for name in [source.file] if source.file else ["model_index.json", *FILES, "unet/diffusion_pytorch_model.safetensors"]:
+            file = repository(hub_cache, source) / "snapshots" / commit / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.unlink(missing_ok=True)  # two sources may share a repository
+            if content is None:
+                file.symlink_to(file)  # leads to itself
+            else:
+                file.write_bytes(content)
+    assert "in the cache" not in listed(capsys)
+
+
+@pytest.mark.parametrize("place", ["", "/dev/null", "~nobody-of-this-name/x", "$NOT_SET/hub", "a\nb", "\udcff"])
+def test_the_list_is_printed_wherever_the_hub_cache_is_said_to_be(place: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", place)
+    listed(capsys)
+
+
+def test_a_variable_that_huggingface_hub_cannot_read_is_one_line_that_names_it(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    for name, value in {"HF_HUB_ETAG_TIMEOUT": "soon", "HF_HUB_DOWNLOAD_TIMEOUT": "1.5"}.items():
+        with monkeypatch.context() as changed:
+            changed.setenv(name, value)
+            for command in (["list"], ["fetch", "owner/name", "--quiet"]):
+                error = fails(capsys, ["weights", *command])
+                assert f"{name}={value}" in error and "hf_secret" not in error
 
 
 QUERY = "base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"

@@ -20,6 +20,7 @@ from analogist.weights.errors import WeightsError
 from analogist.weights.known import HubSource, known
 from analogist.weights.load import open_checkpoint
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"^([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?(?::([\w./ -]+))?$")
 WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".gguf")
 
@@ -52,7 +53,11 @@ def _constants() -> ModuleType:
     spec = importlib.util.find_spec("huggingface_hub.constants")
     assert spec is not None and spec.loader is not None, "huggingface_hub comes with transformers"
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except ValueError as error:
+        given = ", ".join(f"{name}={os.environ[name]}" for name in sorted(os.environ) if name.startswith("HF_") and name != "HF_TOKEN")
+        raise HubError(f"huggingface_hub cannot read one of its variables in the environment ({given}): {error}") from None
     return module
 
 
@@ -141,11 +146,13 @@ def in_cache(place: HubSource) -> Path | None:
     """The checkpoint of a place if the hub cache holds all of it, else None."""
     repo = cache() / ("models--" + place.repo.replace("/", "--"))
     commit = place.revision
-    if not re.fullmatch(r"[0-9a-f]{40}", commit):
+    if not COMMIT.fullmatch(commit):
         try:
-            commit = (repo / "refs" / commit).read_text().strip()
-        except OSError:
+            commit = (repo / "refs" / commit).read_bytes().decode("ascii", "replace").strip()
+        except (OSError, ValueError):  # ValueError: a name that no file can have
             return None
+        if not COMMIT.fullmatch(commit):
+            return None  # a damaged cache holds nothing of this branch
     return next(_complete(repo / "snapshots" / commit, place.file), None)
 
 

@@ -16,6 +16,10 @@ EXAMPLES = """examples:
 Licence and size are shown before the download. Files that already exist are not downloaded again; run a stopped download again to resume
 it. Data sets on the hub: HF_ENDPOINT, HF_TOKEN. On GitHub: GITHUB_API_URL and GITHUB_RAW_URL (other addresses), GITHUB_TOKEN."""
 
+CHECK_EXAMPLES = """examples:
+  analogist data check data
+  analogist data check data/kiva --benchmark kiva"""
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
     """Adds the command `data`."""
@@ -24,7 +28,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     actions = parser.add_subparsers(dest="action", required=True, metavar="action")
-    listing = actions.add_parser("list", help="print the benchmarks")
+    listing = actions.add_parser("list", help="print the benchmarks", epilog="example:\n  analogist data list")
     listing.set_defaults(run=run_list)
     fetch = actions.add_parser("fetch", help="download a data set and check it", epilog=EXAMPLES)
     fetch.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -36,7 +40,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     fetch.add_argument("--dry-run", action="store_true", help="print licence and size; nothing is downloaded")
     fetch.add_argument("--quiet", action="store_true", help="no progress bar")
     fetch.set_defaults(run=run_fetch)
-    check = actions.add_parser("check", help="print what a folder holds, or what is wrong with it")
+    check = actions.add_parser("check", help="print what a folder holds, or what is wrong with it", epilog=CHECK_EXAMPLES)
     check.add_argument("folder", metavar="DIR")
     check.add_argument("--benchmark", metavar="NAME", default="analogist", help="whose layout it has (default: analogist)")
     check.set_defaults(run=run_check)

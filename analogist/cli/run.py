@@ -25,7 +25,7 @@ EXAMPLES = """examples:
   analogist run --grid grid.png --prompt-file prompts.txt --images 4 --sac-layers 4-8 --cam-layers none --out out
   analogist run --a a.png --a-prime ap.png --b b.png --prompter openai --base-url http://localhost:8000/v1 --out out
   analogist run --task deblur --a a.png --a-prime ap.png --b b.png --fit crop --checkpoint sd-v1-5-inpainting.safetensors --out out
-  analogist run --list triples.csv --steps 30 --out out  (a folder for each line; run it again to resume it)
+  analogist run --list triples.csv --steps 30 --out out   (a folder for each line; run it again to resume it)
   analogist run --config out/run.json --out again        (repeats a run: the same picture bytes on the same machine)
   analogist run --config study/pictures/boat_42_0a1b2c.png --out again      (repeats one run of a study from its picture)
 

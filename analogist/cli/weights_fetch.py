@@ -20,6 +20,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "list",
         help="list the checkpoints known to work: source, size, licence",
         description="Lists the checkpoints known to work: hub repository and revision, size, licence, mirrors.",
+        epilog="examples:\n  analogist weights list\n  HF_HUB_CACHE=/data/hub analogist weights list      marks what this cache holds",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     listing.set_defaults(run=run_list)

@@ -9,6 +9,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from analogist.disk.foreign import naming
+
 from .state import TrainingError, replace_file
 
 
@@ -19,8 +21,9 @@ def read_log(path: Path) -> list[dict[str, float]]:
     """
     if not path.is_file():
         raise TrainingError(f"no log {path}; give the folder of a training")
-    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return sorted({entry["step"]: entry for entry in entries}.values(), key=lambda entry: entry["step"])
+    with naming(path, TrainingError):
+        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return sorted({entry["step"]: entry for entry in entries}.values(), key=lambda entry: entry["step"])
 
 
 STAGES = {"vae": ("squared", "held_out_mse"), "generic": ("x0_error_",), "solver": ("x0_error_",)}  # what is drawn: starts of names
