@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from analogist.disk.foreign import decoded, naming
+from analogist.disk.foreign import naming, read_text
 from analogist.disk.writing import shown
 from analogist.models.control import CAM, SAC
 from analogist.models.numbers import plain
@@ -118,7 +118,7 @@ class AnalogistConfig:
 def read_json(path: str | Path) -> dict:
     """A JSON object from a file, with or without a byte-order mark. Raises ValueError that names the file."""
     try:
-        data = json.loads(decoded(Path(path).read_bytes()))
+        data = json.loads(read_text(path))
     except OSError as error:
         raise ValueError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
     except (ValueError, RecursionError) as error:

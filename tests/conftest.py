@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 if importlib.util.find_spec("analogist") is None:
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 # Small tensors: more threads than one only wait for each other, and results would depend on the machine.
 torch.set_num_threads(1)
+
+# The same examples everywhere, and none is too slow: a busy machine decides nothing. That examples share a test's folder is meant.
+ALLOWED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("everywhere", deadline=None, derandomize=True, database=None, suppress_health_check=ALLOWED)
+settings.load_profile("everywhere")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -51,7 +51,7 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         options.add_experimental_option("prefs", {"download.default_directory": str(self.folder)})
         self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-        self.driver.set_page_load_timeout(60)
+        self.driver.set_page_load_timeout(300)
         self.resize(*LAPTOP)
 
     def resize(self, width: int, height: int) -> None:
@@ -72,14 +72,14 @@ class Browser:
 
     def settle(self) -> None:
         """Waits until everything asked for is unpacked and drawn."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not self.js("const page = window.explorer ?? window.study; return Boolean(page) && page.first() !== null && !page.busy()"):
             assert time.monotonic() < deadline, (self.js("return document.getElementById('problem')?.textContent"), self.logs())
             time.sleep(0.02)
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Waits until something holds that the page does a while after the view rests."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not holds():
             assert time.monotonic() < deadline, self.logs()
             time.sleep(0.02)

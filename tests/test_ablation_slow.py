@@ -56,7 +56,7 @@ def test_a_study_killed_ten_times_ends_with_the_table_of_the_uninterrupted_one(t
         before = committed(out)
         # somewhere while it loads, or within a group after its first commit: so little each time that ten kills find work left
         until = before + chance.choice((0, 0, 1))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while process.poll() is None and committed(out) < until and time.monotonic() < deadline:
             time.sleep(0.02)
         time.sleep(chance.uniform(0, 2.0 if until == before else a_group))
@@ -206,7 +206,7 @@ def test_two_ray_workers_give_the_table_of_one_process_also_when_one_is_killed(m
     killed = []
 
     def kill() -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not (pids := worker_pids()) and time.monotonic() < deadline:
             time.sleep(0.1)
         os.kill(pids[0], signal.SIGKILL)

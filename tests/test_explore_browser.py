@@ -307,10 +307,8 @@ def test_a_view_is_saved_as_png(opened):
 
     opened.go(layer="up.2.attn.0", step=1, x=70, y=70, beside="reverse")
     opened.driver.find_element(By.ID, "png-button").click()
-    deadline = time.monotonic() + 20
-    while not (found := [p for p in opened.folder.glob("attention_*.png")]):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    opened.until(lambda: any(opened.folder.glob("attention_*.png")))
+    found = list(opened.folder.glob("attention_*.png"))
     with Image.open(found[0]) as picture:
         assert found[0].name == "attention_up.2.attn.0.self_step1_70_70.png"
         assert picture.width > picture.height > 300 and len(picture.convert("RGB").getcolors(1 << 24)) > 500

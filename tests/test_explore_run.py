@@ -32,7 +32,7 @@ rows = arrays(np.float32, (3, 9), elements=st.floats(0, 1, width=32))
 signed = arrays(np.float32, (3, 9), elements=st.floats(-80, 80, width=32))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.one_of(rows, signed))
 def test_eight_bits_keep_every_value_within_the_stated_error(values):
     encoding, scales, codes = encode(values)

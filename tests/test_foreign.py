@@ -416,6 +416,46 @@ def test_a_study_with_a_prompt_of_half_characters_names_file_and_input(tmp_path:
     assert str(tmp_path / "s.json") in error and "recolour" in error
 
 
+# --- files without an end, files and texts beyond measure
+
+READ_AS_TEXT = {
+    "a prompt file": ["run", "--example", "recolour", "--prompt-file", "{}"],
+    "a configuration": ["run", "--example", "recolour", "--config", "{}"],
+    "a list": ["run", "--list", "{}"],
+    "a study": ["ablate", "{}"],
+    "a checkpoint's config": ["weights", "inspect", str(Path(__file__).parent / "parity" / "checkpoint"), "--config", "{}"],
+}
+
+
+@pytest.mark.parametrize("kind", ["no end", "large"])
+@pytest.mark.parametrize("what", READ_AS_TEXT)
+def test_a_file_without_an_end_or_of_no_plausible_size_is_one_line_that_names_it(what: str, kind: str, tmp_path: Path, capsys) -> None:
+    path = Path("/dev/zero")
+    if kind == "large":
+        path = tmp_path / ("x.csv" if what == "a list" else "x.json" if "config" in what or what == "a study" else "x.txt")
+        with path.open("wb") as file:
+            file.truncate(65 * 2**20)
+    argv = [word.format(path) for word in READ_AS_TEXT[what]]
+    error = fails(capsys, [*argv, *([] if argv[0] == "weights" else ["--out", str(tmp_path / "o")])])
+    assert str(path) in error and not list(tmp_path.glob("o/*.png"))
+
+
+def test_a_prompt_beyond_any_length_is_one_line_that_shows_its_beginning(tmp_path: Path, capsys) -> None:
+    (tmp_path / "p.txt").write_text("short\n" + "red boat " * 1_200_000)
+    call = ["run", "--example", "recolour", "--out", str(tmp_path / "o"), "--quiet"]
+    error = fails(capsys, [*call, "--prompt-file", str(tmp_path / "p.txt")])
+    assert f"{tmp_path / 'p.txt'}: line 2 has 10,800,000 characters" in error and "'red boat red" in error and len(error) < 500
+    error = fails(capsys, [*call, "--prompt", "x" * 100_001])
+    assert "100,001 characters, at most 100,000" in error and len(error) < 500
+
+
+def test_a_long_prompt_is_cut_with_a_warning_of_one_short_line(tmp_path: Path, capsys) -> None:
+    call = ["run", "--example", "recolour", "--steps", "1", "--out", str(tmp_path / "o"), "--quiet"]
+    assert main([*call, "--prompt", "boat " * 10_000]) == 0
+    said = capsys.readouterr().err
+    assert "10000 tokens, 75 fit; cut off: 'boat boat" in said and len(said) < 600
+
+
 # --- a folder that holds another run
 
 

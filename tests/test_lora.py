@@ -157,6 +157,34 @@ def test_convolutions_are_merged_with_and_without_a_middle_factor(tmp_path, plai
     assert torch.allclose(model.unet.get_parameter(projection), plain.unet.get_parameter(projection) + u @ d, atol=1e-5)
 
 
+KERNELS = {"neither": (), "down": ("down",), "up": ("up",), "both": ("down", "up")}
+
+
+@pytest.mark.parametrize("module", ["down_blocks.1.attentions.0.proj_in", Q])
+@pytest.mark.parametrize("which", KERNELS)
+def test_a_kernel_of_one_pixel_may_be_left_out_or_given(tmp_path, plain, model, module, which):
+    """proj_in is a convolution of 1 x 1 in SD 1.5's files and a linear layer in SD 2's; trainers write either for both."""
+    name = OURS.get(module, "down.1.attn.0.proj_in.weight")
+    before = plain.unet.get_parameter(name)
+    down, up = factors(before.shape[:2], seed=5)
+    held = {"down": down, "up": up}
+    for factor in KERNELS[which]:
+        held[factor] = held[factor][:, :, None, None].clone()
+    save_file({f"unet.{module}.lora_A.weight": held["down"], f"unet.{module}.lora_B.weight": held["up"]}, tmp_path / "l.safetensors")
+    merge_lora(tmp_path / "l.safetensors", model.unet, model.text.model)
+    expected = before + (up @ down).reshape(before.shape)
+    torch.testing.assert_close(model.unet.get_parameter(name), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [(1, 9), (9, 1), (1, 1), (5, 5), (1, 3), ()], ids=str)
+def test_a_kernel_of_another_shape_is_refused_even_if_its_count_fits(tmp_path, plain, model, kernel):
+    module, (wide, narrow) = "down_blocks.1.resnets.0.conv2", plain.unet.get_parameter("down.1.resnets.0.conv2.weight").shape[:2]
+    down, up = torch.ones(2, narrow, *kernel), torch.ones(wide, 2, 1, 1)
+    save_file({f"unet.{module}.lora_A.weight": down, f"unet.{module}.lora_B.weight": up}, tmp_path / "l.safetensors")
+    with pytest.raises(WeightsError, match="of the wrong shape"):
+        merge_lora(tmp_path / "l.safetensors", model.unet, model.text.model)
+
+
 def test_alpha_in_the_metadata_counts_for_its_modules(tmp_path, plain, model):
     said = {"unet.r": 2, "unet.lora_alpha": 8, "unet.alpha_pattern": {"mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0": 1}}
     tensors = {}

@@ -53,7 +53,7 @@ def test_a_notebook_runs_from_top_to_bottom(path, monkeypatch):
         cell.outputs, cell.execution_count = [], None
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # where nothing is installed the source tree is what runs
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    client = NotebookClient(notebook, timeout=3600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
     client.execute()
     drawn = sum("image/png" in output.get("data", {}) for cell in code_cells(notebook) for output in cell.outputs)
     assert drawn == pictures and all(cell.outputs for cell in code_cells(notebook)[2:])

@@ -502,3 +502,42 @@ def test_the_first_page_of_a_deep_tiff_and_its_orientation_count(tmp_path: Path)
     image = Image.new("RGB", (4, 4))
     image.save(tmp_path / "y.png", pnginfo=PngImagePlugin.PngInfo())
     assert read_picture(tmp_path / "y.png").size == (4, 4)
+
+
+def pages(path: Path, *written: tuple[np.ndarray, dict]) -> Path:
+    with tifffile.TiffWriter(path) as file:
+        for picture, options in written:
+            file.write(picture, photometric="rgb", metadata=None, **options)
+    return path
+
+
+LARGE, LITTLE = noise(3, 255, "u1"), noise(3, 255, "u1")[::2, ::2].copy()
+PREVIEWS = {  # a camera's raw file (DNG, NEF, ARW) holds the picture below its preview; other programs write it as the next page
+    "below the preview": ((LITTLE, {"subfiletype": 1, "subifds": 1}), (LARGE, {"subfiletype": 0})),
+    "after the preview": ((LITTLE, {"subfiletype": 1}), (LARGE, {})),
+}
+NO_PREVIEWS = {
+    "a pyramid": ((LARGE, {"subifds": 1}), (LITTLE, {"subfiletype": 1})),
+    "pages": ((LARGE, {"subfiletype": 2}), (LITTLE, {"subfiletype": 2})),
+    "a preview cut out of its file": ((LARGE, {"subfiletype": 1}),),
+}
+
+
+@pytest.mark.parametrize("form", PREVIEWS)
+def test_a_preview_is_never_taken_for_the_picture(tmp_path: Path, form: str) -> None:
+    with pytest.raises(PictureError, match=r"A: .*x\.tif: has only a small preview as its first picture.*export"):
+        read_picture(pages(tmp_path / "x.tif", *PREVIEWS[form]), "A")
+
+
+def test_canons_raw_file_is_refused_whatever_its_first_picture_is(tmp_path: Path) -> None:
+    raw = bytearray(pages(tmp_path / "x.tif", (LARGE, {})).read_bytes())
+    assert struct.unpack("<I", raw[4:8])[0] > 12  # the first directory does not begin there
+    raw[8:12] = b"CR\2\0"
+    (tmp_path / "x.cr2").write_bytes(raw)
+    with pytest.raises(PictureError, match="raw files"):
+        read_picture(tmp_path / "x.cr2")
+
+
+@pytest.mark.parametrize("form", NO_PREVIEWS)
+def test_the_first_picture_of_a_file_that_is_no_preview_is_read(tmp_path: Path, form: str) -> None:
+    assert np.array_equal(np.asarray(read_picture(pages(tmp_path / "x.tif", *NO_PREVIEWS[form]))), LARGE)

@@ -122,7 +122,7 @@ def test_the_real_protocol_of_transformers_serve(folder, grid):
     server = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     try:
         _wait(f"http://127.0.0.1:{port}/health", server)
-        endpoint = {"base_url": f"http://127.0.0.1:{port}/v1", "max_tokens": 12, "temperature": 0.0, "timeout": 60}
+        endpoint = {"base_url": f"http://127.0.0.1:{port}/v1", "max_tokens": 12, "temperature": 0.0, "timeout": 300}
         prompts = OpenAIPrompter(str(folder), **endpoint)(grid)
         assert 1 <= len(prompts.first.split()) <= 5 and prompts.author["model"] == str(folder)
         assert 0 < len(prompts.author["answer"]) <= 12
@@ -130,10 +130,10 @@ def test_the_real_protocol_of_transformers_serve(folder, grid):
             OpenAIPrompter(str(folder.parent / "nowhere"), **endpoint, retries=0)(grid)
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(120)
 
 
-def _wait(url: str, server: subprocess.Popen, seconds: float = 120) -> None:
+def _wait(url: str, server: subprocess.Popen, seconds: float = 600) -> None:
     end = time.monotonic() + seconds
     while True:
         try:

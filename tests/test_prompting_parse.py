@@ -120,7 +120,7 @@ UGLY = st.lists(st.one_of(WRAPS, st.text(max_size=12), st.text(alphabet="ab \n\"
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(UGLY, st.integers(1, 10), st.one_of(st.none(), st.integers(1, 60)))
 def test_no_ugly_answer_crashes_or_gives_an_empty_or_overlong_prompt(answer, candidates, words):
     prompts = parse_answer(answer, candidates=candidates, words=words)

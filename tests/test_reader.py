@@ -119,7 +119,7 @@ def test_a_load_in_many_slices_on_several_threads_gives_every_number_its_place(f
     monkeypatch.setattr(reader, "GRAIN", 60)
     monkeypatch.setattr(reader, "AREA", 2**14)
     seen, whole = set(), reader._pread
-    both = threading.Barrier(2, timeout=60)
+    both = threading.Barrier(2, timeout=300)
 
     def pread(file, into, start):
         if threading.get_ident() not in seen:

@@ -3,7 +3,7 @@
 import io
 import json
 import re
-import time
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -141,7 +141,7 @@ def test_a_point_leads_to_its_grid_its_record_and_the_command(opened, done):
     assert opened.js("return study.run()") == read_record(done.folder / data["runs"]["file"][run])
     assert opened.js("return document.getElementById('command').value") == data["runs"]["command"][run]
     opened.keys("r")
-    time.sleep(0.2)
+    opened.until(lambda: text(opened, "record-text"))
     opened.settle()
     assert json.loads(text(opened, "record-text")) == read_record(done.folder / data["runs"]["file"][run])
     cells = opened.js("return [...document.querySelectorAll('#numbers tr')].map((row) => [...row.cells].map((cell) => cell.innerText))")
@@ -203,7 +203,12 @@ def test_a_link_brings_the_same_view_back(browser, done):
     browser.open(page)
     browser.go(view="effects", metric="psnr", row="1", pairsort="input 1", **{"factor text": "on"})
     browser.keys(".", ".")
-    time.sleep(0.3)  # the address follows when the view rests
+
+    def address_follows() -> bool:  # it does when the view rests
+        told = parse_qs(browser.js("return location.hash").removeprefix("#"))
+        return all(told.get(name) == [browser.state()[name]] for name in ("run", "against"))
+
+    browser.until(address_follows)
     address, state, shown = browser.js("return location.hash"), browser.state(), (rows(browser), rows(browser, "pairs-table"))
     assert state["run"] and state["against"]
     browser.open(page, address)
@@ -211,9 +216,9 @@ def test_a_link_brings_the_same_view_back(browser, done):
     browser.open(page, "#view=nowhere&metric=x&row=99&run=gone&seed=7&factor%20sac=maybe&theme=%E0%A4%A&sort=x")  # old or broken
     assert browser.state()["view"] == "claims" and browser.state()["row"] == "0" and rows(browser)
     browser.js("location.hash = arguments[0]", address)
-    time.sleep(0.2)
+    browser.until(lambda: browser.state() == state)
     browser.settle()
-    assert browser.state() == state and browser.logs() == ([], [])
+    assert browser.logs() == ([], [])
 
 
 def test_nothing_in_names_and_prompts_is_executed_and_the_page_says_what_it_holds(opened, done):
@@ -247,9 +252,12 @@ def test_of_500_runs_only_rows_near_the_view_are_drawn_and_scrolling_draws_the_r
     browser.open(large.folder / "study.html", "#view=runs")
     assert len(rows(browser)) <= 120 and browser.js("return document.querySelectorAll('*').length") < 4000
     assert browser.js("return document.querySelectorAll('img').length") <= 120
-    for _ in range(20):
+
+    def all_drawn() -> bool:
         browser.js("document.querySelector('#main-section .scroll').scrollTop = 1e6")
-        time.sleep(0.1)
+        return len(rows(browser)) == 500
+
+    browser.until(all_drawn)
     found = rows(browser)
     assert len(found) == 500 and len({tuple(row[1:8]) for row in found}) == 500
     assert browser.js("return document.querySelectorAll('#main-table .more').length") == 0

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
@@ -264,7 +264,7 @@ def mutated(draw):
     return with_header(header, GOOD[HEADER:])
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=1000)
 @given(content=mutated())
 def test_a_thousand_mutated_headers_end_in_weights_error_or_are_sound(tmp_path, content):
     path = tmp_path / "a.safetensors"
@@ -277,7 +277,7 @@ def test_a_thousand_mutated_headers_end_in_weights_error_or_are_sound(tmp_path, 
     assert sum(info.stop - info.start for info in header.tensors.values()) <= len(content)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(content=mutated() | st.integers(0, 2**64 - 1).map(lambda length: length.to_bytes(8, "little") + GOOD[8:]))
 def test_no_header_makes_more_be_allocated_than_the_file_could_hold(tmp_path, content):
     path = tmp_path / "a.safetensors"
@@ -289,7 +289,7 @@ UNET = set(golden()["sd15"]["ldm_names"]["unet"].values())
 CONFIG = {"unet": {"attention_head_dim": 8, "norm_num_groups": 16}, "vae": {"norm_num_groups": 8}, "text": {"num_attention_heads": 3}}
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 @given(data=st.data())
 def test_mutated_names_and_shapes_of_a_whole_checkpoint_end_in_weights_error(tmp_path, data):
     entries = {name: ["F32", *tensor.shape] for name, tensor in single_file("sd15", small("sd15")).items()}

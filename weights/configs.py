@@ -67,9 +67,10 @@ def read_json(path: Path, *, strict: bool = True) -> dict[str, Any]:
     strict: False also takes text that is not UTF-8 and reads it as Latin-1 (the settings themselves are ASCII).
     """
     try:
-        if path.stat().st_size > MAX_JSON:
+        with path.open("rb") as file:  # not by its size: that of a pipe or device is 0
+            raw = file.read(MAX_JSON + 1)
+        if len(raw) > MAX_JSON:
             raise Unrelated(f"{path}: larger than {MAX_JSON} bytes, which no config is")
-        raw = path.read_bytes()
         try:
             value = json.loads(raw)  # from bytes, so that a byte-order mark and UTF-16 (written by Windows tools) are read too
         except UnicodeDecodeError:

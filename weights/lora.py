@@ -172,8 +172,8 @@ def _fits(product: tuple[int, ...] | None, target: _Target) -> bool:
     if product is None:
         return False
     want = tuple(target.parameter.shape)
-    if product[:2] == want[:2]:
-        return math.prod(product) == math.prod(want)
+    if product[:2] == want[:2]:  # a kernel of 1 x 1 may be left out
+        return product[2:] == want[2:] or math.prod(product[2:]) == math.prod(want[2:]) == 1
     return target.label == "conv_in" and product == (want[0], LATENT_CHANNELS, *want[2:]) and want[1] > LATENT_CHANNELS
 
 

@@ -118,7 +118,8 @@ class TextEncoder:
         room = self.length - 2
         if len(ids) > room:
             cut = prompt[places[room][0] :]
-            warnings.warn(f"the prompt has {len(ids)} tokens, {room} fit; cut off: {cut!r}", PromptCutWarning, stacklevel=3)
+            shown = repr(cut if len(cut) <= 200 else f"{cut[:200]}...")
+            warnings.warn(f"the prompt has {len(ids)} tokens, {room} fit; cut off: {shown}", PromptCutWarning, stacklevel=3)
         return ids[:room], places[:room]
 
     def ids(self, prompts: Sequence[str]) -> Tensor:

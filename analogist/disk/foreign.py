@@ -5,6 +5,7 @@ Also writing text that plain UTF-8 cannot hold, such as file names that are not 
 
 import contextlib
 import csv
+import errno
 import os
 import unicodedata
 from collections.abc import Iterator
@@ -14,10 +15,24 @@ from analogist.disk.writing import shown
 
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
+MAX_BYTES = 64 * 2**20  # of a text file that somebody gives
+MAX_CHARACTERS = 100_000  # of a text that somebody gives, such as a prompt; text encoders read about 75 words of it
+
 
 def decoded(raw: bytes) -> str:
     """Decodes UTF-8, or UTF-16 and UTF-32 with a byte-order mark; the mark is removed. Raises UnicodeDecodeError."""
     return raw.decode(next((encoding for mark, encoding in _MARKS.items() if raw.startswith(mark)), "utf-8"))
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """A whole text file, decoded as by `decoded`. Raises UnicodeDecodeError, and OSError also for more than MAX_BYTES: a file given by
+    mistake, or one without an end such as /dev/zero.
+    """
+    with open(path, "rb") as file:
+        raw = file.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"larger than {MAX_BYTES:,} bytes, which no file of its kind is")
+    return decoded(raw)
 
 
 def encoded(text: str) -> bytes:
@@ -26,11 +41,13 @@ def encoded(text: str) -> bytes:
 
 
 def text_problem(text: str) -> str | None:
-    """Why a text cannot be written as UTF-8, to follow the text's name in a message; None if it can.
+    """Why a text cannot be used, to follow the text's name in a message; None if it can: too long, or no valid Unicode.
 
-    Such a text holds half of a character (a "lone surrogate"). It comes from bytes on a command line that are not UTF-8, or from a
-    lone escape such as \\ud83d in JSON.
+    Text that is no valid Unicode holds half of a character (a "lone surrogate"). It comes from bytes on a command line that are not
+    UTF-8, or from a lone escape such as \\ud83d in JSON.
     """
+    if len(text) > MAX_CHARACTERS:
+        return f"has {len(text):,} characters, at most {MAX_CHARACTERS:,} are allowed; it begins {text[:40]!a}"
     at = next((i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
     if at is None:
         return None

@@ -34,6 +34,17 @@ SMALL_PIXELS, MAX_PIXELS_PER_BYTE = 16_777_216, 16_384
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")  # EPS is left out: it runs another program
 _READABLE = "PNG, JPEG, WebP, GIF, TIFF, BMP, PPM, JPEG 2000 or AVIF"
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"II*\0", b"MM\0*", b"BM", b"\0\0\0\x0cjP")
+_NOT_READ = {  # what no decoder here reads -> how such files begin, at their first or fifth byte
+    "HEIC picture": tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")),
+    "JPEG XL picture": (b"\xff\x0a", b"\0\0\0\x0cJXL "),
+    "camera's raw file": (b"ftypcrx ", b"FUJIFILMCCD-RAW", b"IIRO", b"IIU\0"),
+    "drawing in SVG or another XML file": (b"<svg", b"<?xml"),
+    "PDF document": (b"%PDF",),
+    "picture in OpenEXR": (b"\x76\x2f\x31\x01",),
+    "picture in Radiance HDR": (b"#?RADIANCE", b"#?RGBE"),
+    "video": (b"ftypisom", b"ftypmp42", b"ftypqt  ", b"ftypM4V ", b"\x1a\x45\xdf\xa3"),
+    "NumPy array": (b"\x93NUMPY",),
+}
 _TURN = {  # EXIF orientation -> the transformation that turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -175,6 +186,8 @@ def _check_file(path: str | os.PathLike[str], what: str) -> int:
 def _from_tiff(file: BinaryIO, n_bytes: int) -> Image.Image:
     tiff = Tiff(file)
     _check_size(tiff.width, tiff.height, n_bytes)
+    if tiff.preview:
+        raise Refused("only a small preview as its first picture, as cameras' raw files do; export the picture itself as PNG, JPEG or TIFF")
     if tiff.readable():
         with _quiet_libtiff():
             return _turned(Image.fromarray(tiff.rgb()), tiff.orientation)
@@ -205,8 +218,9 @@ def _not_a_picture(path: str | os.PathLike[str]) -> str:
         return "is a Git LFS pointer, not the picture; run `git lfs pull`"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "is an HTML page, not a picture; download the picture itself"
-    if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
-        return f"is a HEIC picture, which cannot be read; export it as {_READABLE}"
+    known = next((kind for kind, starts in _NOT_READ.items() if head.startswith(starts) or head[4:12] in starts), None)
+    if known is not None:
+        return f"is a {known}, which cannot be read; export it as {_READABLE}"
     if head.startswith(_SIGNATURES) or head[4:12] == b"ftypavif":
         return "damaged or truncated (its header cannot be read); get the file again"
     other = _other_format(path)

@@ -18,7 +18,7 @@ from analogist.grid.samples import Refused, over_white, rgb_of_cmyk, to_levels
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR = 273, 274, 277, 278, 279, 284
 _PREDICTOR, _COLOUR_MAP, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES = 317, 320, 322, 323, 324, 325
-_INK_SET, _EXTRA, _FORMAT = 332, 338, 339
+_INK_SET, _EXTRA, _FORMAT, _SUBFILE, _OLD_SUBFILE, _SUB_PICTURES = 332, 338, 339, 254, 255, 330
 
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4}  # photometric interpretation -> colour samples: white is 0, black is 0, RGB, palette, CMYK
 _PHOTOMETRICS = {
@@ -46,6 +46,8 @@ class Tiff:
     def __init__(self, file: BinaryIO, tags: ImageFileDirectory_v2 | None = None) -> None:
         """Reads the tags of the file's first picture, or takes the given tags."""
         self._file = file
+        file.seek(0)
+        self._canon = file.read(11)[8:] == b"CR\2"  # the mark of Canon's raw files
         if tags is None:
             file.seek(0)
             head = file.read(16)
@@ -84,6 +86,12 @@ class Tiff:
     @property
     def white_is_zero(self) -> bool:
         return self._photometric == 0
+
+    @property
+    def preview(self) -> bool:
+        """Whether the file's first picture is only a smaller copy of another one in the file, as in cameras' raw files."""
+        smaller = int(self._tags.get(_SUBFILE, 0)) & 1 or self._tags.get(_OLD_SUBFILE) == 2
+        return self._canon or bool(smaller and (self._tags.next or _SUB_PICTURES in self._tags))
 
     def readable(self) -> bool:
         """Whether `rgb` supports this kind."""

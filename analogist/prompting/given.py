@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analogist.disk.foreign import composed
+from analogist.disk.foreign import composed, read_text
 from analogist.disk.writing import shown
 from analogist.prompting.prompts import PromptError, Prompts, check_text
 
@@ -77,10 +77,10 @@ class FilePrompter:
 def read_prompt_file(path: str | Path) -> dict[str | None, tuple[str, ...]]:
     """Name -> its prompts, in the file's order. For a file with one prompt per line: None -> all its prompts.
 
-    The file is UTF-8; blank lines are skipped. Raises PromptError that names the file and the line.
+    The file is UTF-8, or UTF-16 with a byte-order mark; blank lines are skipped. Raises PromptError that names the file and the line.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
     except OSError as error:
         raise PromptError(
             f"{shown(path)}: cannot be read ({error.strerror or error}); give a text file with one prompt per line"
@@ -90,6 +90,8 @@ def read_prompt_file(path: str | Path) -> dict[str | None, tuple[str, ...]]:
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
         raise PromptError(f"{shown(path)}: holds no prompt; write one prompt per line")
+    for number, line in numbered:
+        check_text(line, f"{shown(path)}: line {number}")
     if not any("\t" in line.strip() or PICTURE_AND_TAB.search(line) for _, line in numbered):
         return {None: tuple(line.strip() for _, line in numbered)}
     by_name: dict[str | None, tuple[str, ...]] = {}

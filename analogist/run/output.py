@@ -21,13 +21,13 @@ _OF_A_RUN = re.compile(r"(b_prime|grid)_.*\d+\.png|maps(_.+)?\.safetensors|look\
 
 def prompt_names(prompts: Sequence[str]) -> list[str]:
     """A short file-name part per prompt; equal ones are distinguished by their position."""
-    names: list[str] = []
+    names: dict[str, None] = {}
     for position, prompt in enumerate(prompts):
         name = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "prompt"
         while name in names:
             name = f"{name}-{position + 1}"
-        names.append(name)
-    return names
+        names[name] = None
+    return list(names)
 
 
 def save_result(result: Result, folder: Path, name: str | None = None) -> list[Path]:

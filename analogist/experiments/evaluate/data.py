@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from analogist.config import TASKS
-from analogist.disk.foreign import composed, decoded, existing
+from analogist.disk.foreign import composed, existing, read_text
 from analogist.disk.writing import shown
 from analogist.experiments.design.inputs import Input, check_names, input_name
 from analogist.grid.pictures import PictureError, read_picture
@@ -117,7 +117,7 @@ def _task(folder: Path, name: str) -> Task:
 def text_lines(path: Path) -> list[str]:
     """The lines of a text file. Raises DataError if it cannot be read or is not UTF-8."""
     try:
-        return decoded(path.read_bytes()).splitlines()
+        return read_text(path).splitlines()
     except OSError as error:
         raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
@@ -192,7 +192,7 @@ def read_csv(path: str | Path, *, fit: str | None = None, aligned: str = "a-a_pr
     """
     path = Path(path)
     try:
-        head, rows = _fields(decoded(path.read_bytes()))
+        head, rows = _fields(read_text(path))
     except OSError as error:
         raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
     except (UnicodeDecodeError, csv.Error) as error:

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from analogist.disk.foreign import decoded
+from analogist.disk.foreign import read_text
 from analogist.disk.writing import shown
 from analogist.experiments.evaluate.data import DataError
 from analogist.experiments.evaluate.judge_wording import CRITERIA, Scale
@@ -16,7 +16,7 @@ def read_labels(path: str | Path, scale: Scale) -> dict[str, dict[tuple[str, str
     """
     path = Path(path)
     try:
-        lines = list(csv.DictReader(decoded(path.read_bytes()).splitlines()))
+        lines = list(csv.DictReader(read_text(path).splitlines()))
     except OSError as error:
         raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
     except (UnicodeDecodeError, csv.Error) as error:
