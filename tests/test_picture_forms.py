@@ -530,12 +530,25 @@ def test_a_preview_is_never_taken_for_the_picture(tmp_path: Path, form: str) -> 
 
 
 def test_canons_raw_file_is_refused_whatever_its_first_picture_is(tmp_path: Path) -> None:
-    raw = bytearray(pages(tmp_path / "x.tif", (LARGE, {})).read_bytes())
-    assert struct.unpack("<I", raw[4:8])[0] > 12  # the first directory does not begin there
-    raw[8:12] = b"CR\2\0"
-    (tmp_path / "x.cr2").write_bytes(raw)
-    with pytest.raises(PictureError, match="raw files"):
-        read_picture(tmp_path / "x.cr2")
+    tags = {256: 2, 257: 1, 258: 8, 259: 1, 262: 1, 277: 1, 278: 1, 279: 2}
+    entries = tags | {273: 16 + 2 + 12 * (len(tags) + 1) + 4}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(entries.items()))
+    whole = struct.pack("<H", len(entries)) + directory + bytes(4) + bytes([7, 9])
+    for mark in (bytes(8), b"CR\2\0" + bytes(4)):
+        (tmp_path / "x.cr2").write_bytes(b"II*\0" + struct.pack("<I", 16) + mark + whole)
+        if mark.startswith(b"CR"):
+            with pytest.raises(PictureError, match="raw files"):
+                read_picture(tmp_path / "x.cr2")
+        else:  # the same file without Canon's mark
+            assert np.asarray(read_picture(tmp_path / "x.cr2"))[0, :, 0].tolist() == [7, 9]
+
+
+def test_a_tiff_whose_first_pixel_looks_like_canons_mark_is_read(tmp_path: Path) -> None:
+    values = noise(3, 255, "u1")
+    values[0, :2] = [[ord("C"), ord("R"), 2], [0, 5, 6]]
+    (tmp_path / "x.tif").write_bytes(tiff(values, 8, 2))
+    assert (tmp_path / "x.tif").read_bytes()[8:12] == b"CR\2\0"
+    assert np.array_equal(np.asarray(read_picture(tmp_path / "x.tif")), values)
 
 
 @pytest.mark.parametrize("form", NO_PREVIEWS)

@@ -47,7 +47,7 @@ class Tiff:
         """Reads the tags of the file's first picture, or takes the given tags."""
         self._file = file
         file.seek(0)
-        self._canon = file.read(11)[8:] == b"CR\2"  # the mark of Canon's raw files
+        self._canon = file.read(12)[4:] == b"\x10\0\0\0CR\2\0"  # the mark of Canon's raw files, between header and first directory
         if tags is None:
             file.seek(0)
             head = file.read(16)
