@@ -141,8 +141,9 @@ class CrossAttention(Attention):
         """x: batch token channel; text: its keys and values (`keys_values`) -> batch token channel."""
         see, form = control.tap_at(self.site, hw), control.form_at(self.site)
         x = see("x", x)
+        silenced = control.cam_at(self.site)
         if form == "fused" and (see is unseen or not control.wants(self.site, "q", "k", "v", "head_out", "out")):
-            heard = fused.uniformly_heard(control, self.site)
+            heard = fused.uniformly_heard(silenced, control.rows)
             if heard is not None:  # only these cells attend to the text; the others get the output projection's bias
                 return fused.cross_attention_of_cells(self, x, *text, hw, control.rows, heard)
         q = see("q", self.split(self.to_q(x)))
@@ -150,7 +151,7 @@ class CrossAttention(Attention):
         if see is not unseen:  # they are reused in later steps: an edit gets a copy, so that writing in place cannot change the next step
             k, v = see("k", k.clone()), see("v", v.clone())
         if form == "fused":
-            head_out = fused.cross_attention(q, k, v, hw, control, self.site)
+            head_out = fused.cross_attention(q, k, v, hw, silenced, control.rows)
         else:
             head_out = self.by_heads(q, k, v, hw, control, see)
         head_out = see("head_out", head_out)

@@ -58,7 +58,7 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, time: Tensor | None = None, see: Seeing = unseen) -> Tensor:
         h = see("conv1", self.conv1(see("act1", silu_in_place(self.norm1(x)))))
         if self.time_emb_proj is not None:
-            h = h + see("time", self.time_emb_proj(time))[:, :, None, None]
+            h = h + torch.unflatten(see("time", self.time_emb_proj(time)), 1, (-1, 1, 1))  # the same at every row and column
         h = see("conv2", self.conv2(see("act2", silu_in_place(self.norm2(h)))))
         return see("out", h + (x if self.conv_shortcut is None else self.conv_shortcut(x)))
 

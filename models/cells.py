@@ -108,13 +108,13 @@ def by_cells(x: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
 
 
 def from_cells(cells: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
-    """The inverse of by_cells: [... cell token d] -> [... token d]."""
-    split = torch.unflatten(torch.unflatten(cells, -2, (hw[0] // rows, hw[1] // 2)), -4, (rows, 2))  # ... row column y x d
-    return split.transpose(-4, -3).flatten(-5, -2)
+    """The inverse of by_cells: batch head cell token d -> batch head token d, the heads of a token side by side in memory."""
+    split = torch.unflatten(torch.unflatten(cells, 3, (hw[0] // rows, hw[1] // 2)), 2, (rows, 2))  # batch head row column y x d
+    return split.permute(0, 2, 4, 3, 5, 1, 6).flatten(1, 4).transpose(1, 2)
 
 
-def cell_view(x: Tensor, hw: tuple[int, int], rows: int = 2) -> Tensor:
-    """A view of tokens by cells: view[cell] is [batch y x channel]. x: batch token channel, contiguous, token row-major over hw."""
+def cell_view(x: Tensor, cell: Cell, hw: tuple[int, int], rows: int = 2) -> Tensor:
+    """A view of one cell's tokens: batch y x channel. x: batch token channel, contiguous, token row-major over hw."""
     check_splits(hw, rows)
     split = torch.unflatten(x, 1, (rows, hw[0] // rows, 2, hw[1] // 2))  # batch row y column x channel
-    return split.permute(1, 3, 0, 2, 4, 5)
+    return split.select(3, cell[1]).select(1, cell[0])

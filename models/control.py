@@ -4,7 +4,7 @@ Everything is an argument of the call; nothing is kept on the model. The step is
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol, TypeVar, cast
 
@@ -137,6 +137,8 @@ class AttentionControl:
     rows: int = 2
     attention: str | Mapping[str, str | Mapping[str, Sequence[int]]] = "auto"
     map_bytes: int = 128 * 2**20
+    _sacs: "list[tuple[SAC, list[int]]]" = field(init=False, repr=False, compare=False)  # each setting once, with its images
+    _cams: "list[tuple[CAM, list[int]]]" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.attention, str) and self.attention not in FORMS:
@@ -152,22 +154,12 @@ class AttentionControl:
             if len(settings) != self.images:
                 raise ValueError(f"{name}: {len(settings)} settings for {self.images} images; give one, or one per image")
             object.__setattr__(self, name, settings)
-        for sac in self._sacs:
-            if sac is not None:
-                sac.blocks(self.rows)  # raises before the run if its scales or clone do not fit the grid
-        for cam in self._cams:
-            if cam is not None:
-                cam.heard(self.rows)  # likewise, for a pair that the grid does not have
-
-    @property
-    def _sacs(self) -> tuple[SAC | None, ...]:
-        """`sac` as stored: one entry per image."""
-        return cast(tuple[SAC | None, ...], self.sac)
-
-    @property
-    def _cams(self) -> tuple[CAM | None, ...]:
-        """`cam` as stored, like `_sacs`."""
-        return cast(tuple[CAM | None, ...], self.cam)
+        object.__setattr__(self, "_sacs", _with_images(cast(tuple[SAC | None, ...], self.sac)))
+        object.__setattr__(self, "_cams", _with_images(cast(tuple[CAM | None, ...], self.cam)))
+        for sac, _ in self._sacs:
+            sac.blocks(self.rows)  # raises before the run if its scales or clone do not fit the grid
+        for cam, _ in self._cams:
+            cam.heard(self.rows)  # likewise, for a pair that the grid does not have
 
     def wants(self, site: Site, *points: str) -> bool:
         """Whether the tap captures or edits any of these points here."""
@@ -193,9 +185,8 @@ class AttentionControl:
 
     def _aligns(self, site: Site) -> bool:
         """Whether SAC aligns rows here, for which it needs the map."""
-        if site.kind != "self" or not any(sac is not None and sac.align for sac in self._sacs):
-            return False
-        return any(sac.align for _, sac in self.sac_at(site))
+        may = any(sac.align for sac, _ in self._sacs)
+        return may and site.kind == "self" and any(sac.align for _, sac in self.sac_at(site))
 
     def at(self, site: Site, point: str, hw: tuple[int, int], heads: range | None = None) -> At:
         heads = range(site.heads) if heads is None else heads
@@ -232,31 +223,31 @@ class AttentionControl:
             for query, key, from_query, from_key, s in sac.blocks(self.rows)
         ]
 
-    def _groups(self, settings: tuple[Setting | None, ...], site: Site, heads: range | None) -> list[tuple[Where, Setting]]:
+    def _groups(self, settings: "list[tuple[Setting, list[int]]]", site: Site, heads: range | None) -> list[tuple[Where, Setting]]:
         """Groups batch rows that share an effect and its heads; a group of all rows and heads is indexed without a copy."""
-        if not any(settings):
-            return []
         heads = range(site.heads) if heads is None else heads
-        groups: dict[tuple[tuple[Hashable, ...], tuple[int, ...]], tuple[list[int], Setting]] = {}
-        known: dict[tuple[int, int], tuple[int, ...]] = {}  # images usually share one setting, so placements are asked once per branch
-        for position in range(self.branches):
-            branch = position if self.branches == 2 else TEXT
-            for image, setting in enumerate(settings):
-                if setting is None:
-                    continue
-                key = id(setting), branch
-                if key not in known:
-                    acts = setting.placement.heads_at(site, self.step, branch)
-                    known[key] = tuple(h - heads.start for h in sorted(acts) if h in heads) if acts else ()
-                if active := known[key]:
-                    rows, _ = groups.setdefault((setting.effect, active), ([], setting))
-                    rows.append(position * self.images + image)
-        batch = self.branches * self.images
+        groups: dict[tuple[tuple[Hashable, ...], frozenset[int]], tuple[list[int], Setting]] = {}
+        for setting, images in settings:
+            for position in range(self.branches):
+                if acts := setting.placement.heads_at(site, self.step, position if self.branches == 2 else TEXT):
+                    rows, _ = groups.setdefault((setting.effect, acts), ([], setting))
+                    rows += [position * self.images + image for image in images]
         out: list[tuple[Where, Setting]] = []
-        for (_, active), (rows, setting) in groups.items():
-            all_rows, all_heads = len(rows) == batch, len(active) == len(heads)
-            out.append((Where(None if all_rows else tuple(rows), None if all_heads else active), setting))
+        for (_, acts), (rows, setting) in sorted(groups.items(), key=lambda group: min(group[1][0])):
+            active = tuple(head - heads.start for head in heads if head in acts)
+            all_rows, all_heads = len(rows) == self.branches * self.images, len(active) == len(heads)
+            if active:
+                out.append((Where(None if all_rows else tuple(sorted(rows)), None if all_heads else active), setting))
         return out
+
+
+def _with_images(settings: tuple[Setting | None, ...]) -> list[tuple[Setting, list[int]]]:
+    """Each setting once, with the images that have it: usually they share one, so that placements are asked once per branch."""
+    images: dict[int, tuple[Setting, list[int]]] = {}
+    for image, setting in enumerate(settings):
+        if setting is not None:
+            images.setdefault(id(setting), (setting, []))[1].append(image)
+    return list(images.values())
 
 
 Edit = Callable[[Tensor, At], Tensor]

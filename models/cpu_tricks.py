@@ -20,7 +20,8 @@ def is_small(conv: nn.Conv2d, x: Tensor) -> bool:
     At every call the CPU's own convolution reorders its weights, which at the lowest resolutions costs as much as the convolution
     itself; the columns of a matrix product (9 cin positions) are then the smaller copy than the weights (9 cin cout).
     """
-    return x.device.type == "cpu" and x.shape[0] * (x.shape[2] // conv.stride[0]) * (x.shape[3] // conv.stride[0]) <= conv.out_channels
+    (batch, _, row, col), stride = x.shape, conv.stride[0]
+    return x.is_cpu and batch * (row // stride) * (col // stride) <= conv.out_channels
 
 
 def convolution_as_product(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -28,10 +29,12 @@ def convolution_as_product(conv: nn.Conv2d, x: Tensor) -> Tensor:
     assert conv.bias is not None, "every 3x3 convolution here has one"
     stride, padding = conv.stride[0], int(conv.padding[0])
     padded = F.pad(x, (padding,) * 4) if padding else x
-    windows = padded.unfold(2, 3, stride).unfold(3, 3, stride)  # batch cin row col ky kx
-    batch, cin, row, col = windows.shape[:4]
-    columns = windows.permute(1, 4, 5, 0, 2, 3).reshape(9 * cin, batch * row * col)  # (cin ky kx) (batch row col)
-    out = torch.addmm(conv.bias[:, None], conv.weight.flatten(1), columns)  # cout (batch row col)
+    batch, cin, height, width = padded.shape
+    row, col = (height - 3) // stride + 1, (width - 3) // stride + 1
+    of_batch, of_cin, of_row, of_col = padded.stride()
+    windows = padded.as_strided((cin, 3, 3, batch, row, col), (of_cin, of_row, of_col, of_batch, stride * of_row, stride * of_col))
+    columns = windows.reshape(9 * cin, batch * row * col)  # (cin ky kx) (batch row col)
+    out = torch.addmm(conv.bias.unsqueeze(1), conv.weight.flatten(1), columns)  # cout (batch row col)
     return out.view(-1, batch, row, col).transpose(0, 1)
 
 

@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cells import Cell, by_cells, cell_view, from_cells, join_cells, number, token_cells
-from .control import EVERYTHING, SAC, AttentionControl, Index
+from .control import CAM, EVERYTHING, SAC, AttentionControl, Index, Where
 from .cpu_tricks import side_by_side
 from .kernels import attend
 from .placement import Site
+
+Silenced = list[tuple[Where, CAM]]  # what CAM does at a site (`AttentionControl.cam_at`)
 
 
 def self_attention(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], control: AttentionControl, site: Site) -> Tensor:
@@ -118,7 +120,7 @@ def _as_slice(cells: list[int]) -> Cells:
 def _cloned(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], rows: int, sac: SAC) -> Tensor:
     """SAC for every row and head of a batch. q, k, v: batch head token d -> the same."""
     plan = _plan(tuple(sac.blocks(rows)), rows, sac.blend)
-    q, k, v = by_cells(torch.stack([q, k, v]), hw, rows)  # batch head cell token d
+    q, k, v = by_cells(torch.stack([q, k, v]), hw, rows).unbind()  # batch head cell token d
     clones = (_before_softmax if sac.stage == "scores" else _after_softmax)(plan, q, k, v)
     parts = [clones]
     if plan.plain:  # rows of these cells are ordinary attention, in one call
@@ -157,9 +159,11 @@ def _before_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     for slot, s, read, own, key in plan.mixed:
         pool.append(in_slot(k[:, :, read : read + 1], slot, s) + in_slot(k[:, :, key : key + 1], 0, own))
     keys = _gather(pool, plan.keys)  # batch head (clone cell) token (slot d)
-    # The kernels without a map need values as wide as queries; otherwise torch falls back to a kernel that holds the map.
-    values = F.pad(v, (0, d * more)).flatten(2, 3).repeat_interleave(count, dim=1)  # batch (head clone) (cell token) (slot d)
-    out = attend(queries.flatten(1, 2), keys.view(values.shape), values, scale=d**-0.5)
+    # The kernels without a map need values as wide as queries; otherwise torch falls back to a kernel that holds the map. So every slot
+    # holds the values again, and that of one slot is used.
+    values = v.unsqueeze(2).unsqueeze(-2).expand(-1, -1, count, -1, -1, more + 1, -1)  # batch head clone cell token slot d
+    keys = keys.view(len(q), -1, v.shape[2] * v.shape[3], queries.shape[-1])  # batch (head clone) (cell token) (slot d)
+    out = attend(queries.flatten(1, 2), keys, values.reshape(keys.shape), scale=d**-0.5)
     return torch.unflatten(out[..., :d], 1, (-1, count))
 
 
@@ -187,26 +191,24 @@ def _after_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.stack(out, dim=2)
 
 
-def cross_attention(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], control: AttentionControl, site: Site) -> Tensor:
+def cross_attention(q: Tensor, k: Tensor, v: Tensor, hw: tuple[int, int], silenced: Silenced, rows: int) -> Tensor:
     """Cross-attention with CAM, no map. q: batch head query d; k, v: batch head token d -> batch head query d."""
     head_out = attend(q, k, v)
-    groups = control.cam_at(site)
-    if not groups:
+    if not silenced:
         return head_out
-    cells = token_cells(torch.ones_like(head_out[..., :1]), hw, control.rows)
-    for where, cam in groups:
-        rows = where.on(q.device)
-        for cell in cam.cells(control.rows):
-            cells[cell][rows] = 0
-    return head_out * join_cells(cells, hw, control.rows)
+    cells = token_cells(torch.ones_like(head_out[..., :1]), hw, rows)
+    for where, cam in silenced:
+        index = where.on(q.device)
+        for cell in cam.cells(rows):
+            cells[cell][index] = 0
+    return head_out * join_cells(cells, hw, rows)
 
 
-def uniformly_heard(control: AttentionControl, site: Site) -> list[Cell] | None:
+def uniformly_heard(silenced: Silenced, rows: int) -> list[Cell] | None:
     """The cells that attend to the text if one CAM setting covers all batch rows and all heads, else None."""
-    groups = control.cam_at(site)
-    if len(groups) != 1 or groups[0][0] != EVERYTHING:
+    if len(silenced) != 1 or silenced[0][0] != EVERYTHING:
         return None
-    return groups[0][1].heard(control.rows)
+    return silenced[0][1].heard(rows)
 
 
 class Projections(Protocol):
@@ -234,11 +236,11 @@ def cross_attention_of_cells(
     """
     out = module.to_out.bias.to(x.dtype).expand_as(x).clone()
     if heard:
-        cells = [cell_view(x, hw, rows)[cell].flatten(1, 2) for cell in heard]
+        cells = [cell_view(x, cell, hw, rows).flatten(1, 2) for cell in heard]
         tokens = cells[0] if len(cells) == 1 else torch.cat(cells, dim=1)
         head_out = attend(module.split(module.to_q(tokens)), k, v)
         answers = module.to_out(module.join(head_out)).chunk(len(heard), dim=1)
         for cell, answer in zip(heard, answers, strict=True):
-            place = cell_view(out, hw, rows)[cell]
+            place = cell_view(out, cell, hw, rows)
             place.copy_(answer.view(place.shape))
     return out

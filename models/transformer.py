@@ -66,13 +66,14 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(channels)
 
     def forward(self, x: Tensor, text: PreparedText, hw: tuple[int, int], control: AttentionControl) -> Tensor:
-        x = control.tap_at(self.self.site, hw)("stream", x)
-        x = x + self.self(self.norm1(x), hw, control)
-        x = control.tap_at(self.cross.site, hw)("stream", x)
-        x = x + self.cross(self.norm2(x), text.keys_values[self.cross.site.name], hw, control)
-        see = control.tap_at(self.ff.site, hw)
+        attention, cross, ff = self.self, self.cross, self.ff
+        x = control.tap_at(attention.site, hw)("stream", x)
+        x = x + attention(self.norm1(x), hw, control)
+        x = control.tap_at(cross.site, hw)("stream", x)
+        x = x + cross(self.norm2(x), text.keys_values[cross.site.name], hw, control)
+        see = control.tap_at(ff.site, hw)
         x = see("stream", x)
-        return x + self.ff(self.norm3(x), see)
+        return x + ff(self.norm3(x), see)
 
 
 class Transformer(nn.Module):
