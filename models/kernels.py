@@ -13,6 +13,9 @@ from .cpu_tricks import softmax_in_place
 
 # On CUDA devices the flash and memory-efficient kernels read heads in steps of 16 bytes; other widths fall back to a whole map.
 CUDA_STEP = 8
+# The flash kernel takes heads up to this width, the memory-efficient kernel any. So SAC's heads 320 wide run in the latter, without a map.
+# Source: PyTorch, aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, check_head_dim_size_flash and check_head_dim_size_mem_efficient.
+FLASH_WIDEST = 256
 # Time with small maps as a part of the kernel's, on a CPU in bfloat16, by width of the heads, at 512 px with and without SAC
 # (tests/benchmarks/attention_cpu.py, AMD EPYC Zen 5 with bfloat16 units, torch 2.13, one thread). Nothing was gained at a width of 40, and
 # little on the 77 keys of a text; other widths were not measured.
@@ -24,6 +27,11 @@ NUMBERS = 2**20  # of a small map: it stays in the processor's cache
 def kernel_width(width: int, device: str) -> int:
     """The width at which heads of a width are computed on a type of device."""
     return -(-width // CUDA_STEP) * CUDA_STEP if device == "cuda" else width
+
+
+def without_map(width: int) -> tuple[str, ...]:
+    """Which of torch's CUDA kernels without a map take heads of a width as they are computed, the one that torch prefers first."""
+    return ("flash", "memory-efficient") if kernel_width(width, "cuda") <= FLASH_WIDEST else ("memory-efficient",)
 
 
 def in_small_maps(width: int, keys: int, dtype: torch.dtype, device: str) -> bool:

@@ -65,6 +65,8 @@ def test_results_are_written_one_by_one_and_a_failure_does_not_stop_the_rest(tmp
     assert set(variants) == set(CASE.variants) and all(one["step_s"] > 0 and one["tflops"] > 0 for one in variants.values())
     assert 0 < variants["explicit"]["error"] < 1e-5 and variants["fused channels last"]["error"] < 1e-5
     assert by_name["kernels without a map"]["320 wide, float16"]["computed_at"] == 320
+    assert by_name["kernels without a map"]["320 wide, float16"]["said"] == ["memory-efficient"]
+    assert by_name["kernels without a map"]["80 wide, float32"]["runs"] == "FLASH_ATTENTION"  # the only one of a CPU
     memory = by_name["memory, SDXL, 128 px"]["fused, 1 images"]
     assert memory["estimated_bytes"] > 0 and "not_measured" in memory
     assert by_name["batch with 6 GiB free, SD 1.5, 128 px"]["ran"]

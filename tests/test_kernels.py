@@ -32,6 +32,14 @@ def test_on_a_card_heads_are_padded_to_what_its_kernels_read_and_no_further() ->
     assert [kernels.kernel_width(width, "cuda") for width in (1, 7, 12, 20, 81)] == [8, 8, 16, 24, 88]
 
 
+def test_on_a_card_only_heads_wider_than_256_need_the_memory_efficient_kernel() -> None:
+    by_both = ("flash", "memory-efficient")
+    for width in (40, 80, 160, 64, 128, 249, 256):  # SD 1.5 without SAC, and with it at its two finer scales; SD 2 and SDXL
+        assert kernels.without_map(width) == by_both
+    for width in (257, 320, 512):  # SAC at SD 1.5's coarser scales, the autoencoder
+        assert kernels.without_map(width) == ("memory-efficient",)
+
+
 def test_on_a_cpu_float32_is_computed_as_it_is() -> None:
     assert all(kernels.kernel_width(width, CPU) == width for width in range(1, 400))
     for width in (40, 80, 160):

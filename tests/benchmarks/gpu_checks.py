@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from analogist.models.control import CAM, SAC, AttentionControl
-from analogist.models.kernels import kernel_width
+from analogist.models.kernels import kernel_width, without_map
 from analogist.models.placement import Placement
 from analogist.models.unet import UNet, UNetConfig
 from analogist.run.memory import call_bytes, free_bytes, images_at_once
@@ -66,9 +66,10 @@ WIDTHS = (40, 80, 160, 320, 64, 128, 512, 12)
 
 
 def kernels(device: torch.device) -> dict:
-    """Which of torch's kernels without a map take heads of each width, as they are computed; it holds where one does.
+    """Which of torch's kernels without a map take heads of each width, as they are computed, and which runs; it holds where one does.
 
-    torch is asked, and then made to use these alone: a width that only the kernel with a map takes is an error there.
+    torch is asked, and then made to use these alone: a width that only the kernel with a map takes is an error there. said: the kernels
+    that models/kernels.py says take it in half precision.
     """
     from torch.backends import cuda
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -77,7 +78,7 @@ def kernels(device: torch.device) -> dict:
         "flash": cuda.can_use_flash_attention, "memory-efficient": cuda.can_use_efficient_attention,
         "cuDNN": cuda.can_use_cudnn_attention,
     }  # fmt: skip
-    without_map = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
+    allowed = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
     found = {}
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         for width in WIDTHS:
@@ -86,13 +87,15 @@ def kernels(device: torch.device) -> dict:
             params = cuda.SDPAParams(q, q, q, None, 0.0, False, False)
             taken = [name for name, takes in ask.items() if takes(params, False)]
             try:
-                with sdpa_kernel(without_map):
+                with sdpa_kernel(allowed):
                     torch.nn.functional.scaled_dot_product_attention(q, q, q)
                 ran = True
             except RuntimeError:
                 ran = False
             name = f"{width} wide, {str(dtype).removeprefix('torch.')}"
-            found[name] = {"computed_at": wide, "taken_by": taken, "holds": ran}
+            runs = SDPBackend(torch._fused_sdp_choice(q, q, q)).name
+            holds = ran and runs != "MATH"
+            found[name] = {"computed_at": wide, "taken_by": taken, "said": without_map(width), "runs": runs, "holds": holds}
     return found
 
 
