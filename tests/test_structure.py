@@ -227,8 +227,8 @@ def test_the_package_of_old_paths_shows_editors_every_one_of_them():
     assert shown == {old: new for old, new in MOVED.items() if old.startswith("analogist.study.")}
 
 
-def test_the_readme_lists_what_moved():
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## What moved")[1].split("\n## ")[0]
+def test_the_packages_readme_lists_what_moved():
+    section = (ROOT / "analogist" / "README.md").read_text(encoding="utf-8").split("## What moved")[1].split("\n## ")[0]
     listed = {}
     for room, cells in re.findall(r"^\| `(analogist\.[\w.]+)` \| (.+) \|$", section, re.M):
         for old, new in re.findall(r"`([\w.]+)`(?: \(`(\w+)`\))?", cells):
