@@ -46,8 +46,6 @@ class Tiff:
     def __init__(self, file: BinaryIO, tags: ImageFileDirectory_v2 | None = None) -> None:
         """Reads the tags of the file's first picture, or takes the given tags."""
         self._file = file
-        file.seek(0)
-        self._canon = file.read(12)[4:] == b"\x10\0\0\0CR\2\0"  # the mark of Canon's raw files, between header and first directory
         if tags is None:
             file.seek(0)
             head = file.read(16)
@@ -91,7 +89,12 @@ class Tiff:
     def preview(self) -> bool:
         """Whether the file's first picture is only a smaller copy of another one in the file, as in cameras' raw files."""
         smaller = int(self._tags.get(_SUBFILE, 0)) & 1 or self._tags.get(_OLD_SUBFILE) == 2
-        return self._canon or bool(smaller and (self._tags.next or _SUB_PICTURES in self._tags))
+        return self._canon() or bool(smaller and (self._tags.next or _SUB_PICTURES in self._tags))
+
+    def _canon(self) -> bool:
+        """Whether the file has the mark of Canon's raw files, between header and first directory."""
+        self._file.seek(0)
+        return self._file.read(12)[4:] == b"\x10\0\0\0CR\2\0"
 
     def readable(self) -> bool:
         """Whether `rgb` supports this kind."""

@@ -77,7 +77,8 @@ class FilePrompter:
 def read_prompt_file(path: str | Path) -> dict[str | None, tuple[str, ...]]:
     """Name -> its prompts, in the file's order. For a file with one prompt per line: None -> all its prompts.
 
-    The file is UTF-8, or UTF-16 with a byte-order mark; blank lines are skipped. Raises PromptError that names the file and the line.
+    The file is UTF-8, or UTF-16 or UTF-32 with a byte-order mark; blank lines are skipped.
+    Raises PromptError that names the file and the line.
     """
     try:
         lines = read_text(path).splitlines()

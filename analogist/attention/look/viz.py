@@ -205,7 +205,9 @@ def arrows(
         title = title or f"{matches.query} -> {matches.key}"
     else:
         lines = [(list(pixel), [match.x, match.y], match.share) for pixel, match in matches]
-    most = max((share for *_, share in lines), default=0.0)
+    if not lines:
+        raise ValueError("arrows: no correspondences to draw; give at least one pair of a pixel and its match, or a smaller `every`")
+    most = max(share for *_, share in lines)
     strong = sorted((line for line in lines if line[2] >= least), key=lambda line: -line[2])[:strongest]
     if not strong:
         raise ValueError(f"arrows: none of {len(lines)} correspondences has a share of {least:.3g} or more; the greatest is {most:.3g}")
