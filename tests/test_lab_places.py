@@ -10,25 +10,15 @@ import torch
 
 from analogist.lab import train
 from analogist.lab.places import Places, same_places, taught_sites
-from analogist.lab.recipe import Mix, Optimisation, Recipe, TextConfig, fine, small
+from analogist.lab.recipe import Optimisation, Recipe, fine, small
 from analogist.models.control import AttentionControl
-from analogist.models.unet import UNet, UNetConfig
-from analogist.models.vae import VAEConfig
+from analogist.models.unet import UNet
+from tests.test_lab_train import TINY
 
-TWO_HEADS = Recipe(
-    name="taught",
-    size=16,
-    vae=VAEConfig(channels=(8, 8), layers_per_block=1, norm_groups=4),
-    unet=UNetConfig(channels=(8, 8, 8, 8), layers_per_block=1, heads=(2, 2, 2, 2), text_width=8, norm_groups=4),
-    text=TextConfig(width=8, layers=1, heads=1),
-    vae_training=Optimisation(batch=2, steps=2, warmup=1),
-    generic_training=Optimisation(batch=2, steps=2, warmup=1),
+TWO_HEADS = replace(
+    TINY, size=16, unet=replace(TINY.unet, layers_per_block=1, heads=(2, 2, 2, 2)), reuse=1, taught=1.0, taught_steps=40,
     solver_training=Optimisation(batch=8, steps=60, warmup=1, learning_rate=1e-2),
-    generic=Mix(scene_collages=1.0),
-    solver=Mix(scene_analogies=0.5, scene_collages=0.5),
-    taught=1.0,
-    taught_steps=40,
-)
+)  # fmt: skip
 
 
 def test_a_taught_key_is_the_same_place_of_the_cell_beside_or_above() -> None:

@@ -110,7 +110,7 @@ class Recipe:
         names = {
             "vae": (*own, "kl", "edges", "turned"),
             "generic": (*own, "unet", "text", "generic", *_UNET_SETTINGS),
-            "solver": (*own, "unet", "text", *_UNET_SETTINGS),
+            "solver": (*own, "unet", "text", *_UNET_SETTINGS, "taught", "taught_steps"),
         }[part]
         return {name: data[name] for name in names}
 

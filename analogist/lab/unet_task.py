@@ -128,6 +128,8 @@ class UNetTask:
         soft_start(unet)
         self.network = Denoiser(text_encoder(recipe.text), unet)
         self.schedule = Schedule(alpha_bars().to(device), prediction_type=recipe.prediction)
+        teaches = stage == "solver" and recipe.taught and recipe.taught_steps
+        self._taught = taught_sites(unet, recipe.size // self.vae.config.factor) if teaches else None
         self._empty = self._ids([""])
         self._pools: dict[int, Future[Encoded]] = {}  # by first step; the next pool is drawn while this one is used
         self._drawing = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
@@ -188,14 +190,14 @@ class UNetTask:
         x = torch.cat([self.schedule.add_noise(z0, noise[2], t), grids.mask, z_masked], dim=1)
         where = torch.where(grids.mask > 0.5, 1.0, r.known_weight)
         batch = (x, t, ids, self.schedule.target(z0, noise[2], t), where)
-        if self.name == "solver" and r.taught and step < r.taught_steps:
+        if self._taught is not None and step < r.taught_steps:
             return *batch, torch.full((count,), r.taught, device=self.device)
         return batch
 
     def loss(
         self, run: Callable[..., Any], x: Tensor, t: Tensor, ids: Tensor, wanted: Tensor, where: Tensor, taught: Tensor | None = None
     ) -> tuple[Tensor, dict[str, float]]:
-        places = None if taught is None else Places(taught_sites(self.network.unet, x.shape[-1]))
+        places = None if taught is None or self._taught is None else Places(self._taught)
         error = (run(x, t, ids, places).float() - wanted).square()
         each = (error * where).mean((1, 2, 3)) / where.mean((1, 2, 3))
         weights = target_weights(self.recipe, self.schedule.alpha_bars[t])
