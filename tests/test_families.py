@@ -81,8 +81,8 @@ def test_a_second_text_encoder_without_its_projection_is_named(tmp_path):
 
 def test_the_published_sdxl_folder_fits_the_networks_built_for_it(tmp_path):
     import torch
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+    from analogist.models.clip_text import CLIPText, CLIPTextConfig
     from analogist.models.unet import UNet, UNetConfig
     from analogist.models.vae import VAE, VAEConfig
 
@@ -94,8 +94,8 @@ def test_the_published_sdxl_folder_fits_the_networks_built_for_it(tmp_path):
     with torch.device("meta"):
         modules = {
             "unet": UNet(UNetConfig(**checkpoint.unet)), "vae": VAE(VAEConfig(**checkpoint.vae)),
-            "text": CLIPTextModel(CLIPTextConfig(**checkpoint.text)),
-            "text_2": CLIPTextModelWithProjection(CLIPTextConfig(**checkpoint.text_2)),
+            "text": CLIPText(CLIPTextConfig(**checkpoint.text)),
+            "text_2": CLIPText(CLIPTextConfig(**checkpoint.text_2), projected=True),
         }  # fmt: skip
     for part, module in modules.items():
         assert checkpoint.compare(part, module).fits, part

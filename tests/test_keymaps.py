@@ -5,8 +5,8 @@ import re
 
 import pytest
 import torch
-from transformers import CLIPTextConfig, CLIPTextModel
 
+from analogist.models.clip_text import CLIPText, CLIPTextConfig
 from analogist.models.unet import UNet, UNetConfig
 from analogist.models.vae import VAE, VAEConfig
 from analogist.weights import open_checkpoint
@@ -62,7 +62,7 @@ def test_every_published_name_and_shape_fits_the_full_size_model(tmp_path, famil
     with torch.device("meta"):
         unet = UNet(UNetConfig(**checkpoint.unet))
         vae = VAE(VAEConfig(**checkpoint.vae))
-        text = CLIPTextModel(CLIPTextConfig(**checkpoint.text))
+        text = CLIPText(CLIPTextConfig(**checkpoint.text))
     for part, module in (("unet", unet), ("vae", vae), ("text", text)):
         assert checkpoint.compare(part, module).lines() == []
     counts = {"sd15": (859_535_364, 83_653_863, 123_060_480), "sd2": (865_925_124, 83_653_863, 340_387_840)}

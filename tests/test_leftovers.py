@@ -8,8 +8,8 @@ from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel
 
+from analogist.models.clip_text import CLIPText, CLIPTextConfig
 from analogist.models.unet import UNet, UNetConfig
 from analogist.models.vae import VAE, VAEConfig
 from analogist.weights import WeightsError, open_checkpoint
@@ -43,7 +43,7 @@ def loaded(checkpoint) -> dict[str, Tensor]:
         modules = {
             "unet": UNet(UNetConfig(**checkpoint.unet)),
             "vae": VAE(VAEConfig(**checkpoint.vae)),
-            "text": CLIPTextModel(CLIPTextConfig(**checkpoint.text)),
+            "text": CLIPText(CLIPTextConfig(**checkpoint.text)),
         }
     for part, module in modules.items():
         getattr(checkpoint, f"load_{part}")(module)

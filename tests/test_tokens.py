@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from analogist.attention.capture.capture import Capture
 from analogist.attention.edit.edits import reweight_word
@@ -11,6 +10,7 @@ from analogist.attention.select.run_shape import RunShape
 from analogist.attention.select.word_columns import branch_columns, columns_of
 from analogist.attention.tap import StudyTap
 from analogist.checkpoints.text_encoder import PromptCutWarning, TextEncoder, load_tokenizer
+from analogist.models.clip_text import CLIPText, CLIPTextConfig
 from tests.study_runs import sample
 
 PROMPT = "a snowboarding zoetropical cat, a cat on a café table 🐱"
@@ -20,7 +20,7 @@ NEGATIVE = "blurry cat"
 @pytest.fixture(scope="module")
 def text() -> TextEncoder:
     config = CLIPTextConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
-    return TextEncoder(CLIPTextModel(config), load_tokenizer(None), pad_token_id=49407)
+    return TextEncoder(CLIPText(config), load_tokenizer(None), pad_token_id=49407)
 
 
 @pytest.fixture(scope="module")

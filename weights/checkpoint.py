@@ -138,14 +138,14 @@ class Checkpoint:
         return self._load("vae", module, dtype, device)
 
     def load_text(self, module: nn.Module, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> LoadReport:
-        """Load the text encoder; module: CLIPTextModel built on the meta device from CLIPTextConfig(**checkpoint.text).
-        Raises as load_unet.
+        """Load the text encoder; module: CLIPText built on the meta device from CLIPTextConfig(**checkpoint.text), or transformers'
+        CLIPTextModel. Raises as load_unet.
         """
         return self._load("text", module, dtype, device)
 
     def load_text_2(self, module: nn.Module, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> LoadReport:
-        """Load SDXL's second text encoder; module: CLIPTextModelWithProjection built on the meta device from
-        CLIPTextConfig(**checkpoint.text_2). Raises as load_unet.
+        """Load SDXL's second text encoder; module: CLIPText(..., projected=True) built on the meta device from
+        CLIPTextConfig(**checkpoint.text_2), or transformers' CLIPTextModelWithProjection. Raises as load_unet.
         """
         return self._load("text_2", module, dtype, device)
 
@@ -174,7 +174,7 @@ class Checkpoint:
 
 
 def _finish_buffers(module: nn.Module, device: torch.device) -> None:
-    """Buffers that are in no file: the text encoder's positions. Any other buffer left on the meta device would fail much later."""
+    """Buffers that are in no file: positions in transformers' text encoder. Any other one left on the meta device would fail much later."""
     for name, buffer in list(module.named_buffers()):
         if buffer.device.type != "meta":
             continue

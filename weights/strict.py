@@ -85,8 +85,8 @@ def demand(comparison: Comparison, part: str, label: str, guess: str) -> None:
 
 
 def prefixed(mapped: Mapped, module: nn.Module) -> Mapped:
-    """Text names with `text_model.` before them where the module has it (CLIPTextModel of transformers before 5.6, and
-    CLIPTextModelWithProjection, whose projection stands outside).
+    """Text names with `text_model.` before them where the module has it (transformers' CLIPTextModel before 5.6, and
+    its CLIPTextModelWithProjection, whose projection stands outside).
     """
     if not any(name.startswith("text_model.") for name in module.state_dict()):
         return mapped

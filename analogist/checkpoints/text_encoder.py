@@ -1,4 +1,4 @@
-"""Prompts to text encodings: CLIP's tokenizer and text encoder, both from transformers, neither ever from the network.
+"""Prompts to text encodings: CLIP's tokenizer, from transformers, and CLIP's text encoder. Nothing comes from the network.
 
 Place in the flow: before the UNet, whose cross-attention reads `text` [branch token channel].
 Source: Radford et al. 2021 (CLIP); Rombach et al. 2022, Sec. 3.3; for the layer, Stability AI's SD 2 (penultimate layer of
@@ -13,10 +13,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 import analogist.weights as weights
 from analogist.checkpoints.prompt_words import END, START, check_text, columns_of_word, tokens_of
+from analogist.models.clip_text import CLIPText, CLIPTextConfig
 from analogist.weights import Checkpoint, LoadReport, WeightsError
 
 MERGES_FILE = Path(weights.__file__).parent / "clip_merges" / "bpe_simple_vocab_16e6.txt.gz"
@@ -62,13 +63,10 @@ def load_tokenizer(folder: Path | None) -> CLIPTokenizer:
 class TextEncoder:
     """CLIP's text encoder with its tokenizer.
 
-    model: transformers' CLIPTextModel. length: tokens per prompt, start and end included (77). width: channels.
+    model: the network. length: tokens per prompt, start and end included (77). width: channels.
     """
 
-    def __init__(
-        self, model: CLIPTextModel | CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, pad_token_id: int,
-        report: LoadReport | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, model: CLIPText, tokenizer: CLIPTokenizer, pad_token_id: int, report: LoadReport | None = None) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.pad_token_id = pad_token_id
@@ -89,7 +87,7 @@ class TextEncoder:
         """The text encoder of an opened checkpoint. Raises WeightsError if tensors or tokenizer do not fit."""
         tokenizer = load_tokenizer(checkpoint.tokenizer)
         with torch.device("meta"):
-            model = CLIPTextModel(CLIPTextConfig(**checkpoint.text))
+            model = CLIPText(CLIPTextConfig(**checkpoint.text))
         report = checkpoint.load_text(model, dtype=dtype, device=device)
         return cls(model, tokenizer, checkpoint.pad_token_id, report)
 
@@ -143,7 +141,7 @@ class TextEncoder:
             raise ValueError(f"token ids of shape {list(ids.shape)}: [prompt token] with 1 to {self.length} tokens is expected")
         if int(ids.min()) < 0 or int(ids.max()) >= rows:
             raise ValueError(f"token ids run from {int(ids.min())} to {int(ids.max())}; the vocabulary has 0 to {rows - 1}")
-        return self.model(input_ids=ids.to(self.device)).last_hidden_state
+        return self.model(ids.to(self.device)).last
 
     def places(self, prompt: str) -> tuple[tuple[int, int], ...]:
         """(first, end) of each of the prompt's tokens in its text, without start and end tokens, cut to what fits."""

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from analogist.checkpoints.text_encoder import PromptCutWarning, TextEncoder, load_tokenizer
+from analogist.models.clip_text import CLIPText, CLIPTextConfig
 from analogist.models.text import PooledText
 from analogist.weights import Checkpoint
 
@@ -19,7 +19,7 @@ from analogist.weights import Checkpoint
 class TwoTextEncoders:
     """Both encoders. What concerns words and tokens (`tokens`, `positions`, `length`) is the first one's: both cut texts alike.
 
-    first, second: TextEncoders of CLIPTextModel and CLIPTextModelWithProjection. width: channels of both together.
+    first, second: the second one's network ends in a projection. width: channels of both together.
     """
 
     def __init__(self, first: TextEncoder, second: TextEncoder) -> None:
@@ -37,7 +37,7 @@ class TwoTextEncoders:
         tokenizer = first.tokenizer if checkpoint.tokenizer_2 is None else load_tokenizer(checkpoint.tokenizer_2)
         assert checkpoint.text_2 is not None and checkpoint.pad_token_id_2 is not None, "an SDXL checkpoint has two text encoders"
         with torch.device("meta"):
-            model = CLIPTextModelWithProjection(CLIPTextConfig(**checkpoint.text_2))
+            model = CLIPText(CLIPTextConfig(**checkpoint.text_2), projected=True)
         report = checkpoint.load_text_2(model, dtype=dtype, device=device)
         return cls(first, TextEncoder(model, tokenizer, checkpoint.pad_token_id_2, report))
 
@@ -77,9 +77,9 @@ class TwoTextEncoders:
         with warnings.catch_warnings():  # the first encoder has warned of what was cut
             warnings.simplefilter("ignore", PromptCutWarning)
             ids_2 = self.second.ids(prompts)
-        one = self.first.model(input_ids=ids.to(self.device), output_hidden_states=True)
-        two = self.second.model(input_ids=ids_2.to(self.device), output_hidden_states=True)
-        return PooledText(torch.cat([one.hidden_states[-2], two.hidden_states[-2]], dim=-1), two.text_embeds)
+        one, two = self.first.model(ids.to(self.device)), self.second.model(ids_2.to(self.device))
+        assert two.pooled is not None, "the second text encoder has a projection"
+        return PooledText(torch.cat([one.penultimate, two.penultimate], dim=-1), two.pooled)
 
 
 def text_encoder_of(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device | str) -> TextEncoder | TwoTextEncoders:

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 
 from analogist.checkpoints.hub_files import sha256
+from analogist.models.clip_text import CLIPText, CLIPTextConfig
 from analogist.models.control import AttentionControl
 from analogist.models.text import EncodedText, PooledText
 from analogist.models.unet import UNet, UNetConfig
@@ -62,15 +63,13 @@ def demand_complete(checkpoint: Checkpoint) -> dict[str, torch.nn.Module]:
 
 
 def _modules(checkpoint: Checkpoint) -> dict[str, torch.nn.Module]:
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
     with torch.device("meta"):
         second = checkpoint.text_2
         return {
-            **({} if second is None else {"text_2": CLIPTextModelWithProjection(CLIPTextConfig(**second))}),
+            **({} if second is None else {"text_2": CLIPText(CLIPTextConfig(**second), projected=True)}),
             "unet": UNet(UNetConfig(**checkpoint.unet)),
             "vae": VAE(VAEConfig(**checkpoint.vae)),
-            "text": CLIPTextModel(CLIPTextConfig(**checkpoint.text)),
+            "text": CLIPText(CLIPTextConfig(**checkpoint.text)),
         }
 
 

@@ -97,8 +97,8 @@ def describe(found: "Survey") -> list[str]:
 def compare_part(part: "PartSurvey") -> "Comparison":
     """Compares a surveyed part with the network it is loaded into, which is built on the meta device."""
     import torch
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+    from analogist.models.clip_text import CLIPText, CLIPTextConfig
     from analogist.models.unet import UNet, UNetConfig
     from analogist.models.vae import VAE, VAEConfig
     from analogist.weights.checkpoint import TEXTS
@@ -112,9 +112,9 @@ def compare_part(part: "PartSurvey") -> "Comparison":
             case "vae":
                 module = VAE(VAEConfig(**part.fields))
             case "text_2":
-                module = CLIPTextModelWithProjection(CLIPTextConfig(**part.fields))
+                module = CLIPText(CLIPTextConfig(**part.fields), projected=True)
             case _:
-                module = CLIPTextModel(CLIPTextConfig(**part.fields))
+                module = CLIPText(CLIPTextConfig(**part.fields))
     return compare(prefixed(part.mapped, module) if part.kind in TEXTS else part.mapped, part.outside, module)
 
 

@@ -6,12 +6,12 @@ The folder loads in `Analogist.from_checkpoint` and in diffusers' StableDiffusio
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import CLIPTextModel
 
 from analogist.config import AnalogistConfig
 from analogist.weights import outmaps
@@ -114,16 +114,16 @@ def write_folder(
 ) -> None:  # fmt: skip
     """Writes all files of a checkpoint; each is replaced as a whole. Tensors have our own names. defaults: content of analogist.json."""
     prepare_folder(folder)
-    encoder: CLIPTextModel = text_encoder(recipe.text)
+    encoder = text_encoder(recipe.text)
     encoder.load_state_dict(dict(text))
     _write_tensors(folder / "unet/diffusion_pytorch_model.safetensors", unet_to_diffusers(unet))
     _write_json(folder / "unet/config.json", unet_json(recipe))
     _write_tensors(folder / "vae/diffusion_pytorch_model.safetensors", vae_to_diffusers(vae))
     _write_json(folder / "vae/config.json", vae_json(recipe, scaling_factor))
     # The names in published checkpoints. transformers accepts them, whatever its own modules are called.
-    _write_tensors(folder / "text_encoder/model.safetensors", {f"text_model.{n.removeprefix('text_model.')}": t for n, t in text.items()})
-    kept = encoder.config.to_diff_dict()
-    _write_json(folder / "text_encoder/config.json", {"architectures": ["CLIPTextModel"], **kept, "dtype": "float16"})
+    _write_tensors(folder / "text_encoder/model.safetensors", {f"text_model.{name}": t for name, t in text.items()})
+    about = {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "dtype": "float16"}
+    _write_json(folder / "text_encoder/config.json", {**about, **asdict(encoder.config)})
     vocab, merges = vocabulary_and_merges()
     tokenizer(recipe.text.positions).save_pretrained(folder / "tokenizer")
     # These two tables are enough, and other readers of SD folders look for them.

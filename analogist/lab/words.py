@@ -7,9 +7,11 @@ from collections.abc import Callable
 from functools import cache
 
 from tokenizers import Tokenizer, models
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from torch import nn
+from transformers import CLIPTokenizer
 
 from analogist.checkpoints.text_encoder import END, START, byte_symbols
+from analogist.models.clip_text import CLIPText, CLIPTextConfig
 
 from .recipe import TextConfig
 from .vocabulary import WORDS
@@ -53,10 +55,10 @@ def tokenizer(positions: int = 77) -> CLIPTokenizer:
                          merges=merges)  # pyright: ignore[reportArgumentType] - transformers says str, takes pairs
 
 
-def text_encoder(config: TextConfig) -> CLIPTextModel:
+def text_encoder(config: TextConfig) -> CLIPText:
     """The text encoder with random weights."""
     vocab, _ = vocabulary_and_merges()
-    return CLIPTextModel(
+    model = CLIPText(
         CLIPTextConfig(
             vocab_size=len(vocab),
             hidden_size=config.width,
@@ -65,9 +67,26 @@ def text_encoder(config: TextConfig) -> CLIPTextModel:
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
             max_position_embeddings=config.positions,
-            hidden_act="quick_gelu",
             bos_token_id=vocab[START],
             eos_token_id=vocab[END],
             pad_token_id=vocab[END],
         )
     )
+    initialise(model)
+    return model
+
+
+def initialise(model: CLIPText) -> None:
+    """Random weights of the sizes that CLIP's training starts from; biases are 0, norms 1.
+
+    Source: OpenAI's code for Radford et al. 2021, with 0.02 for positions too, as transformers has it.
+    """
+    width, layers = model.config.hidden_size, model.config.num_hidden_layers
+    into_stream = width**-0.5 * (2 * layers) ** -0.5  # the stream sums two outputs of every layer
+    spreads = {"token_embedding": 0.02, "position_embedding": 0.02, "q_proj": width**-0.5, "k_proj": width**-0.5, "v_proj": width**-0.5,
+               "out_proj": into_stream, "fc1": (2 * width) ** -0.5, "fc2": into_stream}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding | nn.Linear):
+            nn.init.normal_(module.weight, std=spreads[name.rpartition(".")[2]])
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -70,8 +70,8 @@ class Peak:
 def ours(path: str, dtype: str, device: str):
     """A function that loads the three networks with this project."""
     import torch
-    from transformers import CLIPTextConfig, CLIPTextModel
 
+    from analogist.models.clip_text import CLIPText, CLIPTextConfig
     from analogist.models.unet import UNet, UNetConfig
     from analogist.models.vae import VAE, VAEConfig
     from analogist.weights import open_checkpoint
@@ -80,7 +80,7 @@ def ours(path: str, dtype: str, device: str):
         checkpoint = open_checkpoint(path)
         with torch.device("meta"):
             unet, vae = UNet(UNetConfig(**checkpoint.unet)), VAE(VAEConfig(**checkpoint.vae))
-            text = CLIPTextModel(CLIPTextConfig(**checkpoint.text))
+            text = CLIPText(CLIPTextConfig(**checkpoint.text))
         checkpoint.load_unet(unet, dtype=getattr(torch, dtype), device=device)
         checkpoint.load_vae(vae, dtype=getattr(torch, dtype), device=device)
         checkpoint.load_text(text, dtype=getattr(torch, dtype), device=device)
