@@ -64,11 +64,16 @@ class TextEncoding:
     pooled: Tensor | None
 
 
-def zeros(rows: int, width: int) -> nn.Embedding:
-    """An embedding that is loaded or initialised later. torch's own start draws normal numbers, which on the meta device, where networks
-    are built, imports torch's compiler: two seconds.
+class Table(nn.Module):
+    """One vector per row; zeros until it is loaded or initialised.
+
+    nn.Embedding starts with normal numbers. On the meta device, where networks are built, drawing those imports torch's compiler, which
+    takes two seconds.
     """
-    return nn.Embedding.from_pretrained(torch.zeros(rows, width), freeze=False)
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(rows, width))
 
 
 class Embeddings(nn.Module):
@@ -76,12 +81,12 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: CLIPTextConfig) -> None:
         super().__init__()
-        self.token_embedding = zeros(config.vocab_size, config.hidden_size)
-        self.position_embedding = zeros(config.max_position_embeddings, config.hidden_size)
+        self.token_embedding = Table(config.vocab_size, config.hidden_size)
+        self.position_embedding = Table(config.max_position_embeddings, config.hidden_size)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: batch token -> batch token channel."""
-        return self.token_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]
+        return F.embedding(ids, self.token_embedding.weight) + self.position_embedding.weight[: ids.shape[1]]
 
 
 class CausalAttention(nn.Module):

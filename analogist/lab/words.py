@@ -11,7 +11,7 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from analogist.checkpoints.text_encoder import END, START, byte_symbols
-from analogist.models.clip_text import CLIPText, CLIPTextConfig
+from analogist.models.clip_text import CLIPText, CLIPTextConfig, Table
 
 from .recipe import TextConfig
 from .vocabulary import WORDS
@@ -86,7 +86,7 @@ def initialise(model: CLIPText) -> None:
     spreads = {"token_embedding": 0.02, "position_embedding": 0.02, "q_proj": width**-0.5, "k_proj": width**-0.5, "v_proj": width**-0.5,
                "out_proj": into_stream, "fc1": (2 * width) ** -0.5, "fc2": into_stream}
     for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding | nn.Linear):
+        if isinstance(module, Table | nn.Linear):
             nn.init.normal_(module.weight, std=spreads[name.rpartition(".")[2]])
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
