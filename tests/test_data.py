@@ -136,6 +136,30 @@ def test_a_list_of_analogies_is_read_beside_its_file(tmp_path) -> None:
     assert second.truth is None and second.prompt == "" and first.strength is None
 
 
+def test_columns_may_be_written_in_any_case(tmp_path) -> None:
+    make_grid(tmp_path / "x.png", 1)
+    (tmp_path / "list.csv").write_text("Name;A;A_Prime;B;PROMPT\none;x.png;x.png;x.png;a Cat\n")
+    (one,) = read_csv(tmp_path / "list.csv")
+    assert (one.name, one.prompt) == ("one", "a Cat")
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("one", "one"), "two inputs are named 'one'; give each its own name"),
+        (("One", "one"), "the inputs 'One' and 'one' would share a file name"),  # on disks that ignore capitals
+        (("one two", "one-two"), "the inputs 'one two' and 'one-two' would share a file name"),
+        (("Straße", "STRASSE"), "the inputs 'Straße' and 'STRASSE' would share a file name"),
+    ],
+)
+def test_a_list_whose_names_would_share_a_file_is_refused_and_named(names, says, tmp_path) -> None:
+    make_grid(tmp_path / "x.png", 1)
+    lines = [f"x.png,x.png,x.png,{name}" for name in names]
+    (tmp_path / "list.csv").write_text("\n".join(["a,a_prime,b,name", *lines]))
+    with pytest.raises(ValueError, match=f"list.csv: {re.escape(says)}"):
+        read_csv(tmp_path / "list.csv")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -209,7 +209,7 @@ def test_broken_labels_name_their_line(text, says, tmp_path) -> None:
 
 
 def test_several_people_are_averaged_and_empty_cells_passed_over(tmp_path) -> None:
-    (tmp_path / "labels.csv").write_text("input, seed, accuracy, preservation, who\nx, 1, 3, , ann\nx, 1, 4, 5, bob\n")
+    (tmp_path / "labels.csv").write_text("Input, seed, Accuracy, PRESERVATION, who\nx, 1, 3, , ann\nx, 1, 4, 5, bob\n")
     assert read_labels(tmp_path / "labels.csv", Scale()) == {"accuracy": {("x", "1"): 3.5}, "preservation": {("x", "1"): 5.0}}
 
 

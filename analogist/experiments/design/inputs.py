@@ -123,13 +123,20 @@ def beside(data: object, folder: Path) -> object:
     return out
 
 
-def check_names(inputs: Sequence[Input]) -> None:
-    """Raises StudyError if two inputs have the same name."""
-    seen: set[str] = set()
+def check_names(inputs: Sequence[Input], of: str = "") -> None:
+    """Raises StudyError if the pictures of two inputs would have the same file name, on disks that ignore capitals too.
+
+    of: the file that lists the inputs, for the message.
+    """
+    where = f"{of}: " if of else ""
+    seen: dict[str, Input] = {}
     for one in inputs:
-        if one.file_name in seen:
-            raise StudyError(f"two inputs are named {one.name!r}; give each its own name")
-        seen.add(one.file_name)
+        other = seen.setdefault(one.file_name.casefold(), one)
+        if other is one:
+            continue
+        if other.name == one.name:
+            raise StudyError(f"{where}two inputs are named {one.name!r}; give each its own name")
+        raise StudyError(f"{where}the inputs {other.name!r} and {one.name!r} would share a file name; give them names that differ more")
 
 
 def dealt(inputs: Sequence[Input]) -> list[Input]:

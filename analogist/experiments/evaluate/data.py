@@ -184,7 +184,8 @@ COLUMNS = ("a", "a_prime", "b", "b_prime", "prompt", "name", "group")
 
 
 def read_csv(path: str | Path, *, fit: str | None = None, aligned: str = "a-a_prime", border: bool = True) -> list[Input]:
-    """A list of analogies: columns a, a_prime, b, optional b_prime (the truth), prompt, name, group. Paths are beside the file.
+    """A list of analogies: columns a, a_prime, b, optional b_prime (the truth), prompt, name, group, in any case. Paths are
+    beside the file.
 
     fit, aligned, border: how the grids are drawn, as PromptGrid takes them. The fields may be separated by commas, semicolons or tabs,
     as spreadsheets write them; a first line "sep=;" and empty rows are skipped. Raises DataError naming the line and what is wrong
@@ -220,7 +221,7 @@ def read_csv(path: str | Path, *, fit: str | None = None, aligned: str = "a-a_pr
             out.append(Input(name, grid, row.get("prompt") or "", None, truth, row.get("group") or ""))
         except ValueError as error:
             raise DataError(f"{shown(path)}, line {number}: {error}") from error
-    check_names(out)
+    check_names(out, shown(path))
     return out
 
 
@@ -236,11 +237,11 @@ def _fields(text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     reader = csv.reader(io.StringIO("".join(lines[first:]), newline=""), delimiter=separator, skipinitialspace=separator != " ")
     rows = [(first + reader.line_num, [field.strip() for field in fields]) for fields in reader]
     rows = [(number, fields) for number, fields in rows if any(fields)]
-    head = rows.pop(0)[1] if rows else []
+    head = [name.lower() for name in rows.pop(0)[1]] if rows else []
     while head and not head[-1]:
         head.pop()
     return head, rows
 
 
 def _bare(name: str) -> str:
-    return name.strip().strip('"')
+    return name.strip().strip('"').lower()

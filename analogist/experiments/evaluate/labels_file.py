@@ -1,4 +1,4 @@
-"""People's scores of painted pictures, from a CSV: columns input, seed, and one for each criterion."""
+"""People's scores of painted pictures, from a CSV: columns input, seed, and one for each criterion, in any case."""
 
 import csv
 from pathlib import Path
@@ -21,14 +21,14 @@ def read_labels(path: str | Path, scale: Scale) -> dict[str, dict[tuple[str, str
         raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{shown(path)}: not a CSV file in UTF-8 ({error})") from error
-    columns = [name.strip() for name in (lines[0] if lines else {}) if name is not None]
+    columns = [name.strip().lower() for name in (lines[0] if lines else {}) if name is not None]
     missing = [name for name in ("input", "seed") if name not in columns]
     there = [name for name in CRITERIA if name in columns]
     if missing or not there:
         raise DataError(f"{shown(path)}: expected the columns input, seed and {', '.join(CRITERIA)}; it has {', '.join(columns) or 'none'}")
     found: dict[str, dict[tuple[str, str], list[float]]] = {name: {} for name in there}
     for number, line in enumerate(lines, 2):
-        row = {(key or "").strip(): value.strip() for key, value in line.items() if isinstance(value, str)}
+        row = {(key or "").strip().lower(): value.strip() for key, value in line.items() if isinstance(value, str)}
         if not row.get("input") or not row.get("seed"):
             raise DataError(f"{shown(path)}, line {number}: input and seed are required")
         for name in there:
