@@ -293,6 +293,9 @@ def test_the_sheet_shrinks_then_drops_rows_and_says_so() -> None:
 
     sheet, note = contact_sheet(["a", "b"], ["c"], picture, side=64)
     assert note == "" and sheet.getpixel((sheet.width - 10, sheet.height - 10)) == (255, 0, 0)
+    assert sheet.height - contact_sheet(["a"], ["c"], picture, side=64)[0].height == 2 * 64 + 4  # enlarged, and the gap between rows
+    close, note = contact_sheet(["a", "b"], ["c"], picture, side=64, max_pixels=40_000)  # no room to enlarge
+    assert note == "" and sheet.width - close.width == 128 - 64
     sheet, note = contact_sheet([str(i) for i in range(50)], ["c"] * 20, picture, side=64, max_pixels=400_000)
     assert sheet.width * sheet.height <= 400_000 and "pictures shown at 32 px of 64" in note and "rows left out" in note
 

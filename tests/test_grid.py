@@ -1,5 +1,6 @@
 """The prompt grid: composed as published, cut back into its cells, masked, marked, and turned into tensors and back."""
 
+import io
 import pickle
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -304,7 +305,18 @@ def test_a_grid_travels_to_another_process() -> None:
     assert torch.equal(pickle.loads(pickle.dumps(grid)).pixels(), grid.pixels())
 
 
-def test_a_notebook_shows_the_marked_grid() -> None:
-    assert noisy_grid(128)._repr_png_().startswith(b"\x89PNG")
+@pytest.mark.parametrize(("size", "times"), [(64, 4), (96, 3), (128, 2), (256, 1), (512, 1)])
+def test_a_notebook_shows_the_marked_grid_with_small_pixels_as_squares(size: int, times: int) -> None:
+    grid = noisy_grid(size)
+    shown = np.asarray(Image.open(io.BytesIO(grid._repr_png_())))
+    assert shown.shape == (times * size, times * size, 3)
+    plain = np.kron(np.asarray(grid.image), np.ones((times, times, 1), np.uint8))
+    changed = (shown != plain).any(-1)
+    assert 0 < changed.mean() < 0.12
+    for left, top, *_ in grid.boxes(without_border=True).values():  # a letter in the corner of every cell
+        assert changed[top * times : top * times + 16, left * times : left * times + 16].any()
+
+
+def test_a_grid_is_described_in_a_line() -> None:
     assert repr(noisy_grid(None)) == "<PromptGrid: grid of 1 example pair and B, size not set>"
     assert repr(PromptGrid.from_image(noise(0), 64)) == "<PromptGrid: ready grid of 1 example pair and B, 64x64 px (height x width)>"

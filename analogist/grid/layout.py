@@ -5,6 +5,7 @@ The numbers of the published drawing (Analogist, Gu et al. 2024, released code),
 
 import math
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analogist.models.numbers import plain
@@ -62,6 +63,11 @@ def check_size(height: int, width: int, multiple_h: int, multiple_w: int) -> Non
         f"must be a multiple of {multiple_h}, the width of {multiple_w}; the nearest that work: "
         + ", ".join(f"{h}x{w}" for h in heights for w in widths)
     )
+
+
+def scaled(boxes: Mapping[str, Box], times: int) -> dict[str, Box]:
+    """The boxes on a picture enlarged by a whole factor."""
+    return {name: (left * times, top * times, right * times, bottom * times) for name, (left, top, right, bottom) in boxes.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from PIL import Image
 
+from analogist.grid.enlarge import enlarged
 from analogist.grid.fit import ALIGNED, check_drawing, fitted, placed, stretched_back, swapped
-from analogist.grid.layout import COLUMNS, SMALLEST_CELL, Box, GridError, Layout, Size, cell_names, check_size, resolve_size
+from analogist.grid.layout import COLUMNS, SMALLEST_CELL, Box, GridError, Layout, Size, cell_names, check_size, resolve_size, scaled
 from analogist.grid.marks import draw_marks
 from analogist.grid.pictures import Picture, PictureError, read_picture
 from analogist.models.numbers import plain
@@ -233,9 +234,11 @@ class PromptGrid:
         return f"<PromptGrid: {kind} of {self.pairs} example pair{plural} and B, {size}>"
 
     def _repr_png_(self) -> bytes:
-        """The marked grid, for notebooks."""
-        buffer = io.BytesIO()
-        self.marked().save(buffer, format="PNG")
+        """The marked grid, for notebooks; small ones enlarged."""
+        layout, shown, buffer = self._layout(), enlarged(self.image), io.BytesIO()
+        times = shown.width // layout.width
+        draw_marks(shown, scaled(layout.touched(), times), scaled(layout.cells(), times))
+        shown.save(buffer, format="PNG")
         return buffer.getvalue()
 
     def _set(self, **fields: object) -> None:

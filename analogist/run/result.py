@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from torch import Tensor
 
+from analogist.grid.enlarge import enlarged
 from analogist.grid.pictures import Picture
 from analogist.grid.prompt_grid import PromptGrid
 
@@ -129,8 +130,8 @@ class Result:
         ])  # fmt: skip
 
     def _repr_png_(self) -> bytes | None:
-        """Notebooks show the first image's grid."""
-        return self.grids[0]._repr_png_()
+        """Notebooks show the first image's grid; small ones enlarged."""
+        return enlarged(self.grids[0])._repr_png_()
 
 
 def _axes(tensor: Tensor) -> str:

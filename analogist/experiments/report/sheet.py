@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from analogist.grid.enlarge import enlarged, factor
+
 MAX_PIXELS = 40_000_000
-SMALLEST, GAP, TEXT = 32, 4, 13
+SMALLEST, READABLE, GAP, TEXT = 32, 96, 4, 13
 LINE, WIDEST = TEXT + 3, 230  # of row captions, in pixels
 INK, PAPER, EMPTY = (20, 20, 20), (255, 255, 255), (225, 225, 225)
 
@@ -18,7 +20,8 @@ def contact_sheet(
 ) -> tuple[Image.Image, str]:  # fmt: skip
     """The sheet, and a note on what was made smaller or left out to stay below max_pixels ("" for nothing).
 
-    picture: of (row, column), None where there is none (a grey cell). side: of the pictures in pixels; they never shrink below 32.
+    picture: of (row, column), None where there is none (a grey cell). side: of the pictures in pixels; they never shrink below 32. Small
+    ones are enlarged by a whole factor where there is room.
     """
     font = ImageFont.load_default(TEXT)
     left = GAP * 2 + max((math.ceil(font.getlength(line)) for text in rows for line in broken_lines(text, WIDEST, font)), default=0)
@@ -27,6 +30,8 @@ def contact_sheet(
     def size(side: int, shown: int) -> tuple[int, int]:
         return left + len(columns) * (side + GAP), _top(columns, side, font) + shown * (side + GAP)
 
+    times = range(factor(asked, READABLE), 1, -1)
+    side = next((asked * n for n in times if _area(size(asked * n, shown)) <= max_pixels), asked)
     while _area(size(side, shown)) > max_pixels and side > SMALLEST:
         side = max(SMALLEST, int(side * 0.8))
     while _area(size(side, shown)) > max_pixels and shown > 1:
@@ -51,7 +56,7 @@ def contact_sheet(
             if one is None:
                 draw.rectangle((*at, at[0] + side - 1, at[1] + side - 1), fill=EMPTY)
             else:
-                sheet.paste(one.convert("RGB").resize((side, side)), at)
+                sheet.paste(enlarged(one.convert("RGB"), side).resize((side, side)), at)
     return sheet, "; ".join(notes)
 
 
