@@ -73,7 +73,7 @@ class Table(nn.Module):
 
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(rows, width))
+        self.weight = nn.Parameter(torch.zeros(rows, width, device=torch.get_default_device()))
 
 
 class Embeddings(nn.Module):
