@@ -391,6 +391,7 @@ def test_the_command_runs_a_study_file_and_the_dry_run_writes_nothing(tmp_path, 
         (["sac-scale", "--out", "x", "--seeds", "a"], "--seeds"), (["sac-scale", "--out", "x", "--on", "slurm"], "here, ray"),
         (["sac-scale", "--out", "x", "--metrics", "beauty"], "allowed are mse"),
         (["sac-scale", "--out", "x", "--workers", "2"], "--on ray"),
+        (["sac-scale", "--out", "x", "--count", "2"], "count 2: this study's inputs are pictures that are given, not drawn"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_one_line_and_exit_code_2(arguments, says, tmp_path, capsys, monkeypatch) -> None:
@@ -398,6 +399,19 @@ def test_bad_arguments_are_one_line_and_exit_code_2(arguments, says, tmp_path, c
     assert main(["ablate", *arguments, "--checkpoint", str(CHECKPOINT)]) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and says in error[0]
+
+
+def test_the_number_of_drawn_inputs_can_be_set_in_the_command(capsys, tmp_path) -> None:
+    arguments = ["ablate", "sac-x-cam", "--dry-run", "--steps", "1", "--device", "cpu", "--quiet"]
+    assert main([*arguments, "--count", "2"]) == 0
+    assert "12 variants x 20 inputs x 1 seeds" in capsys.readouterr().out  # ten kinds of change
+    drawn = {"lab": ["recolour", "resize"], "count": 1, "seed": 3}
+    study = {"name": "s", "inputs": [drawn, {"drawings": ["invert"]}], "factors": {"sac": ["on", "off"]}}
+    (tmp_path / "s.json").write_text(json.dumps(study))
+    assert main(["ablate", str(tmp_path / "s.json"), *arguments[2:], "--count", "3"]) == 0
+    assert "2 variants x 9 inputs x 1 seeds" in capsys.readouterr().out
+    assert main(["ablate", str(tmp_path / "s.json"), *arguments[2:], "--count", "0"]) == 2
+    assert "s.json: inputs: count 0: expected a whole number from 1 to 10000" in capsys.readouterr().err
 
 
 def test_the_list_names_ready_studies_and_metrics(capsys) -> None:

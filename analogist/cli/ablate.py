@@ -12,6 +12,7 @@ EXAMPLES = """examples:
   analogist ablate study.json --out out/mine                         your own study; run it again to resume it
   analogist ablate study.json --out out/mine --on ray --workers 2    runs as Ray tasks on this machine (extra: cluster)
   analogist ablate paper-claims --dry-run --pilot 8                  how many inputs its claims need, before anything is run
+  analogist ablate paper-claims --out out/claims --count 130         1,300 analogies in place of 100 decide smaller effects
   analogist ablate paper-claims --out out/claims --until decided     stops when every claim is decided, at most at its end
   analogist ablate study.json --out out/mine --metrics mse,my_metrics:warmth       def warmth(b_prime, truth, example): ...
   analogist ablate study.json --out out/shard-$i --shard $i/8        one of eight job-array tasks; then: analogist merge
@@ -47,6 +48,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     study = parser.add_argument_group("settings that replace the study's own")
     study.add_argument("--seeds", metavar="S", help="such as 42,43 or 42-49 (both ends included)")
+    study.add_argument(
+        "--count", type=int, metavar="N",
+        help="analogies per kind of change or family, where a study draws its inputs (the ready ones do on lab checkpoints)",
+    )  # fmt: skip
     study.add_argument("--size", metavar="N|HxW", help="size of the grid in pixels (default: the checkpoint's own)")
     study.add_argument("--steps", type=int, metavar="N", help="steps of the whole schedule, in the base settings")
     study.add_argument("--batch", type=int, metavar="N", help="images in one UNet call (default 8)")
@@ -205,6 +210,7 @@ def run(args: argparse.Namespace) -> int:
     shard, changes, pool = shard_from(args.shard), changes_from(args), pool_from(args)
 
     from analogist.disk.foreign import naming
+    from analogist.experiments.design.inputs import counted
     from analogist.experiments.design.levels import StudyError
     from analogist.experiments.execute.ablation import ablate, check_until, load_study, prepare
     from analogist.experiments.execute.dry_run import expect
@@ -216,6 +222,8 @@ def run(args: argparse.Namespace) -> int:
     study = load_study(args.study, model)
     changes |= with_steps(args, study, model)
     with naming(args.study, StudyError) if args.study not in ready.READY else contextlib.nullcontext():
+        if args.count is not None:
+            changes["inputs"] = counted(study.inputs, args.count)
         plan = prepare(study, model, changes=changes, deal=args.until is not None)
     check_until(args.until, plan.study, shard)
     if args.dry_run:

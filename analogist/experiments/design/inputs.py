@@ -106,6 +106,21 @@ def from_json(data: object, size: int) -> list[Input]:
     return found
 
 
+def counted(data: object, count: int) -> list[dict]:
+    """A study's inputs with another number of drawn ones: `count` per kind of change or family.
+
+    Raises StudyError unless all inputs are drawn ("drawings" or "lab"), or for a count out of range.
+    """
+    given = data if isinstance(data, list) else []
+    drawn = [entry for entry in given if isinstance(entry, dict) and ("drawings" in entry or "lab" in entry)]
+    if not drawn or len(drawn) < len(given):
+        raise StudyError(
+            f"count {count}: this study's inputs are pictures that are given, not drawn. A number per kind can be set only where all are "
+            '{"drawings": ...} or {"lab": ...}'
+        )
+    return [entry | {"count": _count({"count": count}, "inputs")} for entry in drawn]
+
+
 def beside(data: object, folder: Path) -> object:
     """The inputs of a study file, with paths resolved against the file's folder."""
     if not isinstance(data, list):
