@@ -84,6 +84,7 @@ class Recipe:
     solver: Mix = field(default_factory=lambda: Mix(scene_analogies=0.5, scene_collages=0.5))
     prediction: str = "v_prediction"  # what the UNet predicts: velocity, or "epsilon", the noise
     dropped: float = 0.3  # part of the captions that are left empty, for guidance
+    unknown: float = 0.0  # part of the captions replaced by words outside the vocabulary, so that an unknown name says nothing
     known_weight: float = 0.15  # loss weight of the pixels outside the mask
     snr_ceiling: float = 5.0  # min-SNR weighting (Hang et al. 2023)
     snr_floor: float = 0.3  # smallest weight of the error in x0, so that the noisiest steps count too; 0: plain min-SNR
@@ -116,7 +117,7 @@ class Recipe:
 
 
 PARTS = ("vae", "generic", "solver")
-_UNET_SETTINGS = ("prediction", "dropped", "known_weight", "snr_ceiling", "snr_floor", "skew", "reuse")
+_UNET_SETTINGS = ("prediction", "dropped", "unknown", "known_weight", "snr_ceiling", "snr_floor", "skew", "reuse")
 
 
 def _lists_to_tuples(data: dict) -> dict:
@@ -162,6 +163,7 @@ def small() -> Recipe:
         generic=GENERIC,
         solver=SOLVER,
         reuse=4,
+        unknown=0.1,
         taught=0.02,
     )
 
@@ -179,6 +181,7 @@ def fine() -> Recipe:
         generic=GENERIC,
         solver=SOLVER,
         reuse=2,
+        unknown=0.1,
         taught=0.02,
     )
 

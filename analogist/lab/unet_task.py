@@ -26,10 +26,11 @@ from .mixture import training_batch
 from .places import Places, taught_sites
 from .recipe import Mix, Optimisation, Recipe
 from .state import TrainingError, load_state
-from .words import text_encoder, tokenizer
+from .words import text_encoder, tokenizer, unknown_captions
 
 POOL_STEPS = 8  # steps after which a pool of encoded grids has been used once
 CHECK_TIMES = (961, 801, 501)
+UNKNOWN = 4096  # captions of words outside the vocabulary, from which they are taken
 
 
 class Denoiser(nn.Module):
@@ -131,6 +132,7 @@ class UNetTask:
         teaches = stage == "solver" and recipe.taught and recipe.taught_steps
         self._taught = taught_sites(unet, recipe.size // self.vae.config.factor) if teaches else None
         self._empty = self._ids([""])
+        self._unknown = self._ids(unknown_captions(UNKNOWN, self.optimisation.seed)) if recipe.unknown else self._empty
         self._pools: dict[int, Future[Encoded]] = {}  # by first step; the next pool is drawn while this one is used
         self._drawing = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
         self._watched = self._encode(watched)
@@ -185,7 +187,12 @@ class UNetTask:
         places = (torch.arange(count, device=self.device) + torch.rand(count, generator=generator, device=self.device)) / count
         t = (places**r.skew * len(self.schedule)).long().clamp(max=len(self.schedule) - 1)
         t = t[torch.randperm(count, generator=generator, device=self.device)]
-        ids = torch.where(dropped[:, None], self._empty, grids.ids)
+        ids = grids.ids
+        if r.unknown:
+            replaced = torch.rand(count, generator=generator, device=self.device) < r.unknown
+            others = self._unknown[torch.randint(len(self._unknown), (count,), generator=generator, device=self.device)]
+            ids = torch.where(replaced[:, None], others, ids)
+        ids = torch.where(dropped[:, None], self._empty, ids)
         z0, z_masked = scaled(config, grids.image, noise[0]), scaled(config, grids.masked, noise[1])
         x = torch.cat([self.schedule.add_noise(z0, noise[2], t), grids.mask, z_masked], dim=1)
         where = torch.where(grids.mask > 0.5, 1.0, r.known_weight)

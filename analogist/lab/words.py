@@ -3,6 +3,7 @@
 Every word of the vocabulary is one token; any other string is split into smaller pieces, down to bytes, as in CLIP.
 """
 
+import random
 from collections.abc import Callable
 from functools import cache
 
@@ -53,6 +54,20 @@ def tokenizer(positions: int = 77) -> CLIPTokenizer:
     vocab, merges = vocabulary_and_merges()
     return CLIPTokenizer(vocab=vocab, unk_token=END, bos_token=START, eos_token=END, pad_token=END, model_max_length=positions,
                          merges=merges)  # pyright: ignore[reportArgumentType] - transformers says str, takes pairs
+
+
+def unknown_captions(count: int, seed: int) -> list[str]:
+    """Captions of one or two words that are not in the vocabulary: the beginning of one of its words before the end of another."""
+    letters, known, draw = [word for word in WORDS if word.isalpha() and len(word) > 3], frozenset(WORDS), random.Random(seed)
+
+    def word() -> str:
+        while True:
+            first, second = draw.sample(letters, 2)
+            made = first[: draw.randint(2, len(first) - 1)] + second[draw.randint(1, len(second) - 2) :]
+            if made not in known:
+                return made
+
+    return [" ".join(word() for _ in range(draw.randint(1, 2))) for _ in range(count)]
 
 
 def text_encoder(config: TextConfig) -> CLIPText:
