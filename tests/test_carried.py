@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from analogist import Analogist, Capture, Placement, PromptGrid
 from analogist.attention.capture.maps import Maps
@@ -186,3 +187,10 @@ def test_reprs_are_a_few_lines_without_tensors(result, model: Analogist) -> None
 )  # fmt: skip
 def test_a_placement_reads_as_it_is_written(placement: Placement) -> None:
     assert eval(repr(placement), {"Placement": Placement}) == placement
+
+
+def test_a_notebook_shows_a_small_result_enlarged(result) -> None:
+    shown = np.asarray(Image.open(io.BytesIO(result._repr_png_())))
+    small = np.asarray(result.grids[0])
+    times = shown.shape[0] // small.shape[0]
+    assert times > 1 and shown.shape[0] >= 256 and np.array_equal(shown, np.kron(small, np.ones((times, times, 1), np.uint8)))

@@ -9,6 +9,8 @@ import torch
 import transformers
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from analogist.lab.recipe import TextConfig
+from analogist.lab.words import text_encoder
 from analogist.models.clip_text import CLIPText, CLIPTextConfig
 from tests.checkpoints import PARITY
 
@@ -109,3 +111,17 @@ print([name for name in ("transformers.modeling_utils", "torch._dynamo", "torch.
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.split("\n")[0] == "[]"
+
+
+def test_training_starts_from_weights_of_the_sizes_that_clips_has():
+    model = text_encoder(TextConfig(width=64, layers=3, heads=2))
+    for layer in model.encoder.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        for linear in (attention.q_proj, attention.k_proj, attention.v_proj):
+            assert linear.weight.std().item() == pytest.approx(64**-0.5, rel=0.1)
+        assert mlp.fc1.weight.std().item() == pytest.approx(128**-0.5, rel=0.1)
+        for linear in (attention.out_proj, mlp.fc2):  # the six outputs that the stream sums
+            assert linear.weight.std().item() == pytest.approx((64 * 6) ** -0.5, rel=0.1)
+        assert not any(linear.bias.any() for linear in (attention.q_proj, attention.out_proj, mlp.fc1, mlp.fc2))
+    for table in (model.embeddings.token_embedding, model.embeddings.position_embedding):
+        assert table.weight.std().item() == pytest.approx(0.02, rel=0.1)

@@ -420,3 +420,17 @@ def test_causal_measures_reach_every_block_of_the_deep_transformers(model, grid)
     assert float(sweep.effect[-1, 0].nansum()) == pytest.approx((moved(0.1) - moved(-0.1)) / 0.2, rel=0.05, abs=1e-9)
     one, many = (measures.ablate_sweep(clean, name, heads=True, batch=batch, progress=False).effect for batch in (1, None))
     torch.testing.assert_close(one, many, rtol=1e-2, atol=1e-6, equal_nan=True)
+
+
+@torch.no_grad()
+def test_transformers_own_second_encoder_is_loaded_too(theirs, folder):
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    checkpoint = open_checkpoint(folder)
+    with torch.device("meta"):
+        module = CLIPTextModelWithProjection(CLIPTextConfig(**checkpoint.text_2))
+    checkpoint.load_text_2(module)
+    ids = torch.randint(0, 49406, (2, 77))
+    ids[:, 5] = 49407
+    got, want = module.eval()(ids), theirs.text_encoder_2.eval()(ids)
+    assert torch.equal(got.text_embeds, want.text_embeds) and torch.equal(got.last_hidden_state, want.last_hidden_state)
