@@ -17,6 +17,7 @@ from .draw import Draw
 from .drawings import OPEN_DRAWINGS, Drawings, load_drawings
 from .grids import Batch, compose, masks, picture_side, scene_grids
 from .lookups import LOOK_UPS, look_ups
+from .plain import plain_analogies
 from .recipe import MIX_KINDS, Mix
 from .sketches import Sketches, plan, sketches
 from .split import EVALUATION_SEED
@@ -194,6 +195,9 @@ def training_batch(count: int, *, mix: Mix, size: int, seed: int, drawings: Draw
         names = rng.choices(list(CHANGES), [change.share for change in CHANGES.values()], k=counts["drawing_analogies"])
         pictures, cells = drawn_analogies(people(), names, draw, side, rng)
         add(compose(pictures, size), cells, names)
+    if n := counts["plain_analogies"]:
+        pictures, names = plain_analogies(people(), draw, n, side, rng)
+        add(compose(pictures, size), [[""] * 4] * n, [f"plain {name}" for name in names])
     if n := counts["look_ups"]:
         patterns = draw.chance(n, p=0.3)
         pictures = look_ups(people(), draw, n, side, patterns)

@@ -39,7 +39,7 @@ class Optimisation:
     seed: int = 0
 
 
-MIX_KINDS = ("scene_analogies", "scene_collages", "drawing_analogies", "look_ups", "drawing_collages", "singles")
+MIX_KINDS = ("scene_analogies", "scene_collages", "drawing_analogies", "plain_analogies", "look_ups", "drawing_collages", "singles")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,7 @@ class Mix:
     scene_analogies: float = 0.0  # of the lab's own scenes
     scene_collages: float = 0.0
     drawing_analogies: float = 0.0  # of drawings by people
+    plain_analogies: float = 0.0  # of the drawings' outlines, each in one colour (plain.py)
     look_ups: float = 0.0
     drawing_collages: float = 0.0
     singles: float = 0.0  # one drawing over the whole grid
@@ -146,8 +147,8 @@ def from_json(data: dict) -> Recipe:
 # The generic stage, a stand-in for Stable Diffusion: collages, series and single pictures with complete captions; no analogy.
 GENERIC = Mix(drawing_collages=0.55, scene_collages=0.15, singles=0.3, only_cell=0.3, whole_captions=1.0)
 # The solver stage, which continues from the generic one.
-SOLVER = Mix(drawing_analogies=0.6, scene_analogies=0.15, look_ups=0.13, drawing_collages=0.06, scene_collages=0.02, singles=0.04,
-             only_cell=0.85, whole_captions=0.15)
+SOLVER = Mix(drawing_analogies=0.48, plain_analogies=0.12, scene_analogies=0.2, look_ups=0.09, drawing_collages=0.05, scene_collages=0.02,
+             singles=0.04, only_cell=0.85, whole_captions=0.15)
 
 
 def small() -> Recipe:
