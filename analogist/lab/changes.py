@@ -250,7 +250,8 @@ def _warped(s: Sketches, draw: Draw, zoom: tuple[float, float], move: float) -> 
     rows = rows.repeat_interleave(s.picture.shape[1], 0).to(s.picture.device)
     flat = s.picture.flatten(0, 1)
     grid = F.affine_grid(rows, list(flat.shape), align_corners=False)
-    return F.grid_sample(flat, grid, padding_mode="border", align_corners=False).view(s.picture.shape)
+    moved = F.grid_sample(flat, grid, padding_mode="border", align_corners=False).view(s.picture.shape)
+    return moved.clamp(0, 1)  # four weights may add up to a rounding error more than 1
 
 
 def _copy(s: Sketches, draw: Draw) -> Tensor:
