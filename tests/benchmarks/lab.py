@@ -8,10 +8,8 @@ The error is the mean squared error of B' without its border, pictures in [0, 1]
 `analogist.lab.measure.features`, a fixed filter bank. The floor is the VAE's own reconstruction of the true grid.
 """
 
-import argparse
 import json
 import time
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -21,6 +19,8 @@ from analogist import CAM, SAC, Analogist, AnalogistConfig, Placement
 from analogist.lab.grids import Batch, evaluation_batch
 from analogist.lab.measure import answers, cell, feature_distance, interval, reconstruct, squared_error
 from analogist.lab.split import EVALUATION_SEED, FAMILIES, HELD_OUT, TRAINED
+
+from . import lab_arguments
 
 SEED = EVALUATION_SEED + 1_000_000  # settings were chosen on other seeds (lab_settings.py)
 EVERYWHERE = Placement.layers(0, 16)
@@ -149,23 +149,19 @@ def markdown(table: dict[str, dict[str, float]], overall: dict[str, float]) -> s
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.lab", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, help="folder (default: the embedded lab checkpoint)")
+    parser = lab_arguments.parser("lab", __doc__)
     parser.add_argument("--grids", type=int, default=276, help="held-out grids, spread over all families (default: 276)")
     parser.add_argument("--seeds", type=int, default=1, help="sampling seeds per grid (default: 1)")
     parser.add_argument("--only", nargs="*", help="names of variants to run, instead of all")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
-    model = Analogist.from_checkpoint(args.checkpoint)
+    model = lab_arguments.opened(args)
     names = [FAMILIES[i % len(FAMILIES)] for i in range(args.grids)]
     batch = evaluation_batch(names, size=model.size, seed=SEED)
     pairs = evaluation_batch([name for name in TRAINED for _ in range(4)], size=model.size, seed=SEED + 1, held_out_pairs=True)
     chosen = variants(model.config)
     if args.only:
+        if unknown := sorted(set(args.only) - set(chosen)):
+            parser.error(f"--only {' '.join(unknown)}: the variants are {', '.join(chosen)}")
         chosen = {name: chosen[name] for name in args.only}
     repeated: list[dict] = []
     for k in range(args.seeds):

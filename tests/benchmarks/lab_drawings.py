@@ -1,7 +1,7 @@
 """Does the lab checkpoint solve drawings from other sources? Two sets with exact answers, besides its own held-out grids.
 
     python -m tests.benchmarks.lab_drawings --out out/drawings                    # the lab checkpoint
-    python -m tests.benchmarks.lab_drawings --checkpoint FOLDER --count 40 --out out/other
+    python -m tests.benchmarks.lab_drawings --checkpoint FOLDER --count 40 --steps 1 --out out/other
 
 1. Drawings by people (`analogist.examples.by_people`): 200 concepts that were not in the training, ten kinds of change, with the drawings'
    names as prompts and without a prompt.
@@ -12,11 +12,9 @@ better of two answers without a model, a copy of B and a copy of A', summed over
 drawings.png: 60 grids with A, A', B and the answer, the truth below.
 """
 
-import argparse
 import json
 import random
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,6 +26,7 @@ from analogist.examples import by_people
 from analogist.lab.grids import compose, picture_side
 from analogist.lab.measure import answers, cell, interval, squared_error
 
+from . import lab_arguments
 from .lab import sheet
 
 SEED = 77  # of the pairs; settings were chosen on other seeds
@@ -139,16 +138,10 @@ def markdown(title: str, table: dict[str, dict[str, float]]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.lab_drawings", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, help="folder (default: the embedded lab checkpoint)")
+    parser = lab_arguments.parser("lab_drawings", __doc__)
     parser.add_argument("--count", type=int, default=20, help="analogies per kind (default: 20)")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
-    model = Analogist.from_checkpoint(args.checkpoint, device="cpu")
+    model = lab_arguments.opened(args)
     side = picture_side(model.size)
     drawn = {kind: people(kind, args.count, side) for kind in by_people.KINDS}
     plain = {kind: shapes(kind, args.count, side) for kind in SHAPE_KINDS}

@@ -14,12 +14,10 @@ Errors are mean squared errors of B' without its border, pictures in [0, 1]; int
 chosen by `lab_settings` on other analogies. Writes mechanics.json.
 """
 
-import argparse
 import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +35,7 @@ from analogist.models.cells import self_cells
 from analogist.models.control import At, AttentionControl
 from analogist.models.placement import Site
 
+from . import lab_arguments
 from .lab_drawings import tensor
 
 CHOOSING, MEASURING = 501, 502  # seeds of the analogies
@@ -247,21 +246,15 @@ def heads(model: Analogist, size: int, count: int, draws: int) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.lab_mechanics", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", help="name or folder (default: lab)")
+    parser = lab_arguments.parser("lab_mechanics", __doc__)
     parser.add_argument("--count", type=int, default=20, help="analogies per kind of change (default: 20)")
     parser.add_argument("--sac", type=int, nargs="*", help="SAC's layers to measure (default: the checkpoint's own, else all)")
     parser.add_argument("--scale", type=float, default=1.0, help="SAC's scale, with --sac")
     parser.add_argument("--cam", type=int, nargs="*", help="CAM's layers to measure (default: the checkpoint's own, else all)")
     parser.add_argument("--draws", type=int, default=20, help="sets of five random heads (default: 20)")
     parser.add_argument("--only", nargs="*", choices=("effects", "correspondence", "heads"), default=("effects", "correspondence", "heads"))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
-    model = Analogist.from_checkpoint(args.checkpoint, device="cpu")
+    model = lab_arguments.opened(args)
     everywhere = Placement.layers(0, 16)
     sac = SAC(Placement.layers(args.sac), scale=args.scale) if args.sac else model.config.sac or SAC(everywhere, scale=1.0)
     cam = CAM(Placement.layers(args.cam)) if args.cam else model.config.cam or CAM(everywhere)

@@ -9,17 +9,15 @@ prompts and without a prompt, over the ten kinds of change of `analogist.example
 of them, which is sharper. So steps are tried last, for the record, and set by hand. Writes what was tried and chosen.
 """
 
-import argparse
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from analogist import CAM, SAC, Analogist, AnalogistConfig, Placement
 from analogist.config import SamplingConfig
 
+from . import lab_arguments
 from .lab_mechanics import Grids, errors, people
 
 SEED = 503
@@ -46,22 +44,18 @@ def figures(model: Analogist, grids: Grids, config: AnalogistConfig) -> dict[str
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.lab_settings", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", help="name or folder (default: lab)")
+    parser = lab_arguments.parser("lab_settings", __doc__)
     parser.add_argument("--count", type=int, default=6, help="analogies per kind of change (default: 6)")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="*", help="names of the groups to run")
     parser.add_argument("--start", type=Path, help="configuration to start from (JSON)")
-    parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    model = Analogist.from_checkpoint(args.checkpoint, device="cpu")
+    model = lab_arguments.opened(args)
     grids = people(model.size, args.count, SEED)
     config = AnalogistConfig(sampling=SamplingConfig(steps=5, strength=1.0, guidance=1.5), sac=None, cam=None)
     if args.start is not None:
         config = AnalogistConfig.load(args.start)
+    if args.steps is not None:
+        config = config.replace(steps=args.steps)
     tried: list[dict] = []
     for group, candidates in groups().items():
         if args.only and group not in args.only:
