@@ -161,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
     chosen = variants(model.config)
     if args.only:
         if unknown := sorted(set(args.only) - set(chosen)):
-            parser.error(f"--only {' '.join(unknown)}: the variants are {', '.join(chosen)}")
+            parser.error(f"--only {' '.join(unknown)}: the variants are {'; '.join(chosen)}")
         chosen = {name: chosen[name] for name in args.only}
     repeated: list[dict] = []
     for k in range(args.seeds):
