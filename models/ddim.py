@@ -135,7 +135,8 @@ def ddim_move(
     if eta > 0 and noise is None:
         raise ValueError(f"eta {eta} needs noise; give N(0, 1) of the latents' shape")
     sigma = eta * ((1 - alpha_bar_prev) / (1 - alpha_bar)).sqrt() * (1 - alpha_bar / alpha_bar_prev).sqrt()
-    direction = (1 - alpha_bar_prev - sigma**2).sqrt() * eps
+    # At eta 1 from pure noise sigma**2 is all of 1 - alpha_bar_prev: nothing is left, and rounding must not make it less than nothing.
+    direction = (1 - alpha_bar_prev - sigma**2).clamp_min(0).sqrt() * eps
     z_prev = alpha_bar_prev.sqrt() * x0 + direction
     if noise is not None and eta > 0:
         z_prev = z_prev + sigma * noise

@@ -56,6 +56,25 @@ def test_whole_trajectories_from_raw_outputs_are_diffusers(prediction: str, spac
         assert torch.allclose(z, reference, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_ddpms_noise_is_finite_for_any_number_of_steps_and_is_its_closed_form_from_pure_noise(spacing: str) -> None:
+    """From pure noise to t_prev at eta 1: z = sqrt(ab) x0 + sqrt(1 - ab) noise with x0 = -v, whatever the noise that was there."""
+    schedule = Schedule.from_config(settings("v_prediction", spacing, True))
+    z, out, noise = (torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
+    counts, from_pure_noise = [*range(1, 101), 250, 500, 750, 999], 0
+    for steps in counts:
+        (t, t_prev), *_ = schedule.times(steps)
+        got, x0 = schedule.step(z, out, t, t_prev, eta=1.0, noise=noise)
+        assert torch.isfinite(got).all(), f"{steps} steps: NaN in the first, from t {t} to {t_prev}"
+        if t == 999:
+            from_pure_noise += 1
+            ab = schedule.alpha_bars[max(t_prev, 0)].double()
+            expected = -ab.sqrt() * out.double() + (1 - ab).sqrt() * noise.double()
+            # What float32 leaves of 1 - ab - sigma**2 is at most some 1e-7, and its root is beside the rest.
+            assert torch.allclose(got.double(), expected, atol=2e-3), steps
+    assert from_pure_noise == (len(counts) if spacing == "trailing" else 2)  # leading begins at the last time with 500 and 999 steps only
+
+
 @pytest.mark.parametrize("zero_snr", [False, True])
 def test_the_velocity_of_noised_latents_gives_back_what_was_noised(zero_snr: bool) -> None:
     """Closed form, at single times and at one time per row of the batch, the last time of a zero-SNR schedule included."""
