@@ -15,7 +15,7 @@ from analogist.attention.capture.maps import AttentionMap, MapNotFound, Maps
 from analogist.attention.capture.reduce import Function, RunningMean, TopK
 from analogist.attention.tap import StudyTap
 from analogist.models.cells import REGIONS
-from analogist.models.control import SAC
+from analogist.models.control import SAC, At
 from analogist.models.placement import Placement
 from tests.small import Looking, relative, small_unet
 from tests.study_runs import TIMES, inputs, sample, shape
@@ -342,6 +342,24 @@ def test_after_an_interrupt_complete_steps_are_kept(tiny_unet, everything, tmp_p
     loaded = Maps.load(tmp_path / "cut")
     assert loaded["up.3.attn.2.self:probs"].steps == (0, 1)
     assert torch.equal(loaded[FINE].tensor, everything[1][FINE].tensor[:2])
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_steps_are_kept_in_the_places_that_are_read_even_if_the_first_never_came(tiny_unet, tmp_path, where):
+    """A map of random numbers per step, sent by hand in steps 1 and 2 of 3, by head."""
+    capture = Capture("9.self:probs", branches="text", spill=tmp_path / "maps" if where == "disk" else None)
+    run, site = shape(images=1), next(site for site in tiny_unet.sites if site.name == "up.1.attn.2.self")
+    tap = StudyTap(capture, None, tiny_unet, run)
+    sent = torch.randn(3, 2, site.heads, 16, 16, generator=torch.Generator().manual_seed(0))
+    for step in (1, 2):
+        for head in range(site.heads):
+            tap(sent[step][:, [head]], At(site, "probs", step, TIMES[step], (4, 4), branches=2, images=1, heads=range(head, head + 1)))
+    m = tap.maps["up.1.attn.2.self:probs"]
+    assert m.steps == (1, 2) and torch.equal(m.tensor[:, 0], sent[1:, [1]])
+    assert torch.equal(tap.step_maps(2)[m.name].tensor[0, 0], sent[2, [1]])
+    if where == "disk":
+        tap.close()
+        assert torch.equal(Maps.load(tmp_path / "maps")[m.name].tensor[:, 0], sent[1:, [1]])
 
 
 def test_a_disk_that_fills_costs_only_the_maps(tmp_path):

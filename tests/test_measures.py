@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from analogist.attention.capture.capture import Capture
+from analogist.attention.capture.capture import Capture, CaptureTooLarge
+from analogist.attention.capture.maps import Maps
+from analogist.attention.capture.reduce import TopK
 from analogist.attention.edit.edits import scale
 from analogist.attention.measure.measures import (
     best_keys,
@@ -32,6 +34,7 @@ from analogist.models.placement import Placement
 from analogist.pipeline import Analogist
 from analogist.run import known_pictures as known
 from tests.pictures import random_grid, random_picture
+from tests.small import Looking
 from tests.study_runs import sample, shape
 
 CHECKPOINT = Path(__file__).parent / "parity" / "checkpoint"
@@ -367,6 +370,50 @@ def test_single_calls_pass_gradients_to_the_latents(model, grid):
     assert gradient.abs().sum() > 0 and len(maps) == 1
     alone, _ = calls.eps(z_t, 501, guidance=1.0)
     assert not torch.equal(alone, eps)
+
+
+@pytest.mark.parametrize("step", [0, 1, 3])
+def test_a_single_call_keeps_its_own_maps_whatever_step_it_stands_for(model, grid, tmp_path, step):
+    """In memory and on disk, whole, as top keys and as a mean over steps, beside what another tap sees of the same call."""
+    calls = known.unet_calls(model, grid, "a red cat", b_prime=random_picture(3), config=SHORT)
+    z_t, look = calls.noised(501), Looking()
+    twice = torch.cat([torch.cat([z_t, calls.run.start.fixed], 1)] * 2)
+    control = AttentionControl(step=step, t=501, branches=2, sac=SHORT.sac, cam=SHORT.cam, tap=look)
+    with torch.no_grad():
+        model.unet(twice, 501, calls.run.text, control)
+    name, spilled = "up.1.attn.2.self:probs", {"spill": tmp_path}
+    captures = [
+        Capture("9.self:probs", "9.cross:probs"), Capture("9.self:probs", label="disk", **spilled),
+        Capture("9.self:probs", reduce=TopK(2), label="top"), Capture("9.self:probs", reduce=TopK(2), label="disk top", **spilled),
+        Capture("9.self:probs", reduce="mean_steps", label="mean"), Capture("9.self:probs", steps=-1, label="last"),
+    ]  # fmt: skip
+    _, maps = calls.eps(z_t, 501, step=step, capture=captures)
+    expected, top = look.seen[name], look.seen[name].topk(2)
+    for label in ("", "@disk", "@last"):
+        m = maps[name + label]
+        assert m.steps == (step,) and m.times == {step: 501} and len(m.tensor) == 1, label
+        torch.testing.assert_close(m.tensor[0].flatten(0, 1), expected)
+    torch.testing.assert_close(maps["up.1.attn.2.cross:probs"].tensor[0].flatten(0, 1), look.seen["up.1.attn.2.cross:probs"])
+    torch.testing.assert_close(maps[name + "@mean"].tensor.flatten(0, 1), expected)
+    for label in ("@top", "@disk top"):
+        torch.testing.assert_close(maps[name + label].tensor[0].flatten(0, 1), top.values)
+        assert torch.equal(maps[name + label].index[0].flatten(0, 1).long(), top.indices)
+    maps = None
+    on_disk = Maps.load(tmp_path)
+    assert sorted(on_disk) == [name + "@disk", name + "@disk top"]
+    torch.testing.assert_close(on_disk[name + "@disk"].tensor[0].flatten(0, 1), expected)
+
+
+def test_a_single_call_is_planned_as_one_step(model, grid):
+    calls = known.unet_calls(model, grid, "a red cat", b_prime=random_picture(3), config=SHORT)
+    site = model.module("9.self").site
+    one = 2 * site.heads * 16 * 16 * 4  # bytes: branch head query key, float32
+    _, maps = calls.eps(calls.noised(501), 501, step=40, capture=Capture("9.self:probs", max_bytes=one))
+    assert maps.nbytes == one
+    with pytest.raises(CaptureTooLarge, match="would keep"):
+        calls.eps(calls.noised(501), 501, step=40, capture=Capture("9.self:probs", max_bytes=one - 1))
+    _, none = calls.eps(calls.noised(501), 501, step=40, capture=Capture("9.self:probs", steps=[0, 39]))
+    assert len(none) == 0  # steps that the call does not stand for
 
 
 def test_a_plan_for_a_model_equals_what_its_run_keeps(model, grid):

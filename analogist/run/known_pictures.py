@@ -112,7 +112,7 @@ class UNetCalls:
             branches = run.branches
             prompts = None if self.shape.encoded is None else self.shape.encoded[-branches:]
             shape = replace(
-                self.shape, steps=step + 1, times=(t,) * (step + 1), branches=branches, prompts=prompts, images=z_t.shape[0],
+                self.shape, steps=step + 1, times=(t,) * (step + 1), first=step, branches=branches, prompts=prompts, images=z_t.shape[0],
                 copies=asks_of(edit).copies, room=self.room,
             )  # fmt: skip
             tap = StudyTap(capture, edit, self.run.unet, shape)

@@ -147,7 +147,7 @@ class Keeper:
 
     def _write(self, value: Tensor, at: At, heads: slice | None) -> None:
         item = self.item
-        step = item.steps.index(at.step)
+        step = len(self.done)  # what `map` and `finish` read are the first places, one for each complete step
         expected = torch.Size(item.shape[1:])
         if heads is None and not item.has_index and value.shape != expected:
             raise ValueError(f"{item.name}: step {at.step} gives {tuple(value.shape)}, but {tuple(expected)} was planned")

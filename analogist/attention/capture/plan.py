@@ -122,9 +122,12 @@ def human_bytes(count: float) -> str:
 
 
 def plan_items(request: "Capture", unet: UNet, run: RunShape) -> list[Item]:
-    """Everything that one capture keeps. Raises ValueError for steps, branches, ... that the run does not have."""
+    """Everything that one capture keeps, in the steps that are run; nothing where it asks for others only.
+
+    Raises ValueError for steps, branches, ... that the run does not have.
+    """
     points = select(request.patterns, unet, request.layers)
-    steps = resolve_steps(request.steps, run.steps)
+    steps = tuple(step for step in resolve_steps(request.steps, run.steps) if step >= run.first)
     branches = resolve_branches(request.branches, run)
     images = resolve_indices(request.images, run.images, "images")
     with_heads = {site.name: site for site, point in points if "head" in site.axes(point)}
@@ -136,7 +139,7 @@ def plan_items(request: "Capture", unet: UNet, run: RunShape) -> list[Item]:
     for name, axes in axes_of.items():
         if getattr(request, name) is not None and not used & set(axes):
             raise ValueError(f"{name}= has no meaning at the points captured: none of them has a {axes[0]} axis")
-    return items
+    return items if steps else []
 
 
 def _item(

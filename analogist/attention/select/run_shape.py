@@ -34,7 +34,8 @@ class WordSource(Protocol):
 class RunShape:
     """The shape of one run. Captures and edits are planned and checked against it.
 
-    steps: executed steps. times: their training times, noisiest first. branches: 2 (negative, text) or 1 (text alone).
+    steps: executed steps. times: their training times, noisiest first. first: the first of them that is run; a single UNet call that
+    stands for step n runs only that one. branches: 2 (negative, text) or 1 (text alone).
     latent: h, w of the latents. size: height, width of the picture in pixels. rows: rows of cells (example pairs + 1).
     tokens: text tokens. words: a text encoder (or a function of prompt and word) for token columns.
     prompts: as encoded, one for each branch, None where it differs from image to image; None altogether where the text was given as
@@ -53,6 +54,7 @@ class RunShape:
     words: WordSource | Callable[[str, str], Sequence[int]] | None = None
     prompts: tuple[str | None, ...] | Mapping[str, str | None] | None = None
     copies: int = 1  # of every image, where an edit asked for them; images counts all, the axis is (copy image)
+    first: int = 0
     room: int = 1  # copies of its images that fit into memory together; 1 where this kind of run cannot make copies
 
     def __post_init__(self) -> None:
