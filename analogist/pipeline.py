@@ -201,7 +201,10 @@ class Analogist:
         return self.schedule.alpha_bars
 
     def preview(self, latents: Tensor) -> Image.Image:
-        """The first image of some latents, decoded: the whole grid. latents: image 4 h w, VAE-scaled (step.z_t, step.x0)."""
+        """The first image of some latents, decoded: the whole grid. latents: image 4 h w, VAE-scaled (step.z_t, step.x0).
+
+        It is what the model sees: if a grid's A and B are aligned, A' and B have swapped places; `grid.as_given` puts them back.
+        """
         return to_image(decode(self.vae, latents[:1])[0])
 
     def at(self, grid: PromptGrid, prompt: str = "", *, b_prime: Picture, t: int = 501, **call: Unpack[Call]) -> "Known":

@@ -127,6 +127,16 @@ def test_maps_that_no_pixel_can_be_read_from_are_named_with_the_reason():
         hold(result.maps["up.1.attn.1.self:q"])
 
 
+@pytest.mark.parametrize("aligned", ["a-a_prime", "a-b"])
+def test_the_page_shows_the_picture_that_its_maps_are_of(aligned):
+    """What the model painted, whose A' and B have swapped places if A and B are aligned; `Result.grids` has them back."""
+    model, grid, config = small_run()
+    result = model(grid.with_aligned(aligned), "a boat", config=config, capture="9.self:probs", progress=False)
+    painted = (255 * (result.pixels[0] / 2 + 0.5).clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
+    assert np.array_equal(np.asarray(from_result(result)[0].picture), painted)
+    assert np.array_equal(np.asarray(result.grids[0]), painted) == (aligned == "a-a_prime")
+
+
 def test_a_result_without_captures_is_one_clear_line():
     model, grid, config = small_run()
     result = model(grid, config=config, progress=False)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from analogist.grid import GridError, PromptGrid
+from analogist.grid import GridError, PromptGrid, to_pixels
 from analogist.grid.fit import fitted, stretched_back
 from tests.test_grid import plain
 
@@ -109,6 +110,32 @@ def test_a_decoded_grid_comes_back_with_a_prime_and_b_in_their_places():
     for name, other in (("A", "A"), ("A'", "B"), ("B", "A'"), ("B'", "B'")):
         assert given[name].tobytes() == cells[other].tobytes(), name
     assert three().as_given(seen).tobytes() == seen.tobytes()
+
+
+@pytest.mark.parametrize("aligned", ["a-a_prime", "a-b"])
+@pytest.mark.parametrize("fit", [None, "crop", "pad"])
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_known_b_prime_stands_beside_the_cells_that_the_masked_picture_shows(aligned, fit, ready):
+    """The known cells agree bit for bit, and B' is drawn as B is: with B itself as B', the two cells hold the same picture."""
+    grid = three(aligned=aligned, fit=fit)
+    if ready:
+        grid = PromptGrid.from_image(grid.image, 128, aligned=aligned, fit=fit, b_size=grid.b_size)
+    shown = grid.mask_tensor() == 0
+    assert torch.equal(to_pixels(grid.filled(gradient(80, 40, 5))) * shown, grid.masked_pixels())
+    own = PromptGrid(*[gradient(80, 40, seed) for seed in (1, 2, 3)], size=128, aligned=aligned, fit=fit)
+    cells = own.cells(own.filled(gradient(80, 40, 3)), without_border=True)
+    assert cells["B'"].tobytes() == cells["B" if aligned == "a-a_prime" else "A'"].tobytes()
+
+
+@pytest.mark.parametrize("size", [128, 192, 256])
+def test_a_known_b_prime_leaves_no_black_in_a_ready_grid_of_another_size(size):
+    """Edges then fall between pixels; black there would be worse than any picture. All pictures here are light, the border is white."""
+    light = Image.new("RGB", (300, 300), (200, 180, 160))
+    whole = PromptGrid(light, light, light, 512).image
+    whole.paste(light.resize((253, 253)), (257, 257))
+    filled = np.asarray(PromptGrid.from_image(whole, size).filled(light)).astype(int)
+    cell = filled[size // 2 :, size // 2 :]
+    assert cell.min() >= 160 and abs(cell - np.asarray(whole.resize((size, size)))[size // 2 :, size // 2 :].astype(int)).max() <= 95
 
 
 @pytest.mark.parametrize("fit", [None, "stretch", "crop", "pad"])

@@ -5,8 +5,10 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from analogist.attention.capture.capture import Capture, CaptureTooLarge
 from analogist.attention.capture.maps import Maps
@@ -370,6 +372,46 @@ def test_single_calls_pass_gradients_to_the_latents(model, grid):
     assert gradient.abs().sum() > 0 and len(maps) == 1
     alone, _ = calls.eps(z_t, 501, guidance=1.0)
     assert not torch.equal(alone, eps)
+
+
+@pytest.mark.parametrize("aligned", ["a-a_prime", "a-b"])
+def test_known_latents_and_masked_latents_show_one_grid_whichever_pictures_are_aligned(model, aligned):
+    """Beside the VAE's own encoding of a picture put together here: the model sees A' and B swapped if A and B are aligned."""
+    pictures = [random_picture(seed) for seed in range(4)]  # A, A', B, B'
+    grid = PromptGrid(*pictures[:3], size=128, aligned=aligned)
+    canvas = Image.new("RGB", (128, 128), (255, 255, 255))
+    places = [(2, 2), (65, 2), (2, 65), (65, 65)]
+    for number, place in zip([0, 1, 2, 3] if aligned == "a-a_prime" else [0, 2, 1, 3], places, strict=True):
+        canvas.paste(pictures[number], place)
+    calls = known.unet_calls(model, grid, "a red cat", b_prime=pictures[3], config=SHORT, seed=9)
+    generator = torch.Generator().manual_seed(9)
+    noise, for_image, for_masked = (torch.randn((1, 4, 16, 16), generator=generator) for _ in range(3))
+    masked = to_pixels(canvas)
+    masked[..., 64:, 64:] = 0
+    with torch.no_grad():
+        z0, z_masked = (
+            model.vae.posterior(pixels).sample(draw) * model.vae.config.scaling_factor
+            for pixels, draw in ((to_pixels(canvas), for_image), (masked, for_masked))
+        )  # fmt: skip
+    assert torch.equal(calls.noise, noise)
+    torch.testing.assert_close(calls.z0, z0)
+    torch.testing.assert_close(calls.run.start.fixed[:, 1:], z_masked)
+    found = known.at(model, grid, "a red cat", b_prime=pictures[3], config=SHORT, seed=9)
+    torch.testing.assert_close(found.z0, z0)
+
+
+@pytest.mark.parametrize("aligned", ["a-a_prime", "a-b"])
+def test_an_inverted_picture_has_its_cells_in_the_places_where_they_were_given(model, aligned):
+    """Decoded by hand: the latents' picture, with the upper right and lower left quadrant exchanged if A and B are aligned."""
+    grid = PromptGrid(*[random_picture(seed) for seed in range(3)], size=128, aligned=aligned)
+    found = known.invert(model, grid, "cat", b_prime=random_picture(3), config=SHORT.replace(steps=50, strength=0.04), refine=0)
+    with torch.no_grad():
+        seen = (255 * (model.vae.decode(found.reconstructed)[0] / 2 + 0.5).clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
+    expected = seen.copy()
+    if aligned == "a-b":
+        expected[:64, 64:], expected[64:, :64] = seen[64:, :64], seen[:64, 64:]
+        assert not np.array_equal(seen, expected)
+    assert np.array_equal(np.asarray(found.picture), expected)
 
 
 @pytest.mark.parametrize("step", [0, 1, 3])

@@ -12,6 +12,7 @@ from analogist.attention.capture.maps import AttentionMap, Maps
 from analogist.config import AnalogistConfig, read_json, with_suffix
 from analogist.disk.foreign import naming
 from analogist.grid.pictures import read_picture
+from analogist.grid.prompt_grid import PromptGrid
 from analogist.models.control import CAM, SAC
 from analogist.models.placement import BRANCHES, Placement
 from analogist.run.record import image_record
@@ -27,9 +28,9 @@ MAPS = "maps"  # DIR/maps.safetensors, DIR/maps_<prompt>.safetensors, or the fol
 class Source:
     """One image of one run.
 
-    label: its name on the page. picture: the decoded grid. held: its maps. not_shown: captured maps that the page cannot show, with
-    reasons. written: what heads write between regions (written.py), None where it was not measured. times, sites: what the run
-    executed, so that the page can say what is missing.
+    label: its name on the page. picture: the decoded grid, as the model sees it. held: its maps. not_shown: captured maps that the page
+    cannot show, with reasons. written: what heads write between regions (written.py), None where it was not measured. times, sites: what
+    the run executed, so that the page can say what is missing.
     """
 
     label: str
@@ -145,7 +146,8 @@ def make_sources(
         name = label if label is not None and len(pictures) == 1 else f"{label or _label(record)}{analogy}, seed {seed}"
         sources.append(
             Source(
-                label=name, picture=pictures[image], size=tuple(own["grid"]["size"]), rows=own["grid"]["rows"], image=image, seed=seed,
+                label=name, picture=_as_seen(pictures[image], own["grid"]), size=tuple(own["grid"]["size"]), rows=own["grid"]["rows"],
+                image=image, seed=seed,
                 prompt=None if prompt is None else with_suffix(prompt, own.get("prompt_suffix") or ""), negative=own.get("negative_prompt"),
                 config=AnalogistConfig.from_json(record["config"]), times=tuple(record["executed_times"]),
                 sites=tuple(record["attention_forms"]), checkpoint=record["checkpoint"]["name"],
@@ -153,6 +155,13 @@ def make_sources(
             )  # fmt: skip
         )
     return sources
+
+
+def _as_seen(picture: Image.Image, drawn: Mapping) -> Image.Image:
+    """A decoded grid with A' and B swapped, if `aligned` swaps them in the picture that the model sees; its maps are of that picture."""
+    if drawn.get("aligned", "a-a_prime") == "a-a_prime":
+        return picture
+    return PromptGrid.from_image(picture, aligned=drawn["aligned"]).as_given(picture)  # swapped twice, they are where they were
 
 
 def _label(record: Mapping) -> str:

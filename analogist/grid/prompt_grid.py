@@ -157,6 +157,15 @@ class PromptGrid:
         canvas.paste(canvas.crop(cells["B"]), cells["B'"])
         return canvas
 
+    def filled(self, b_prime: Picture) -> Image.Image:
+        """The picture that is encoded where B' is known: this B' (without a border) is drawn in its cell as the others are in theirs.
+
+        If A and B are aligned, A' and B have swapped places, as in `pasted`. Raises PictureError.
+        """
+        canvas, (left, top, right, bottom) = self._composed(self.aligned), self._layout().touched()["B'"]
+        canvas.paste(fitted(read_picture(b_prime, "B'"), (right - left, bottom - top), self.fit), (left, top))
+        return canvas
+
     def as_given(self, picture: Image.Image) -> Image.Image:
         """A decoded grid with A' and B back in their places if `aligned` had swapped them."""
         if self.aligned == "a-a_prime":

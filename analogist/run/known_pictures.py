@@ -18,7 +18,7 @@ from analogist.attention.edit.asks import asks_of
 from analogist.attention.edit.edits import Edits
 from analogist.attention.select.run_shape import RunShape
 from analogist.attention.tap import StudyTap
-from analogist.grid.pictures import Picture, read_picture
+from analogist.grid.pictures import Picture
 from analogist.grid.prompt_grid import PromptGrid, to_image, to_pixels
 from analogist.models.numbers import plain
 from analogist.run.arguments import encode, resolve
@@ -38,13 +38,13 @@ Captures = Capture | str | Sequence[Capture | str] | None
 
 @dataclass(frozen=True)
 class Filled:
-    """A grid whose B' cell holds a picture, in the form that `encode_grid` reads."""
+    """A grid whose B' cell holds a picture, in the form that `encode_grid` reads. grid: with its size resolved."""
 
     grid: PromptGrid
-    picture: Image.Image
+    b_prime: Picture
 
     def pixels(self) -> Tensor:
-        return to_pixels(self.picture)
+        return to_pixels(self.grid.filled(self.b_prime))
 
     def masked_pixels(self) -> Tensor:
         return self.grid.masked_pixels()
@@ -53,19 +53,11 @@ class Filled:
         return self.grid.mask_tensor()
 
 
-def fill(grid: PromptGrid, b_prime: Picture) -> Image.Image:
-    """The composed grid with a true B' in its cell, stretched like the other pictures. grid: with its size resolved."""
-    picture = read_picture(b_prime, "B'")
-    left, top, right, bottom = grid.boxes(without_border=True)["B'"]
-    canvas = grid.image
-    canvas.paste(picture.resize((right - left, bottom - top)), (left, top))
-    return canvas
-
-
 @dataclass(frozen=True)
 class UNetCalls:
     """The UNet of a model with fixed grid and prompts: call it on any latents at any time; gradients flow if enabled.
 
+    Latents and maps are of the picture that the model sees: if the grid's A and B are aligned, A' and B have swapped places in it.
     grid: with its size resolved. shape: of the run these calls stand for. z0, noise: image 4 h w, clean latents and N(0, 1).
     """
 
@@ -140,7 +132,7 @@ def _prepared(model: "Analogist", request: Request, b_prime: Picture | None, wha
     request.refuse(what, "images", "generator", "progress", "batch", "latents")
     resolved = resolve(model, request)
     (grid,), shape = resolved.grids, resolved.shape
-    source = grid if b_prime is None else Filled(grid, fill(grid, b_prime))
+    source = grid if b_prime is None else Filled(grid, b_prime)
     randomness = Randomness(resolved.seeds)
     start: Start = encode_grid(model.vae, source, randomness.draw(model.vae.config.latent_channels, *shape.latent))
     run = Run(
@@ -162,6 +154,7 @@ def check_time(t: int, count: int) -> int:
 class Known:
     """One UNet call on a known picture. All tensors [image 4 h w], VAE-scaled.
 
+    They are of the picture that the model sees: if the grid's A and B are aligned, A' and B have swapped places in it.
     out: the network's guided output; target: what it was trained to give. Both are the noise, or the velocity of a checkpoint that
     predicts that. eps: the noise that out implies. noise: the noise that was added. x0: clean latents that out implies. z0: the
     true ones.
@@ -202,7 +195,7 @@ class Known:
 def at(model: "Analogist", grid: PromptGrid, prompt: str = "", *, b_prime: Picture, t: int = 501, **call: "Unpack[Call]") -> Known:
     """Noises a grid with its true B' to time t and makes one guided UNet call, without sampling.
 
-    b_prime: the true picture of B' (without border), stretched to its cell. t: training time 0..999.
+    b_prime: the true picture of B' (without border), fitted into its cell as the grid's pictures are. t: training time 0..999.
     call: negative_prompt, prompt_suffix, text, seed, config, attention, capture and edit, as for the model's call; this one call
     counts as step 0 (placements limited to some steps act as in step 0). Raises ValueError as the model's call would.
     """
@@ -227,6 +220,8 @@ class Inversion:
 
     latents: image 4 h w each, the clean ones first, the noisiest last, at the training times `times` (-1: clean).
     reconstructed: clean latents after sampling forward again. picture: these latents decoded. error: ||reconstructed - z0|| / ||z0||.
+    If the grid's A and B are aligned, the latents are of the picture that the model sees, in which A' and B have swapped places; in
+    `picture` they are back in theirs.
     """
 
     times: tuple[int, ...]
@@ -284,5 +279,5 @@ def invert(
     for i in tqdm(range(len(times)), desc="sampling", unit="step", disable=not request.progress):
         z, _ = schedule.step(z, output(z, i), *times[i])
     error = float((z - calls.z0).norm() / calls.z0.norm())
-    picture = to_image(decode(model.vae, z[:1]))
+    picture = calls.grid.as_given(to_image(decode(model.vae, z[:1])))
     return Inversion((-1, *(times[i][0] for i in order)), tuple(latents), z, picture, error)

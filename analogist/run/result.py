@@ -50,6 +50,8 @@ class Result:
     b_primes: the B' cells, one per image. grids: the whole decoded grids. latents: image 4 h w, the last latents, VAE-scaled.
     pixels: image 3 height width in about [-1, 1]. maps: those requested by capture=. record: JSON-ready, everything needed to run it again.
     prompt_grids: what it was painted from, one per grid (or prompt) of the call.
+    If a grid's A and B are aligned, A' and B have swapped places in latents, pixels and maps, which are of the picture that the model
+    sees; in grids they are back in theirs.
     """
 
     b_primes: list[Image.Image]
