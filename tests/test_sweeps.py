@@ -3,12 +3,14 @@
 import functools
 import math
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from analogist.attention.capture.capture import Capture
 from analogist.attention.edit.edits import ablate_heads, scale, zero_block
 from analogist.attention.edit.node import Node
 from analogist.attention.measure import measures
@@ -143,6 +145,84 @@ def test_several_to_a_batch_give_the_same_in_fewer_calls(tiny_unet, kind):
     assert len(calls) == 2 * (patches + 1) and len(fewer) == 2 * (math.ceil(patches / 5) + 1)
     with pytest.raises(ValueError, match="room for"):
         sweep(6)
+
+
+@pytest.mark.parametrize("images", [None, 0])
+@pytest.mark.parametrize("kind", ["patch", "ablation"])
+def test_a_measure_of_maps_reads_those_of_its_own_patch(tiny_unet, kind, images):
+    """Every effect against one run by hand, whose map is cut by its token numbers."""
+    point, look = "up.1.attn.0.self:head_out", f"{NAME}:probs"
+    clean, corrupted = (small_run(tiny_unet, shape(steps=1), seed) for seed in (0, 1))
+    tokens = torch.arange(64).view(8, 8)
+
+    def measure(result):
+        m = result.maps[look].tensor[0, 1]  # of the text branch: image head query key
+        return float(m[:, :, tokens[4:, 4:].flatten()][..., tokens[:4, 4:].flatten()].double().mean())
+
+    looking = [functools.partial(run, capture=Capture(look, images=images)) for run in (clean, corrupted)]
+    value = clean(capture=point).maps[point].tensor[0].flatten(0, 1)
+
+    def put(tensor, at, head):
+        out = tensor.clone()
+        out[:, head] = value[:, head] if kind == "patch" else 0
+        return out
+
+    given = {"heads": True, "measure": measure, "progress": False}
+    if kind == "patch":
+        sweep, run = functools.partial(measures.patch_sweep, *looking, point, **given), looking[1]
+    else:
+        sweep, run = functools.partial(measures.ablate_sweep, looking[0], point, **given), looking[0]
+    by_hand = [measure(run(edit={point: functools.partial(put, head=head)})) - measure(run()) for head in range(4)]
+    assert len({round(1e6 * effect) for effect in by_hand}) == 4  # the heads differ
+    assert sweep().effect.flatten().tolist() == pytest.approx(by_hand, rel=1e-3, abs=1e-8)
+    with pytest.raises(ValueError, match="captures maps of its own, so that edits cannot share a batch"):
+        sweep(batch=2)
+
+
+@dataclass(frozen=True)
+class Summed:
+    """A result whose numbers were taken from all images that ran. brightness, spread: one number per image."""
+
+    latents: torch.Tensor
+    brightness: np.ndarray
+    spread: tuple[float, ...]
+    loss: float | torch.Tensor | None = None
+    maps: dict = field(default_factory=dict)
+
+
+@pytest.mark.parametrize("loss", ["float", "tensor", "none"])
+def test_numbers_of_a_result_are_those_of_its_own_patch(tiny_unet, loss):
+    plain = small_run(tiny_unet, shape(steps=1))
+
+    def run(capture=None, edit=None):
+        out = plain(capture, edit).latents
+        whole = {"float": float(out.square().mean()), "tensor": out.square().mean(), "none": None}[loss]
+        return Summed(out, out.mean((1, 2, 3)).numpy(), tuple(out.std((1, 2, 3)).tolist()), whole)
+
+    def measure(result):
+        return float(result.brightness.sum()) + sum(result.spread) + (0 if result.loss is None else float(result.loss))
+
+    by_hand = [measure(run(edit={f"{NAME}:head_out": ablate_heads(head)})) - measure(run()) for head in range(2)]
+    sweep = functools.partial(measures.ablate_sweep, run, f"{NAME}:head_out", heads=True, measure=measure, progress=False)
+    assert sweep().effect.flatten().tolist() == pytest.approx(by_hand, rel=1e-3)
+    if loss == "none":
+        assert sweep(batch=2).effect.flatten().tolist() == pytest.approx(by_hand, rel=1e-3)
+    else:
+        with pytest.raises(ValueError, match=r"one number for all images \(loss\)"):
+            sweep(batch=2)
+
+
+def test_a_result_that_cannot_be_divided_is_measured_edit_by_edit(tiny_unet):
+    plain = small_run(tiny_unet, shape(steps=1))
+
+    def run(capture=None, edit=None):
+        return SimpleNamespace(**vars(plain(capture, edit)))
+
+    by_hand = [distance(run(edit={f"{NAME}:head_out": ablate_heads(head)}), run()) for head in range(2)]
+    sweep = measures.ablate_sweep(run, f"{NAME}:head_out", heads=True, progress=False)
+    assert sweep.effect.flatten().tolist() == pytest.approx(by_hand, rel=1e-4)
+    with pytest.raises(ValueError, match="SimpleNamespace, is no dataclass, so that edits cannot share a batch; use batch=1"):
+        measures.ablate_sweep(run, f"{NAME}:head_out", heads=True, batch=2, progress=False)
 
 
 def test_many_inputs_give_their_mean_and_its_interval(tiny_unet):

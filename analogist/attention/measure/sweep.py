@@ -49,6 +49,8 @@ def patch_sweep(
     together; None: all steps one by one. heads: head by head. branches, query, key: branches and regions patched one by one,
     each a further axis; None: together. measure: of a result; None: minus the mean squared distance of its latents from the clean run's.
     capture: further arguments of the Capture, such as {"branches": "text"}. batch: patches in one batch; None: as many as memory allows.
+    Patches run one by one where the run captures maps of its own (for a measure that reads result.maps), or gives a result that cannot be
+    divided among the patches of a batch: one that is no dataclass, or holds one number for all images. batch=2 and more is then refused.
     Warns (HardlyDiffer), and says so in its notes, where clean and corrupted runs differ by less than another seed moves the measure.
     """
     selectors = [points] if isinstance(points, str) else list(points)
