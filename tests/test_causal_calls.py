@@ -10,6 +10,7 @@ import torch
 
 from analogist import Analogist, PromptGrid
 from analogist.attention.edit.asks import asks_of
+from analogist.attention.edit.bind import EditError
 from analogist.attention.edit.edits import scale
 from analogist.attention.edit.side_by_side import SideBySide
 from analogist.attention.measure import measures
@@ -93,10 +94,26 @@ def test_copies_run_side_by_side_as_they_would_alone(pair):
     assert float((alone[0] - alone[1]).abs().max()) > 1e-3 and float((alone[2] - alone[1]).abs().max()) > 1e-3
 
 
+def test_an_edit_that_asks_for_no_copies_acts_in_each_as_it_would_alone(pair):
+    run, elsewhere = pair[0], "mid.0.attn.0.cross:out"
+
+    def mixed(tensor, at):  # every image of a branch gets their mean
+        return tensor.unflatten(0, (at.branches, at.images)).mean(1, keepdim=True).repeat_interleave(at.images, dim=1).flatten(0, 1)
+
+    own = {elsewhere: mixed, NAME: scale(3.0, images=0)}
+    together = run(edit={elsewhere: mixed, NAME: [scale(3.0, images=0), SideBySide([scale(0.0), None])]}).latents
+    alone = [run(edit={**own, NAME: [own[NAME], scale(0.0)]}).latents, run(edit=own).latents]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
+    assert all(float((one - run(edit={name: own[name]}).latents).abs().max()) > 1e-3 for one in alone for name in own if name != NAME)
+    with pytest.raises(EditError, match="returned nothing"):
+        run(edit={elsewhere: lambda tensor, at: None, NAME: SideBySide([None, None])})
+
+
 def test_a_sweep_in_batches_equals_one_patch_a_run(pair):
     clean, corrupted = pair
     for function in (functools.partial(measures.patch_sweep, clean, corrupted), functools.partial(measures.ablate_sweep, clean)):
-        one, many = (function([NAME, "mid.0.attn.0.cross:head_out"], steps="all", batch=batch, progress=False) for batch in (1, None))
+        points = [NAME, *(f"mid.0.attn.0.{kind}:head_out" for kind in ("self", "cross"))]
+        one, many = (function(points, steps="all", batch=batch, progress=False) for batch in (1, None))
         torch.testing.assert_close(many.effect, one.effect, rtol=1e-2, atol=1e-5)
 
 
@@ -136,7 +153,7 @@ def test_contribution_of_a_sampled_run_has_its_steps_and_branches(pair, model):
 
 def test_edits_that_disagree_on_copies_are_refused(model, grid):
     with pytest.raises(ValueError, match="number of copies"):
-        model(grid, edit={NAME: SideBySide([None, None]), "up.1.attn.1.cross:out": scale(0.5)}, config=SHORT, progress=False)
+        model(grid, edit={NAME: SideBySide([None] * 2), "up.1.attn.1.cross:out": SideBySide([None] * 3)}, config=SHORT, progress=False)
     assert asks_of(None) == asks_of({}) and replace(asks_of({}), copies=2).copies == 2
     with pytest.raises(ValueError, match="side by side act inside"):
         SideBySide([None])(torch.zeros(1), None)

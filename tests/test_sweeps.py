@@ -20,6 +20,7 @@ from tests.small import small_unet
 from tests.study_runs import shape
 
 NAME = "up.2.attn.1.self"
+FOUR = "up.1.attn.0.self"  # comes before it; with four heads
 
 
 def distance(one, other) -> float:
@@ -147,11 +148,45 @@ def test_several_to_a_batch_give_the_same_in_fewer_calls(tiny_unet, kind):
         sweep(6)
 
 
+class Meeting:
+    """An edit that chooses its points itself, as it meets the network: of those of the selector, the last."""
+
+    def meet(self, unet, places):
+        return places[-1:]
+
+    def __call__(self, tensor, at):
+        return 0.5 * tensor
+
+
+@pytest.mark.parametrize("kind", ["partial", "function"])
+@pytest.mark.parametrize("batch", [1, 3, None])
+def test_edits_of_the_run_itself_act_beside_every_patch_as_they_do_alone(tiny_unet, kind, batch):
+    plain, point = small_run(tiny_unet, shape(steps=1)), f"{FOUR}:head_out"
+
+    def mixed(tensor, at):
+        assert at.images == 2
+        return tensor.unflatten(0, (at.branches, at.images)).flip(1).flatten(0, 1)
+
+    own = {point: scale(3.0, images=0), f"{NAME}:out": mixed, "down.*.cross:out": Meeting()}
+    run = functools.partial(plain, edit=own)
+    if kind == "function":
+
+        def run(capture=None, edit=None):
+            return plain(capture, {**own, **(edit or {}), point: [own[point], *([edit[point]] if point in (edit or {}) else [])]})
+
+    sweep = measures.ablate_sweep(run, point, heads=True, batch=batch, progress=False)
+    unablated = plain(edit=own)
+    by_hand = [distance(plain(edit={**own, point: [own[point], ablate_heads(head)]}), unablated) for head in range(4)]
+    assert sweep.effect.flatten().tolist() == pytest.approx(by_hand, rel=1e-3)
+    for name in own:  # each of them matters
+        assert distance(plain(edit={other: own[other] for other in own if other != name}), unablated) > 1e-6
+
+
 @pytest.mark.parametrize("images", [None, 0])
 @pytest.mark.parametrize("kind", ["patch", "ablation"])
 def test_a_measure_of_maps_reads_those_of_its_own_patch(tiny_unet, kind, images):
     """Every effect against one run by hand, whose map is cut by its token numbers."""
-    point, look = "up.1.attn.0.self:head_out", f"{NAME}:probs"
+    point, look = f"{FOUR}:head_out", f"{NAME}:probs"
     clean, corrupted = (small_run(tiny_unet, shape(steps=1), seed) for seed in (0, 1))
     tokens = torch.arange(64).view(8, 8)
 
@@ -202,8 +237,8 @@ def test_numbers_of_a_result_are_those_of_its_own_patch(tiny_unet, loss):
     def measure(result):
         return float(result.brightness.sum()) + sum(result.spread) + (0 if result.loss is None else float(result.loss))
 
-    by_hand = [measure(run(edit={f"{NAME}:head_out": ablate_heads(head)})) - measure(run()) for head in range(2)]
-    sweep = functools.partial(measures.ablate_sweep, run, f"{NAME}:head_out", heads=True, measure=measure, progress=False)
+    by_hand = [measure(run(edit={f"{FOUR}:head_out": ablate_heads(head)})) - measure(run()) for head in range(4)]
+    sweep = functools.partial(measures.ablate_sweep, run, f"{FOUR}:head_out", heads=True, measure=measure, progress=False)
     assert sweep().effect.flatten().tolist() == pytest.approx(by_hand, rel=1e-3)
     if loss == "none":
         assert sweep(batch=2).effect.flatten().tolist() == pytest.approx(by_hand, rel=1e-3)
@@ -218,11 +253,11 @@ def test_a_result_that_cannot_be_divided_is_measured_edit_by_edit(tiny_unet):
     def run(capture=None, edit=None):
         return SimpleNamespace(**vars(plain(capture, edit)))
 
-    by_hand = [distance(run(edit={f"{NAME}:head_out": ablate_heads(head)}), run()) for head in range(2)]
-    sweep = measures.ablate_sweep(run, f"{NAME}:head_out", heads=True, progress=False)
+    by_hand = [distance(run(edit={f"{FOUR}:head_out": ablate_heads(head)}), run()) for head in range(4)]
+    sweep = measures.ablate_sweep(run, f"{FOUR}:head_out", heads=True, progress=False)
     assert sweep.effect.flatten().tolist() == pytest.approx(by_hand, rel=1e-4)
     with pytest.raises(ValueError, match="SimpleNamespace, is no dataclass, so that edits cannot share a batch; use batch=1"):
-        measures.ablate_sweep(run, f"{NAME}:head_out", heads=True, batch=2, progress=False)
+        measures.ablate_sweep(run, f"{FOUR}:head_out", heads=True, batch=2, progress=False)
 
 
 def test_many_inputs_give_their_mean_and_its_interval(tiny_unet):

@@ -6,6 +6,7 @@ from typing import cast
 from torch import Tensor
 
 from analogist.attention.capture.capture import CaptureTooLarge
+from analogist.attention.edit.side_by_side import SideBySide
 from analogist.attention.select.points import select
 from analogist.attention.select.run_shape import RunShape, resolve_steps
 from analogist.models.control import At, Edit
@@ -59,7 +60,9 @@ def bind_edits(edit: Edits | None, unet: UNet, run: RunShape) -> dict[tuple[str,
 
     An edit may have `steps` (executed steps at which it acts); `meet(unet, sites_points)`, which shows it the network and returns
     those of the selected points that it needs; `bind(run, sites_points)`, which checks it against the run and returns what is called;
-    and what `asks.py` names. Raises ValueError for selectors that match nothing and whatever `meet` or `bind` refuses.
+    and what `asks.py` names. Where others ask for copies of the images, one that does not acts in each copy by itself: what it sees, and
+    its images=, are those of a run without copies.
+    Raises ValueError for selectors that match nothing and whatever `meet` or `bind` refuses.
     """
     bound: dict[tuple[str, str], list[BoundEdit]] = {}
     if edit is None:
@@ -78,6 +81,8 @@ def bind_edits(edit: Edits | None, unet: UNet, run: RunShape) -> dict[tuple[str,
                 steps = None if steps is None else resolve_steps(steps, run.steps)
                 meet: Callable[[UNet, list[tuple[Site, str]]], list[tuple[Site, str]]] | None = getattr(function, "meet", None)
                 places = selected if meet is None else meet(unet, selected)
+                if run.copies > 1 and getattr(function, "copies", None) is None:
+                    function = SideBySide([cast(Edit, function)] * run.copies)
                 bind: Callable[[RunShape, list[tuple[Site, str]]], Edit] | None = getattr(function, "bind", None)
                 ready = cast(Edit, function) if bind is None else bind(run, places)
             except CaptureTooLarge:

@@ -6,9 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from analogist.attention.edit.bind import Edit
 from analogist.attention.select.run_shape import RunShape, resolve_steps
-from analogist.models.control import At
+from analogist.models.control import At, Edit
 from analogist.models.placement import Site
 
 
@@ -50,6 +49,8 @@ class SideBySide:
                 share = shares[:, copy].flatten(0, 1)
                 if one is not None and (one[1] is None or at.step in one[1]):
                     share = one[0](share, here)
+                if not isinstance(share, Tensor):
+                    return share  # refused as the result of any edit is (bind.py)
                 parts.append(share.unflatten(0, (at.branches, alone.images)))
             return torch.stack(parts, dim=1).flatten(0, 2)
 
