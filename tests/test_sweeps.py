@@ -14,7 +14,9 @@ from analogist.attention.capture.capture import Capture
 from analogist.attention.edit.edits import ablate_heads, scale, zero_block
 from analogist.attention.edit.node import Node
 from analogist.attention.measure import measures
+from analogist.attention.measure.circuit import Circuit
 from analogist.attention.measure.runs import HardlyDiffer
+from analogist.attention.measure.sweep_result import SweepAxes
 from tests.causal_runs import small_run
 from tests.small import small_unet
 from tests.study_runs import shape
@@ -274,6 +276,56 @@ def test_many_inputs_give_their_mean_and_its_interval(tiny_unet):
     torch.testing.assert_close(sweep.high, torch.stack(alone).amax(0))
     with pytest.raises(ValueError, match="3 clean and 2 corrupted"):
         measures.patch_sweep(clean, corrupted[:2], f"{NAME}:head_out", progress=False)
+
+
+@pytest.mark.parametrize("steps", [None, [1]])
+def test_inputs_that_differ_in_steps_are_refused_before_anything_is_patched(tiny_unet, steps):
+    clean = [small_run(tiny_unet, shape(steps=count), count) for count in (2, 3)]
+    corrupted = [small_run(tiny_unet, shape(steps=count), 10 + count) for count in (2, 3)]
+    given = {"points": f"{FOUR}:head_out", "steps": steps, "progress": False}
+    with pytest.raises(ValueError, match="patch_sweep: these runs execute 2, 3 steps"):
+        measures.patch_sweep(clean, corrupted, **given)
+    assert [len(run.calls) for run in corrupted] == [2, 3]  # once each, to learn of them
+    with pytest.raises(ValueError, match="ablate_sweep: these runs execute 2, 3 steps"):
+        measures.ablate_sweep(corrupted, **given)
+    assert [len(run.calls) for run in corrupted] == [4, 6]
+    with pytest.raises(ValueError, match="attribution_patch: these runs execute 2, 3 steps"):
+        measures.attribution_patch(clean, corrupted, **given)
+
+
+def test_inputs_may_differ_in_steps_that_are_taken_together(tiny_unet):
+    runs = [small_run(tiny_unet, shape(steps=count), count) for count in (2, 3)]
+    sweep = measures.ablate_sweep(runs, f"{FOUR}:head_out", steps="all", progress=False)
+    by_hand = [distance(run(edit={f"{FOUR}:head_out": scale(0.0)}), run()) for run in runs]
+    assert sweep.each.flatten().tolist() == pytest.approx(by_hand, rel=1e-3)
+
+
+def test_values_of_a_run_with_other_steps_are_refused(tiny_unet):
+    two, three = (small_run(tiny_unet, shape(steps=count), count) for count in (2, 3))
+    point, head = f"{FOUR}:head_out", Node(FOUR, "head_out", 1, 1)
+    circuit = Circuit({head: 1.0}, (), SweepAxes(((FOUR, "head_out", 4),), (0, 1), (0, 1, 2, 3)), 0.1, "patch")
+    quiet = {"progress": False}
+    refused = {
+        "patch_sweep": lambda: measures.patch_sweep(two, three, point, **quiet),
+        "attribution_patch": lambda: measures.attribution_patch(two, three, point, steps=[0]),
+        "path_patch": lambda: measures.path_patch(two, three, Node(FOUR, "head_out", 0), points=point, **quiet),
+        "placebo": lambda: measures.placebo(circuit, two, three, draws=1, **quiet),
+        "ablate_sweep, how=": lambda: measures.ablate_sweep(two, point, how=three, **quiet),
+        "faithfulness, how=": lambda: measures.faithfulness(circuit, two, how=three, **quiet),
+    }
+    for who, calling in refused.items():
+        with pytest.raises(ValueError, match=f"{who}: these runs execute (2, 3|3, 2) steps"):
+            calling()
+    with pytest.raises(ValueError, match="ablate_sweep, how=: these runs execute 2, 2, 3 steps"):
+        measures.ablate_sweep([two, three], point, how="mean", steps="all", **quiet)
+    with pytest.raises(ValueError, match="ablate_sweep, how=: these runs execute 3, 2 steps"):
+        measures.ablate_sweep(two, point, how=[three, three], **quiet)
+    with pytest.raises(ValueError, match="faithfulness: these runs execute 2, 3 steps"):
+        measures.faithfulness(circuit, [two, three], **quiet)
+    with pytest.raises(ValueError, match="path_patch: these runs execute 2, 3 steps"):
+        measures.path_patch([two, three], [replace(run, x=run.x + 1) for run in (two, three)], head, points=point, **quiet)
+    with pytest.raises(ValueError, match="placebo: these runs execute 2, 3 steps"):
+        measures.placebo(circuit, [two, three], [three, two], draws=1, **quiet)
 
 
 def test_runs_that_hardly_differ_are_warned_of_and_said_to(tiny_unet):

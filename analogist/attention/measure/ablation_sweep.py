@@ -22,10 +22,12 @@ from analogist.attention.measure.runs import (
     loss_or_distance,
     noise_between_seeds,
     number_of,
+    same_steps,
 )
-from analogist.attention.measure.sweep import axes_of, captured, said_of
+from analogist.attention.measure.sweep import axes_of_all, captured, said_of
 from analogist.attention.measure.sweep_result import Sweep
 from analogist.attention.select.regions import Region
+from analogist.attention.select.run_shape import RunShape
 
 How = str | Run | Sequence[Run]  # "zero", "mean", another run, or runs whose mean is taken
 
@@ -37,7 +39,8 @@ def ablate_sweep(
 ) -> Sweep:  # fmt: skip
     """Runs once as it is, then once for each node that is ablated.
 
-    clean: a function that takes capture= and edit=, or a list of them, one per input.
+    clean: a function that takes capture= and edit=, or a list of them, one per input, with the same steps (they may differ with
+    steps="all" and how="zero").
     how: "zero"; "mean", over these inputs, their images and the places of the picture; another run, whose value at the same place is
     taken; or a list of runs, whose mean is taken. points, steps, heads, branches, query, key, batch: as for `patch_sweep`; a key region
     of what a head reads is ablated at `*.self:probs`.
@@ -47,8 +50,9 @@ def ablate_sweep(
     selectors = [points] if isinstance(points, str) else list(points)
     inputs = listed(clean, "clean")
     results = [learn(run) for run in inputs]
-    axes = axes_of(results[0][1], selectors, steps, heads, branches, query, key, "ablate_sweep")
-    source, taken = ablation(how, inputs, selectors, captured(steps))
+    axes = axes_of_all([learnt for _, learnt in results], selectors, steps, heads, branches, query, key, "ablate_sweep")
+    shapes = [learnt.known()[0] for _, learnt in results]
+    source, taken = ablation(how, inputs, selectors, captured(steps), shapes, "ablate_sweep")
     other = call(how) if callable(how) else None
     each, contrasts = [], []
     for run, (result, learnt) in zip(inputs, results, strict=True):
@@ -68,13 +72,20 @@ def ablate_sweep(
     return Sweep(torch.stack(each), axes, tuple(contrasts), "ablation", notes, taken + len(inputs) * (1 + len(jobs)))
 
 
-def ablation(how: How, inputs: Sequence[Run], selectors: Sequence[str], steps: Sequence[int] | None) -> tuple[Source, int]:
-    """The source of an ablation's values, and how many runs it took. Raises ValueError for an unknown kind."""
+def ablation(
+    how: How, inputs: Sequence[Run], selectors: Sequence[str], steps: Sequence[int] | None, shapes: Sequence[RunShape], who: str
+) -> tuple[Source, int]:
+    """The source of an ablation's values, and how many runs it took. shapes: of the inputs' runs.
+
+    Raises ValueError for an unknown kind, and where the values are from runs with another number of steps.
+    """
     if how == "zero":
         return zero, 0
 
     def maps(run: Run) -> Mapping[str, AttentionMap]:
-        return call(run, capture=Capture(*selectors, steps=steps)).maps
+        result, learnt = learn(run, capture=Capture(*selectors, steps=steps))
+        same_steps([learnt.known()[0], *shapes], f"{who}, how=")
+        return result.maps
 
     if callable(how):
         return Stored(maps(how)), 2

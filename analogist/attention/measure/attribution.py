@@ -18,8 +18,8 @@ from analogist.attention.edit.put import Stored
 from analogist.attention.edit.watch import Key, Watch
 from analogist.attention.measure.edges import OUTPUT, EdgeSweep, edge_effects
 from analogist.attention.measure.gradients import asked, gradients_of, products
-from analogist.attention.measure.runs import Measure, Run, Runs, call, learn, paired
-from analogist.attention.measure.sweep import alike, axes_of, captured, contrast_of, said_of
+from analogist.attention.measure.runs import Measure, Run, Runs, call, learn, paired, same_steps
+from analogist.attention.measure.sweep import axes_of_all, captured, contrast_of, said_of
 from analogist.attention.measure.sweep_result import Sweep, SweepAxes
 from analogist.attention.select.regions import Region
 from analogist.models.control import At
@@ -48,11 +48,11 @@ def attribution_patch(
         raise ValueError(f"integrated {integrated!r}: expected a number of points, at least 1, or 0 for the corrupted run's gradient alone")
     if edges and integrated:
         raise ValueError("attribution_patch: edges are linear at the corrupted run; leave integrated out")
-    each, contrasts, runs, all_axes = [], [], 0, []
+    each, contrasts, runs, inputs = [], [], 0, []
     for good, bad in paired(clean, corrupted):
         result, learnt = learn(good, capture=Capture(*selectors, steps=captured(steps)))
-        axes = axes_of(learnt, selectors, steps, heads, branches, query, key, "attribution_patch")
-        all_axes.append(axes)
+        inputs.append(learnt)
+        axes = axes_of_all(inputs, selectors, steps, heads, branches, query, key, "attribution_patch")
         kept = Stored(result.maps)
         pixels = getattr(measure, "pixels", False)
         watch = Watch(cut=edges, steps=captured(steps), pixels=pixels)
@@ -62,6 +62,7 @@ def attribution_patch(
         runs += 2
         with torch.enable_grad():
             value = asked(measuring(outcome))
+            same_steps([learnt.known()[0], watch.run], "attribution_patch")
             if edges:
                 each.append(edge_effects(value, watch, axes, kept, progress))
                 continue
@@ -72,7 +73,7 @@ def attribution_patch(
                 slopes = gradients_of(value, watch.seen)
         moves = {place: (kept(tensor, watch.at[place]) - tensor).detach() for place, tensor in watch.seen.items()}
         each.append(_reduced({place: products(slope, moves[place]) for place, slope in slopes.items()}, watch, axes))
-    axes, said = alike(all_axes), (tuple(contrasts), "attribution", said_of(contrasts), runs)
+    said = (tuple(contrasts), "attribution", said_of(contrasts), runs)
     if edges:
         nodes = tuple(node for _, node in axes.nodes())
         return EdgeSweep(torch.stack(each), nodes, (*nodes, OUTPUT), *said, axes)

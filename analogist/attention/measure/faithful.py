@@ -13,7 +13,7 @@ from analogist.attention.edit.put import Put, Source, put_all
 from analogist.attention.measure.ablation_sweep import How, ablation
 from analogist.attention.measure.circuit import Circuit
 from analogist.attention.measure.many_runs import Job, measured
-from analogist.attention.measure.runs import Measure, Runs, interval, learn, listed, loss_or_distance, number_of
+from analogist.attention.measure.runs import Measure, Runs, interval, learn, listed, loss_or_distance, number_of, same_steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +68,15 @@ def faithfulness(
     Raises ValueError where ablating every node changes nothing, so that there is nothing to keep.
     """
     inputs = listed(clean, "clean")
-    source, _ = ablation(how, inputs, circuit.points, None)
+    results = [learn(run) for run in inputs]
+    shapes = [learnt.known()[0] for _, learnt in results]
+    if circuit.axes.steps != (-1,):
+        same_steps(shapes, "faithfulness")
+    source, _ = ablation(how, inputs, circuit.points, None, shapes, "faithfulness")
     pool = circuit.pool()
     outside = [node for node in pool if node not in circuit.nodes]
     found = []
-    for run in inputs:
-        result, learnt = learn(run)
+    for run, (result, learnt) in zip(inputs, results, strict=True):
         measuring = loss_or_distance(result) if measure is None else measure
         with torch.no_grad():
             here = number_of(measuring(result))

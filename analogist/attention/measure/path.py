@@ -15,7 +15,7 @@ from analogist.attention.edit.put import Stored, put_all
 from analogist.attention.edit.watch import Key
 from analogist.attention.measure.edges import OUTPUT, EdgeSweep
 from analogist.attention.measure.many_runs import measured
-from analogist.attention.measure.runs import Measure, Runs, call, learn, number_of, paired
+from analogist.attention.measure.runs import Measure, Runs, call, learn, number_of, paired, same_steps
 from analogist.attention.measure.sweep import contrast_of, said_of
 from analogist.attention.select.run_shape import RunShape
 from analogist.models.control import At
@@ -39,10 +39,15 @@ def path_patch(
     senders = [Node.of(one) for one in _listed(sender)]
     receivers: list[Node | str] = [OUTPUT if one == OUTPUT else Node.of(one) for one in _listed(receiver)]
     held = [points] if isinstance(points, str) else list(points)
-    each, contrasts, runs = [], [], 0
+    by_step = any(isinstance(node, Node) and node.step is not None for node in [*senders, *receivers])
+    each, contrasts, runs, shapes = [], [], 0, []
     for good, bad in paired(clean, corrupted):
         result, learnt = learn(good, capture=Capture(*dict.fromkeys(node.place for node in senders)))
-        base = call(bad, capture=Capture(*held))
+        base, of_corrupted = learn(bad, capture=Capture(*held))
+        same_steps([learnt.known()[0], of_corrupted.known()[0]], "path_patch")
+        shapes.append(learnt.known()[0])
+        if by_step:
+            same_steps(shapes, "path_patch")
         contrast, measuring = contrast_of("path_patch", good, result, base, measure)
         contrasts.append(contrast)
         effect = torch.full((len(senders), len(receivers)), float("nan"), dtype=torch.float32, device="cpu")

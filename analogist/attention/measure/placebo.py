@@ -15,7 +15,7 @@ from analogist.attention.edit.node import Node
 from analogist.attention.edit.put import Stored, put_all
 from analogist.attention.measure.circuit import Circuit
 from analogist.attention.measure.many_runs import measured
-from analogist.attention.measure.runs import Measure, Runs, call, learn, paired
+from analogist.attention.measure.runs import Measure, Runs, learn, paired, same_steps
 from analogist.attention.measure.sweep import contrast_of, said_of
 from analogist.attention.select.run_shape import RunShape
 from analogist.models.control import At
@@ -74,10 +74,12 @@ def placebo(
         raise ValueError(f"draws {draws!r}: expected a whole number, at least 1")
     pairs, chance = paired(clean, corrupted), random.Random(seed)
     runs = [learn(good, capture=Capture(*circuit.points)) for good, _ in pairs]
+    same_steps([learnt.known()[0] for _, learnt in runs], "placebo")
     values = [Stored(result.maps) for result, _ in runs]
     contrasts, own, found = [], [], {kind: [] for kind in KINDS}
     for number, ((good, bad), (result, learnt)) in enumerate(zip(pairs, runs, strict=True)):
-        base = call(bad, capture=Capture(*circuit.points))
+        base, of_corrupted = learn(bad, capture=Capture(*circuit.points))
+        same_steps([learnt.known()[0], of_corrupted.known()[0]], "placebo")
         contrast, measuring = contrast_of("placebo", good, result, base, measure)
         norms = _norms(circuit, values[number], Stored(base.maps), learnt.known()[0])
         unet = learnt.known()[1]

@@ -124,6 +124,13 @@ def learn(run: Run, *, capture: Capture | None = None) -> tuple[Outcome, Learn]:
     return result, learnt
 
 
+def same_steps(shapes: Sequence[RunShape], who: str) -> None:
+    """Raises ValueError where runs differ in how many steps they execute: step 1 would be the end of one and the middle of another."""
+    counts = [shape.steps for shape in shapes]
+    if len(set(counts)) > 1:
+        raise ValueError(f"{who}: these runs execute {', '.join(map(str, counts))} steps: give runs that execute the same number of steps")
+
+
 def distance_from(target: Tensor) -> Measure:
     """Minus the mean squared distance of a result's latents from these; 0 for the run they are from. Gradients pass."""
     target = target.detach()

@@ -21,12 +21,12 @@ from analogist.attention.measure.runs import (
     Outcome,
     Run,
     Runs,
-    call,
     distance_from,
     learn,
     noise_between_seeds,
     number_of,
     paired,
+    same_steps,
 )
 from analogist.attention.measure.sweep_result import Sweep, SweepAxes
 from analogist.attention.select.regions import Region
@@ -44,7 +44,8 @@ def patch_sweep(
     """Runs clean and corrupted once, then the corrupted run once for each patch.
 
     clean, corrupted: functions that take capture= and edit=, such as functools.partial(model, grid, prompt, progress=False)
-    or functools.partial(model.at, grid, prompt, b_prime=picture, t=501), with the same steps and sizes; or lists of them, one per input.
+    or functools.partial(model.at, grid, prompt, b_prime=picture, t=501), with the same steps and sizes; or lists of them, one per input,
+    with the same steps too (inputs may differ in them with steps="all").
     points: selectors of what is patched, one point of each site. steps: executed steps patched one by one; "all": patched
     together; None: all steps one by one. heads: head by head. branches, query, key: branches and regions patched one by one,
     each a further axis; None: together. measure: of a result; None: minus the mean squared distance of its latents from the clean run's.
@@ -54,13 +55,15 @@ def patch_sweep(
     Warns (HardlyDiffer), and says so in its notes, where clean and corrupted runs differ by less than another seed moves the measure.
     """
     selectors = [points] if isinstance(points, str) else list(points)
-    each, contrasts, runs, found = [], [], 0, []
-    for good, bad in paired(clean, corrupted):
-        result, learnt = learn(good, capture=Capture(*selectors, steps=captured(steps), **(capture or {})))
-        axes = axes_of(learnt, selectors, steps, heads, branches, query, key, "patch_sweep")
-        found.append(axes)
+    pairs = paired(clean, corrupted)
+    before = [learn(bad) for _, bad in pairs]  # of all inputs, so that those that differ are refused before anything is patched
+    axes = axes_of_all([learnt for _, learnt in before], selectors, steps, heads, branches, query, key, "patch_sweep")
+    each, contrasts, runs = [], [], 0
+    for (good, bad), (base, learnt) in zip(pairs, before, strict=True):
+        result, of_clean = learn(good, capture=Capture(*selectors, steps=captured(steps), **(capture or {})))
+        same_steps([of_clean.known()[0], learnt.known()[0]], "patch_sweep")
         kept = result.maps
-        contrast, measuring = contrast_of("patch_sweep", good, result, call(bad), measure)
+        contrast, measuring = contrast_of("patch_sweep", good, result, base, measure)
         parts = [(index, node.place, part_of(kept[node.place], node)) for index, node in axes.nodes()]
         jobs = [(index, place, part) for index, place, part in parts if part is not None]
         edits = [{place: patch(part)} for _, place, part in jobs]
@@ -71,7 +74,7 @@ def patch_sweep(
         each.append(effect)
         contrasts.append(contrast)
         runs += 2 + len(jobs)
-    return Sweep(torch.stack(each), alike(found), tuple(contrasts), "patch", said_of(contrasts), runs)
+    return Sweep(torch.stack(each), axes, tuple(contrasts), "patch", said_of(contrasts), runs)
 
 
 def axes_of(
@@ -96,10 +99,16 @@ def axes_of(
     return SweepAxes(places, chosen, tuple(range(count)) if heads else (-1,), more)
 
 
-def alike(found: Sequence[SweepAxes]) -> SweepAxes:
-    """The axes that all inputs have. Raises ValueError where they differ."""
+def axes_of_all(
+    learnt: Sequence[Learn], selectors: Sequence[str], steps: Sequence[int] | str | None, heads: bool, branches: Sequence[str] | None,
+    query: Sequence[Region] | None, key: Sequence[Region] | None, who: str,
+) -> SweepAxes:  # fmt: skip
+    """The axes that all inputs have: learnt of each. Raises ValueError where they differ, and as `axes_of` does."""
+    found = [axes_of(one, selectors, steps, heads, branches, query, key, who) for one in learnt]
+    if not isinstance(steps, str):
+        same_steps([one.known()[0] for one in learnt], who)
     if any(one != found[0] for one in found):
-        raise ValueError("the inputs differ in steps, sites or heads: give only inputs that agree in these")
+        raise ValueError(f"{who}: the inputs differ in sites, heads or branches: give only inputs that agree in these")
     return found[0]
 
 
