@@ -1,8 +1,11 @@
 """Activations as data: what is written is what captures hold, a killed collection ends with the same bytes, and memory stays bounded."""
 
+import copy
 import functools
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,18 +16,21 @@ import numpy as np
 import pytest
 import torch
 
-from analogist import study
+from analogist import Analogist, study
 from analogist.attention.capture.capture import Capture
 from analogist.attention.capture.maps import AttentionMap
 from analogist.attention.collect.collect import collect
 from analogist.attention.collect.rows import region_name, region_number
 from analogist.attention.collect.shards import OtherCollection
+from analogist.attention.edit import edits
 from analogist.grid import PromptGrid
 from analogist.models.placement import Site
 from analogist.models.unet import UNet
+from tests.pictures import random_grid, random_picture
 from tests.study_runs import inputs as small_inputs
 from tests.study_runs import sample, shape
 
+CHECKPOINT = Path(__file__).parent / "parity" / "checkpoint"
 NAMES = ["up.1.attn.2.ff:hidden", "up.1.res.0.block:time", "up.1.attn.2.cross:k", "up.1.attn.2.self:head_out", "conv_in:out"]
 
 
@@ -236,6 +242,83 @@ def test_a_partial_model_is_told_from_another_and_its_own_arguments_go_on(tiny_u
     collect(functools.partial(run, prompt="aa"), [grid(0)], "conv_in:out", out=tmp_path / "p", progress=False)
     with pytest.raises(OtherCollection, match="other model"):
         collect(functools.partial(run, prompt="ab"), [grid(0)], "conv_in:out", out=tmp_path / "p", progress=False)
+
+
+@pytest.fixture(scope="module")
+def model() -> Analogist:
+    return Analogist.from_checkpoint(CHECKPOINT, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def called(model):
+    """Collects one call of the model on one grid; further arguments change something."""
+
+    def collecting(out, model=model, given=None, **call):
+        picture = np.full((16, 16, 3), 200, np.uint8)
+        call = {"b_prime": picture, "t": 500, **call}
+        return collect(model.at, [(given or random_grid(), "a cat")], "mid.0.attn.0.self:out", out=out, progress=False, **call)
+
+    return collecting
+
+
+@pytest.fixture(scope="module")
+def once(called, tmp_path_factory):
+    out = tmp_path_factory.mktemp("called") / "once"
+    called(out)
+    return out
+
+
+CHANGES = {
+    "model.of.config.sac": lambda model: {"config": model.config.replace(sac=None)},
+    "model.of.negative_prompt": lambda model: {"negative_prompt": "dull"},
+    "model.of.prompt_suffix": lambda model: {"prompt_suffix": ""},
+    "model.of.size": lambda model: {"size": 256},
+    "model.of.dtype": lambda model: {"dtype": torch.bfloat16},
+}
+
+
+@pytest.mark.parametrize("differs", CHANGES)
+def test_a_folder_is_not_continued_by_a_model_whose_calls_have_other_defaults(model, called, once, differs):
+    before, changed = files(once), copy.copy(model)
+    vars(changed).update(CHANGES[differs](model))
+    with pytest.raises(OtherCollection, match=f"holds a collection with other {re.escape(differs)};"):
+        called(once, changed)
+    assert files(once) == before
+
+
+@pytest.mark.parametrize("drawing", [{"aligned": "a-b"}, {"drawn": (96, 96)}])
+def test_grids_of_one_picture_that_are_read_in_another_way_are_other_inputs(called, once, tmp_path, drawing):
+    """The rows of a new folder show that it matters."""
+    of, folder = functools.partial(PromptGrid.from_image, random_grid().image, 128), tmp_path / "ready"
+    one = called(folder, given=of())["mid.0.attn.0.self:out"]
+    other = of(**drawing)
+    assert other.image.tobytes() == of().image.tobytes()
+    with pytest.raises(OtherCollection, match=r"run 0 \(0, seed 42\) is different now \(other grid\)"):
+        called(folder, given=other)
+    rows = called(tmp_path / "other", given=other)["mid.0.attn.0.self:out"]
+    assert float((rows.tensor() - one.tensor()).abs().max()) > 1e-3
+
+
+def test_edits_are_told_apart_by_the_tensors_that_they_hold(model, called, tmp_path):
+    name = "up.1.attn.2.self:out"
+    maps = [model.at(random_grid(), prompt, b_prime=random_picture(3), capture=name).maps[name] for prompt in ("a", "b c")]
+    for number, (one, other) in enumerate([[edits.add(torch.full((64,), value)) for value in (1.0, 2.0)], [edits.patch(m) for m in maps]]):
+        folder = tmp_path / str(number)
+        called(folder, edit={name: one})
+        assert len(called(folder, edit={name: one}).inputs) == 1
+        with pytest.raises(OtherCollection, match="other call.edit"):
+            called(folder, edit={name: other})
+
+
+def test_a_folder_of_the_earlier_format_can_be_loaded_and_is_not_continued(called, once, tmp_path):
+    earlier = tmp_path / "earlier"
+    shutil.copytree(once, earlier)
+    head = json.loads((earlier / "index.json").read_text())
+    (earlier / "index.json").write_text(json.dumps({**head, "format": "analogist activations 1"}))
+    before = files(earlier)
+    with pytest.raises(OtherCollection, match="written by an earlier version, .* cannot be continued"):
+        called(earlier)
+    assert files(earlier) == before and len(study.load(earlier)["mid.0.attn.0.self:out"]) == len(study.load(once)["mid.0.attn.0.self:out"])
 
 
 class Wide:

@@ -30,6 +30,7 @@ from analogist.grid.prompt_grid import PromptGrid
 from analogist.models.numbers import plain
 
 SIZE = 512  # px, at which grids that leave their size to the model are compared
+DEFAULTS = ("config", "negative_prompt", "prompt_suffix", "size", "dtype")  # of a model, used by calls that do not say otherwise
 
 
 class Captured(Protocol):
@@ -50,10 +51,9 @@ class OneRun:
     about: object = None
 
     def said(self) -> dict[str, object]:
-        """Name, seed, prompt, about, and a content key of everything."""
-        content = json.dumps([content_of(self.grid), content_of(self.call), content_of(self.about)], sort_keys=True)
-        key = hashlib.sha256(content.encode()).hexdigest()
-        return {"name": self.name, "seed": self.seed, "prompt": self.call.get("prompt", ""), "about": self.about, "key": key}
+        """Name, seed, prompt, about, and content keys of the grid and of the arguments of the call."""
+        keys = {"grid": _key(content_of(self.grid)), "call": _key(content_of(self.call))}
+        return {"name": self.name, "seed": self.seed, "prompt": self.call.get("prompt", ""), "about": self.about, **keys}
 
 
 def collect(
@@ -74,7 +74,8 @@ def collect(
     max_bytes: limit of what one run keeps. call: further arguments of every call, such as config= or t=.
 
     out: the folder. A collection that was stopped continues after its last complete shard, and ends with the same bytes; so does one
-    that gets more inputs. Raises OtherCollection where the folder holds something else.
+    that gets more inputs. Raises OtherCollection, which names what differs, where the folder holds something else: other grids (their
+    alignment too), another checkpoint, or the same with another config, prompts, size or dtype.
     """
     chosen = [selectors] if isinstance(selectors, str) else list(selectors)
     seed, seeds, shard_bytes = (_whole(*given) for given in (("seed", seed, 0), ("seeds", seeds, 1), ("shard_bytes", shard_bytes, 1)))
@@ -129,7 +130,7 @@ def _taken(given: object, number: int) -> tuple[dict[str, object], str, object]:
 def content_of(value: object) -> object:
     """A JSON-ready stand-in for a value: itself where it is plain, else what it says of itself, else a key of its content.
 
-    Functions are told apart by their names alone.
+    A model also says what its calls use by default. Functions are told apart by their names alone.
     """
     value = plain(value)
     if value is None or isinstance(value, bool | int | float | str):
@@ -139,23 +140,38 @@ def content_of(value: object) -> object:
     if isinstance(value, list | tuple | range):
         return [content_of(one) for one in cast(Sequence[object], value)]
     if isinstance(value, PromptGrid):
-        picture = value.at_size(SIZE).image
-        return {"rows": value.rows, "size": content_of(value.size), "picture": content_of(picture)}
+        drawn = value.at_size(SIZE)  # its picture does not show what is aligned; nor, if it came ready, at which size it was drawn
+        layout = {"aligned": value.aligned, "drawn": list(drawn.drawn)}
+        return {"rows": value.rows, "size": content_of(value.size), **layout, "picture": content_of(drawn.image)}
     if isinstance(value, Image.Image):
         return [*value.size, hashlib.sha256(value.convert("RGB").tobytes()).hexdigest()]
     if isinstance(value, Tensor):
         value = value.detach().cpu().double().numpy()
+    if isinstance(value, AttentionMap):
+        tokens = {"query": value.query, "key": value.key, "columns": value.columns, "coords": value.coords}
+        return {"map": value.name, "axes": list(value.axes), **content_of_each(tokens), "values": content_of(value.tensor)}
     if isinstance(value, np.ndarray):
         return [*value.shape, hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()]
     if isinstance(value, functools.partial):
         return {"of": content_of(value.func), "args": content_of(value.args), "keywords": content_of(value.keywords)}
-    for say in ("to_json", "describe"):  # a configuration, a model
-        if callable(getattr(value, say, None)) and not isinstance(value, type):
-            return content_of(getattr(value, say)())
+    if callable(say := getattr(value, "to_json", None)) and not isinstance(value, type):  # a configuration
+        return content_of(say())
+    if callable(say := getattr(value, "describe", None)) and not isinstance(value, type):  # a model
+        return {"checkpoint": content_of(say()), **content_of_each({name: getattr(value, name, None) for name in DEFAULTS})}
     if inspect.ismethod(value):
         return {"of": content_of(value.__self__), "method": value.__name__}
     name = getattr(value, "__qualname__", None)
-    return repr(value) if name is None and type(value).__repr__ is not object.__repr__ else name or type(value).__qualname__
+    said = repr(value) if name is None and type(value).__repr__ is not object.__repr__ else name or type(value).__qualname__
+    held = {name: one for name, one in getattr(value, "__dict__", {}).items() if isinstance(one, Tensor | np.ndarray | AttentionMap)}
+    return {"is": said, **content_of_each(held)} if held else said  # an edit that adds a vector or patches a map
+
+
+def content_of_each(values: Mapping[str, object]) -> dict[str, object]:
+    return {name: content_of(value) for name, value in values.items()}
+
+
+def _key(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _whole(name: str, value: int, least: int) -> int:

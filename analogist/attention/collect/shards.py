@@ -17,7 +17,8 @@ from analogist.attention.collect.rows import COLUMNS, Rows
 from analogist.disk.foreign import naming
 from analogist.disk.writing import atomic_write
 
-FORMAT = "analogist activations 1"
+FORMAT = "analogist activations 2"
+EARLIER = "analogist activations 1"  # its keys left out what the model's calls use by default, and which pictures are aligned
 HEAD = "index.json"
 INDEX = "#index"  # appended to the name of a point for the index of its rows
 
@@ -66,9 +67,14 @@ class Shards:
             return
         with naming(head):
             there = json.loads(head.read_text(encoding="utf-8"))
+            if there.get("format") == EARLIER:
+                raise OtherCollection(
+                    f"{folder}: was written by an earlier version, which did not note the alignment of grids nor the model's config, "
+                    "prompts, size and dtype; load() reads it, but it cannot be continued: choose another folder"
+                )
             if there.get("format") != FORMAT:
                 raise OtherCollection(f"{folder}: {HEAD} is not that of a collection; choose another folder")
-            differ = [name for name in said["asked"] if there["asked"].get(name) != said["asked"][name]]
+            differ = differences(there["asked"], said["asked"])
         if differ:
             raise OtherCollection(f"{folder}: holds a collection with other {', '.join(differ)}; choose another folder")
 
@@ -84,10 +90,11 @@ class Shards:
             same: list[Run] = []
             for number, told in enumerate(about["inputs"], start=done):
                 run = next(left, None)
-                if run is None or json.loads(json.dumps(run.said())) != told:
-                    now = "is missing" if run is None else "is different"
+                differ = [] if run is None else differences(told, json.loads(json.dumps(run.said())))
+                if run is None or differ:
+                    now = "is missing now" if run is None else f"is different now (other {', '.join(differ)})"
                     which = f"run {number} ({told['name']}, seed {told['seed']})"
-                    raise OtherCollection(f"{self.folder}: {which} {now} now; choose another folder")
+                    raise OtherCollection(f"{self.folder}: {which} {now}; choose another folder")
                 same.append(run)
             more = next(left, None)
             left = left if more is None else itertools.chain([more], left)
@@ -124,6 +131,13 @@ class Shards:
         atomic_write(self.folder / list_of(self.count), _encoded({"last": last, "points": points, "inputs": self.inputs}))
         self.held, self.inputs, self.nbytes = {}, [], 0
         self.count += 1
+
+
+def differences(one: object, other: object, name: str = "") -> list[str]:
+    """Names of the entries in which two JSON values differ, nested ones with dots: "model.config.sac"."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return [found for key in one for found in differences(one[key], other[key], f"{name}.{key}" if name else key)]
+    return [] if one == other else [name]
 
 
 def read_list(folder: Path, number: int) -> dict:
