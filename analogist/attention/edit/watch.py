@@ -1,7 +1,8 @@
-"""Edits that ask a run for gradients: they watch nodes' activations, whole or cut off from what made them.
+"""An edit that records activations, so that the gradient of a measure can be taken at them.
 
-The gradient of a measure at an activation that only passes counts everything that follows from it; at one that was cut off it counts only
-what reaches the measure without another cut.
+Without cut= the graph runs through: the gradient at an activation is its total effect on the measure, by way of later watched activations
+too. With cut= every watched activation starts a graph of its own: the gradient is then its direct effect alone, along paths that meet no
+other watched activation.
 """
 
 from collections.abc import Callable, Sequence
