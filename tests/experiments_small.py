@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from analogist.config import AnalogistConfig, SamplingConfig
 from analogist.experiments.design.inputs import Input
@@ -36,6 +37,15 @@ def load_model() -> Analogist:
 def load_parity() -> Analogist:
     """The parity checkpoint itself, for what reads it from disk (the command line, workers)."""
     return Analogist.from_checkpoint(CHECKPOINT, device="cpu", dtype="float32")
+
+
+def write_lora(model: Analogist, path: Path, *, seed: int = 0) -> None:
+    """A LoRA file of rank 2 for one projection of the parity checkpoint's UNet, large enough to change every picture."""
+    generator = torch.Generator().manual_seed(seed)
+    out, into = model.unet.get_parameter("down.1.attn.0.blocks.0.self.to_q.weight").shape
+    module = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    down, up = torch.randn(2, into, generator=generator), torch.randn(out, 2, generator=generator)
+    save_file({f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up}, path)
 
 
 def one_input(

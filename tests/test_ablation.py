@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from analogist import SAC, Placement
+from analogist import SAC, Analogist, Placement
 from analogist.cli.main import main
 from analogist.experiments.decide.statistics import Effect
 from analogist.experiments.design.claims import claims
@@ -30,7 +30,7 @@ from analogist.experiments.report.report_text import effect_lines
 from analogist.experiments.report.sheet import broken_lines, contact_sheet
 from analogist.experiments.score.metrics import METRICS, Measurer
 from analogist.grid.pictures import read_picture, read_record
-from tests.experiments_small import BASE, CHECKPOINT, PARITY, load_model, one_input, study, without_times
+from tests.experiments_small import BASE, CHECKPOINT, PARITY, load_model, load_parity, one_input, study, without_times, write_lora
 
 FACTORS = {"sac": ["on", "off"], "text": ["on", "off"]}
 
@@ -418,3 +418,29 @@ def test_the_list_names_ready_studies_and_metrics(capsys) -> None:
     assert main(["ablate", "list"]) == 0
     said = capsys.readouterr().out
     assert all(name in said for name in (*READY, *METRICS))
+
+
+def test_a_study_in_the_folder_of_one_without_a_lora_is_that_of_a_fresh_folder(tmp_path) -> None:
+    parity = load_parity()
+    write_lora(parity, tmp_path / "l.safetensors")
+    shutil.copy(tmp_path / "l.safetensors", tmp_path / "renamed.safetensors")
+    given = study(inputs=(one_input(size=128),), size=128, metrics=("mse_to_b",))
+
+    def values(folder: str, lora: object) -> list[float]:
+        model = parity if lora is None else Analogist.from_checkpoint(CHECKPOINT, device="cpu", lora=lora)
+        pool = Counting(model, given)
+        rows = ablate(given, tmp_path / folder, model=model, pool=pool, progress=False).rows
+        painted.append(len(pool.ran))
+        return [row["value"] for row in rows]
+
+    painted: list[int] = []
+    file = tmp_path / "l.safetensors"
+    loras = [None, file, (file, 0.5), [file, (file, 0.5)]]
+    fresh = [values(f"fresh {i}", lora) for i, lora in enumerate(loras)]
+    assert len({value for (value,) in fresh}) == 4
+    assert [values("one", lora) for lora in loras] == fresh and painted == [1] * 8
+    assert [values("one", lora) for lora in [*loras, tmp_path / "renamed.safetensors"]] == [*fresh, fresh[1]]
+    assert painted[8:] == [0] * 5  # nothing is painted twice; where a file lies or how it is called is no part of what it is
+    assert "with the LoRA l.safetensors at scale 1.0" in (tmp_path / "fresh 1" / "report.md").read_text()
+    page = (tmp_path / "fresh 2" / "study.html").read_text()
+    assert " --lora l.safetensors:0.5 --out again" in page

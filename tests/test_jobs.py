@@ -1,6 +1,7 @@
 """Studies as jobs: levels, designs, content keys, groups; and the engine that shares and batches them."""
 
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -15,9 +16,10 @@ from analogist.experiments.design.space import Space
 from analogist.experiments.design.study import CHANGE, Hypothesis, Study
 from analogist.experiments.execute.engine import Engine
 from analogist.experiments.execute.histories import Actions, Histories
-from analogist.experiments.execute.jobs import make_groups
+from analogist.experiments.execute.jobs import job_record, make_groups
 from analogist.models.control import SAC
 from analogist.models.placement import NEGATIVE, TEXT, Placement
+from analogist.run.record import grid_record
 from tests.experiments_small import BASE, SIZE, alone, load_model, one_input, plan_of, study
 from tests.small import relative
 
@@ -188,9 +190,26 @@ def test_another_checkpoint_or_precision_is_another_job(model, monkeypatch) -> N
     keys = [plan_of(model).jobs[0].key]
     monkeypatch.setitem(vars(model.checkpoint), "fingerprint", "0" * 64)
     keys.append(plan_of(model).jobs[0].key)
+    monkeypatch.setattr(model.unet, "tf32", True)
+    keys.append(plan_of(model).jobs[0].key)
+    assert job_record(plan_of(model).jobs[0], model, [], 1)["dtype"] == "tf32"
+    monkeypatch.setattr(model.unet, "tf32", False)
     monkeypatch.setattr(model, "dtype", torch.bfloat16)
     keys.append(plan_of(model).jobs[0].key)
-    assert len(set(keys)) == 3
+    assert len(set(keys)) == 4
+
+
+def test_a_model_without_loras_keeps_the_keys_of_earlier_runs(model) -> None:
+    job = plan_of(model).jobs[0]
+    config, grid = BASE.to_json(), grid_record(job.grid)
+    known = {
+        "format": 1, "checkpoint": model.checkpoint.fingerprint, "dtype": "float32", "attention": "auto", "grid": grid, **job.prompts,
+        "config": config, "seed": 1,
+    }  # fmt: skip
+    text = json.dumps(known, sort_keys=True, ensure_ascii=False)
+    assert job.painting == hashlib.sha256(text.encode()).hexdigest()
+    text = json.dumps(known | {"truth": one_input().truth_key()}, sort_keys=True, ensure_ascii=False)
+    assert job.key == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_inputs_of_other_sizes_go_into_groups_of_their_own(model) -> None:

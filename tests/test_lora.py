@@ -439,3 +439,16 @@ def test_a_run_with_loras_says_so_and_is_repeated_byte_for_byte(tmp_path, plain,
     repeat = ["run", "--config", str(tmp_path / "out" / "run.json"), "--out", str(tmp_path / "x"), "--quiet"]
     assert "not the same LoRA" in fails(capsys, repeat)
     assert "cannot be read" in fails(capsys, [*argv, "--lora", str(tmp_path / "none.safetensors"), "--out", str(tmp_path / "x")])
+
+
+def test_a_picture_of_a_run_with_loras_is_repeated_only_with_them_given_again(tmp_path, plain, capsys):
+    save_file(good(plain), tmp_path / "l.safetensors")
+    argv = ["run", "--grid", str(PARITY / "grid.png"), "--size", "128", "--steps", "2", "--device", "cpu", "--quiet"]
+    lora = ["--lora", f"{tmp_path / 'l.safetensors'}:0.5"]
+    assert main([*argv, "--checkpoint", str(CHECKPOINT), *lora, "--out", str(tmp_path / "out")]) == 0
+    for name in ("b_prime_42.png", "grid_42.png"):
+        repeat = ["run", "--config", str(tmp_path / "out" / name), "--checkpoint", str(CHECKPOINT), "--quiet"]
+        error = fails(capsys, [*repeat, "--out", str(tmp_path / "x")])
+        assert f"{name}: painted with a LoRA" in error and "give --lora l.safetensors:0.5" in error and not (tmp_path / "x").exists()
+        assert main([*repeat, *lora, "--out", str(tmp_path / f"again {name}")]) == 0
+        assert (tmp_path / f"again {name}" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()

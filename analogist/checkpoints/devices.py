@@ -38,6 +38,11 @@ def pick_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.d
     return chosen
 
 
+def precision(dtype: torch.dtype, *, tf32: bool) -> str:
+    """The name of what a model computes in, as records and content keys hold it. tf32: of its UNet."""
+    return TF32 if tf32 else str(dtype).removeprefix("torch.")
+
+
 def bfloat16_units() -> bool | None:
     """Whether this machine's processor computes in bfloat16 itself; None: this torch does not tell."""
     ask = getattr(torch.cpu, "get_capabilities", None)

@@ -45,6 +45,22 @@ def described(reports: Sequence[LoraReport]) -> list[dict]:
     ]  # fmt: skip
 
 
+def content(reports: Sequence[LoraReport]) -> list[dict]:
+    """What of merged LoRAs decides the weights, in their order: for content keys. A file's name is no part of it."""
+    kept = ("sha256", "scale", "strengths", "config_sha256")
+    return [{key: one[key] for key in kept if key in one} for one in described(reports)]
+
+
+def check_given(kept: list[dict], given: Sequence[object], record: str | Path) -> None:
+    """Raises ValueError if a repeat would leave out LoRAs that its record names. given: those that would be merged.
+
+    A picture's record names them without their paths, so that they have to be given again.
+    """
+    if kept and not given:
+        flags = " ".join(f"--lora {one['name']}:{one['scale']}" for one in kept)
+        raise ValueError(f"{record}: painted with a LoRA, whose path its record does not hold; give {flags}, with the path to each file")
+
+
 def check_repeat(kept: list[dict], now: list[dict], record: str | Path) -> None:
     """Raises ValueError if a repeat would merge a different file from the one in its record."""
     for before, after in zip(kept, now, strict=True):

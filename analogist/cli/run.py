@@ -158,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(examples.names()))
         return 0
 
-    from analogist.checkpoints.loras import check_repeat, from_flag
+    from analogist.checkpoints.loras import check_given, check_repeat, from_flag
     from analogist.cli.run_list import check_list_arguments, run_list
     from analogist.config import AnalogistConfig
     from analogist.pipeline import Analogist
@@ -205,6 +205,8 @@ def run(args: argparse.Namespace) -> int:
         "ema": args.ema or extras.get("ema", False),
         "lora": extras.get("lora", []) if args.lora is None else [from_flag(text) for text in args.lora],
     }
+    if repeat is not None:
+        check_given(kept["checkpoint"].get("lora", []), loading["lora"], args.config)
     model = Analogist.from_checkpoint(
         checkpoint, **loading, device=given(args.device, "device", None), dtype=given(args.dtype, "dtype", None),
         attention=given(args.attention, "attention", "auto"), progress=not args.quiet,

@@ -47,6 +47,7 @@ def run_list(
 
 def expected(model: "Analogist", row: "Asked", call: dict) -> dict:
     """What the record of a row's run says, as far as it is known before the run. Raises ValueError where it cannot run."""
+    from analogist.checkpoints.devices import precision
     from analogist.run.arguments import resolve
     from analogist.run.record import asked_record
     from analogist.run.request import Request
@@ -54,5 +55,5 @@ def expected(model: "Analogist", row: "Asked", call: dict) -> dict:
     records = [asked_record(resolve(model, Request(grid=row.grid, prompt=prompt, **call))) for prompt in row.prompts]
     about = model.describe()
     checkpoint = {"fingerprint": about["fingerprint"], "lora": about.get("lora")}
-    known = {**records[0], "checkpoint": checkpoint, "dtype": str(model.dtype).removeprefix("torch.")}
+    known = {**records[0], "checkpoint": checkpoint, "dtype": precision(model.dtype, tf32=model.unet.tf32)}
     return known if len(records) == 1 else {**known, "prompt": [one["prompt"] for one in records]}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import analogist
-from analogist.checkpoints.devices import TF32
+from analogist.checkpoints.devices import precision
 from analogist.grid.prompt_grid import PromptGrid
 from analogist.models import memory_layout
 from analogist.models.compiled import Pattern
@@ -105,7 +105,7 @@ def make_record(run: Run, resolved: "Resolved", vae: VAE, *, checkpoint: dict, d
         "checkpoint": checkpoint,
         **asked_record(resolved),
         "device": str(device),
-        "dtype": TF32 if run.unet.tf32 else str(dtype).removeprefix("torch."),
+        "dtype": precision(dtype, tf32=run.unet.tf32),
         "attention": run.attention if isinstance(run.attention, str) else "auto",
         "attention_forms": attention_forms(run),
         "compiled": compiled_forms(run),

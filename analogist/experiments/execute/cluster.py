@@ -21,7 +21,7 @@ from tqdm import tqdm
 import analogist
 from analogist.experiments.design.levels import StudyError
 from analogist.experiments.design.own import OwnMetric
-from analogist.experiments.execute.jobs import Group
+from analogist.experiments.execute.jobs import Group, painted_by
 from analogist.experiments.execute.store import Done
 
 ATTEMPTS = 3  # how many workers one group may cost
@@ -30,24 +30,21 @@ LOOK = 5.0  # seconds between looks at what the cluster offers
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """What a worker loads: arguments of Analogist.from_checkpoint, and feature networks. Paths are the workers' own."""
+    """What a worker loads: arguments of Analogist.from_checkpoint, and feature networks. Paths are the workers' own.
+
+    lora: (file, scale) of each LoRA. dtype None: that of the model which the study was planned with. Workers that load another
+    checkpoint, precision or LoRA than that model's are refused.
+    """
 
     checkpoint: str | None = None
     config: str | None = None
     vae: str | None = None
+    lora: tuple[tuple[str, float], ...] = ()
     device: str | None = None
     dtype: str | None = None
     clip: str | None = None
     dino: str | None = None
     metrics: tuple[str | OwnMetric, ...] = ("mse",)
-
-    def fingerprint(self) -> str:
-        """The content key of the checkpoint as it lies here."""
-        from analogist.pipeline import lab_checkpoint
-        from analogist.weights.load import open_checkpoint
-
-        path = lab_checkpoint() if self.checkpoint is None else self.checkpoint
-        return open_checkpoint(path, config=self.config, vae=self.vae).fingerprint
 
 
 class _Held:
@@ -56,22 +53,23 @@ class _Held:
     def __init__(self, loading: Loading, threads: int) -> None:
         self.loading, self.threads = loading, threads
 
-    def ready(self) -> str:
-        """Loads; returns the fingerprint of the checkpoint that this worker holds."""
+    def ready(self) -> dict:
+        """Loads; returns the `model_content` of the model that this worker holds."""
         import torch
 
         torch.set_num_threads(self.threads)
+        from analogist.experiments.execute.jobs import model_content
         from analogist.experiments.execute.worker import Worker
         from analogist.experiments.score.metrics import Measurer
         from analogist.experiments.score.networks import load_network
         from analogist.pipeline import Analogist
 
         loading, path = self.loading, self.loading.checkpoint
-        how = {name: getattr(loading, name) for name in ("config", "vae", "device", "dtype")}
+        how = {name: getattr(loading, name) for name in ("config", "vae", "lora", "device", "dtype")}
         model = Analogist.from_checkpoint(path, **how)
         networks = {kind: load_network(kind, getattr(loading, kind)) for kind in ("clip", "dino") if getattr(loading, kind)}
         self.worker = Worker(model, Measurer(loading.metrics, **networks))
-        return model.checkpoint.fingerprint
+        return model_content(model)
 
     def run(self, group: Group) -> tuple[list[Done], float]:
         """Results and seconds of one group."""
@@ -156,7 +154,8 @@ class _Dispatch:
         path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
         environment = {"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": str(self.threads)}}
         self.make = ray.remote(_Held).options(runtime_env=environment, max_restarts=0, **self.needs)
-        self.expected = pool.loading.fingerprint()
+        self.expected = painted_by(groups[0].jobs[0])
+        self.loading = dataclasses.replace(pool.loading, dtype=pool.loading.dtype or self.expected["dtype"])
 
     def wanted(self) -> int:
         """How many workers there should be: those asked for, or as many as the cluster has room for now."""
@@ -171,7 +170,7 @@ class _Dispatch:
         """Starts workers that are missing; one that no node has room for waits until a node comes."""
         self.looked = time.monotonic()
         for _ in range(self.wanted() - len(self.starting) - len(self.busy)):
-            actor = self.make.remote(self.pool.loading, self.threads)
+            actor = self.make.remote(self.loading, self.threads)
             self.starting[actor.ready.remote()] = actor
 
     def results(self) -> Iterator[tuple[Group, list[Done], float]]:
@@ -201,7 +200,7 @@ class _Dispatch:
             self._lost("while it loaded the model", error)
             return
         if found != self.expected:
-            raise StudyError(f"a Ray worker holds another checkpoint (content key {found[:12]}, here {self.expected[:12]})")
+            raise StudyError(f"a Ray worker holds another model: {_shown(found)}; the study was planned with {_shown(self.expected)}")
         self._feed(actor)
 
     def _feed(self, actor: Any) -> None:
@@ -239,3 +238,9 @@ class _Dispatch:
             raise StudyError(f"Ray workers keep dying ({type(error).__name__}), and no group is finished; look at their logs") from error
         self.pool.say(f"a Ray worker was lost {when} ({type(error).__name__})")
         self.grow()
+
+
+def _shown(model: dict) -> str:
+    """A model in words, from its `model_content`."""
+    loras = [f"LoRA {one['sha256'][:12]} at scale {one['scale']}" for one in model.get("lora", ())] or ["no LoRA"]
+    return f"checkpoint {model['checkpoint'][:12]}, {model['dtype']}, {', '.join(loras)}"

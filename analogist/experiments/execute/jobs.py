@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 import analogist
+from analogist.checkpoints import loras
+from analogist.checkpoints.devices import precision
 from analogist.config import AnalogistConfig
 from analogist.disk.foreign import encoded
 from analogist.experiments.design.factors import Setting
@@ -125,16 +127,24 @@ def _own(config: AnalogistConfig, one: Input) -> AnalogistConfig:
     return config.replace(**changes) if changes else config
 
 
+def model_content(model: Analogist) -> dict:
+    """What of a model decides its pictures, as part of every content key: checkpoint, precision and, where there are any, merged LoRAs."""
+    content = {"checkpoint": model.checkpoint.fingerprint, "dtype": precision(model.dtype, tf32=model.unet.tf32)}
+    return content | ({"lora": loras.content(model.loras)} if model.loras else {})
+
+
+def painted_by(job: Job) -> dict:
+    """The model that a job was made for, as `model_content` says it."""
+    return {name: job.content[name] for name in ("checkpoint", "dtype", "lora") if name in job.content}
+
+
 def make_plan(study: Study, variants: Sequence[Variant], model: Analogist) -> Plan:
     """Rows and groups of a study on a model; checks every run's arguments without running anything."""
     inputs = study.resolved
     grids = [sized(one, study, model) for one in inputs]
     records, truths = [grid_record(grid) for grid in grids], [one.truth_key() for one in inputs]
     # The size is part of the picture that a grid record holds, but said again so that keys can be read.
-    common = {
-        "format": FORMAT, "checkpoint": model.checkpoint.fingerprint, "dtype": str(model.dtype).removeprefix("torch."),
-        "attention": study.attention,
-    }  # fmt: skip
+    common = {"format": FORMAT, "attention": study.attention} | model_content(model)
     captures = tuple((one.name, one.capture) for one in study.own_metrics if one.capture is not None)
     looked = {"maps": {one.name: one.key for one in study.own_metrics if one.capture is not None}} if captures else {}
     own = {one.name: one.key for one in study.own_metrics if one.capture is None}

@@ -131,4 +131,5 @@ def repeat_command(record: Mapping, picture: str) -> str:
         return ""
     name = record["checkpoint"]["name"]
     checkpoint = "" if name == lab_checkpoint().name else f" --checkpoint {name}"
-    return f"analogist run --config {picture}{checkpoint} --out again"
+    loras = "".join(f" --lora {one['name']}:{one['scale']}" for one in record["checkpoint"].get("lora", ()))
+    return f"analogist run --config {picture}{checkpoint}{loras} --out again"

@@ -87,7 +87,8 @@ def checkpoint_line(record: str) -> str:
     if not checkpoint:
         return "no run finished"
     trained = "" if checkpoint.get("trained", True) else ", NOT TRAINED: its pictures mean nothing"
-    return f"checkpoint {checkpoint['name']} ({checkpoint['family']}, {checkpoint['fingerprint'][:12]}{trained})"
+    merged = "".join(f" with the LoRA {one['name']} at scale {one['scale']}" for one in checkpoint.get("lora", ()))
+    return f"checkpoint {checkpoint['name']}{merged} ({checkpoint['family']}, {checkpoint['fingerprint'][:12]}{trained})"
 
 
 def how_text(findings: Findings) -> str:
