@@ -220,3 +220,30 @@ def test_the_command_goes_on_reports_and_tells_what_it_would_take(tmp_path, caps
     assert "data/kiva: no such folder; `analogist data fetch kiva" in capsys.readouterr().err
     assert main(["evaluate", "--out", str(out)]) == 2
     assert "missing DATA" in capsys.readouterr().err
+
+
+def test_a_new_wrong_choice_gives_the_value_of_a_fresh_folder_from_the_same_picture(data, tmp_path) -> None:
+    model = load_model()
+
+    def chosen(out: str) -> dict[str, float]:
+        done = evaluate(data, tmp_path / out, model=model, benchmark="kiva", config=QUICK, tasks=["ReflectX"], images=1, progress=False)
+        return {row["picture_sha256"]: row["value"] for row in done.rows if row["metric"] == "choice"}
+
+    first = chosen("one")
+    other = data / "Reflect" / "ReflectX_0_test_mc_1_input.png"
+    truth = data / "Reflect" / "ReflectX_0_test_mc_0_input.png"
+    shutil.copy(truth, other)  # as near as the truth: one half
+    again = chosen("one")
+    assert again == chosen("fresh") == dict.fromkeys(first, 0.5) and set(first.values()) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("metrics", [None, ["mse"]])
+def test_trials_of_equal_pictures_are_each_measured_and_answered(data, tmp_path, metrics) -> None:
+    for path in list((data / "Resize").glob("Resize2XY_0_*")):
+        shutil.copy(path, path.with_name(path.name.replace("_0_", "_1_", 1)))
+    done = evaluate(
+        data, tmp_path / "out", model=load_model(), benchmark="kiva", config=QUICK, tasks=["Resize2XY"], images=1, metrics=metrics,
+        progress=False,
+    )  # fmt: skip
+    counted = {line["inputs"] for line in done.summary if line["level"] in ("all", "trivial")}
+    assert counted == {2} and {line["level"] for line in done.summary} >= {"all", "trivial"}

@@ -1,7 +1,9 @@
 """Studies with a researcher's own metrics and edits: the same as calling the model by hand, wherever and however they run."""
 
+import dataclasses
 import json
 import shutil
+import threading
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from analogist.attention.edit import edits
 from analogist.cli.main import main
 from analogist.experiments import Study, ablate
+from analogist.experiments.design.inputs import Input
 from analogist.experiments.design.levels import StudyError
 from analogist.experiments.design.own import OwnMetric
 from analogist.experiments.execute.ablation import prepare
@@ -215,3 +218,97 @@ def test_the_command_line_takes_functions_by_name_from_beside_the_study_file(tmp
     capsys.readouterr()
     assert main([*common, "--metrics", "mse_to_b,tests.own_functions:nothing"]) == 2
     assert "tests.own_functions has no nothing" in capsys.readouterr().err
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Marked(Input):
+    """An input with a field of its own, which only own metrics read."""
+
+    marks: tuple[float, ...] = ()
+
+    def weight(self) -> float:
+        return sum(self.marks)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MarkedOtherwise(Input):
+    """As Marked, with another body."""
+
+    marks: tuple[float, ...] = ()
+
+    def weight(self) -> float:
+        return -sum(self.marks)
+
+
+def letters(b_prime, truth, example) -> float:
+    return float(sum(len(text or "") for text in (example.name, example.prompt, example.wrong_prompt, example.group)))
+
+
+def heavy(b_prime, truth, example) -> float:
+    return example.weight()
+
+
+def read_with_letters(b_prime, truth, example, maps) -> float:
+    return letters(b_prime, truth, example) + read_from_a_prime(b_prime, truth, example, maps)
+
+
+read_with_letters.capture = read_from_a_prime.capture
+
+
+def values_of(outcome, metric: str) -> dict:
+    """By input and level of the factor text."""
+    return {(row["input"], row["text"]): row["value"] for row in outcome.rows if row["metric"] == metric}
+
+
+def test_inputs_of_one_picture_are_each_measured_with_their_own_example(model, tmp_path) -> None:
+    inputs = (one_input("a", "cat"), one_input("b", "a long prompt", wrong=None))
+    given = small(inputs=inputs, factors={"text": ["on", "off"]}, metrics=["mse", letters])
+    found = values_of(ablate(given, tmp_path, model=model, progress=False, outputs=False), "letters")
+    group = len("made up")
+    a, b = len("a" + "cat" + "a blue car") + group, len("b" + "a long prompt") + group
+    assert found == {("a", "on"): a, ("a", "off"): a, ("b", "on"): b, ("b", "off"): b}
+
+
+def marked(kind: type[Input] = Marked, **fields) -> Input:
+    return kind(**{name: value for name, value in vars(one_input()).items()} | {"marks": (1.0, 2.0)} | fields)
+
+
+@pytest.mark.parametrize("metric", [letters, heavy, read_with_letters])
+def test_a_changed_example_gives_the_values_of_a_fresh_folder(model, tmp_path, metric) -> None:
+    examples = [
+        marked(), marked(group="hard"), marked(wrong_prompt="a green bus"), marked(wrong_prompt=None), marked(marks=(1.0, 5.0)),
+        marked(MarkedOtherwise), marked(prompt="a ship"),
+    ]  # fmt: skip
+    pool = Counting(model, small(metrics=["mse", OwnMetric.of(metric)]))
+
+    def run(one: Input, folder: str) -> dict:
+        given = small(inputs=(one,), factors={"text": ["off"]}, metrics=["mse", metric])
+        return values_of(ablate(given, tmp_path / folder, model=model, pool=pool, progress=False, outputs=False), metric.__name__)
+
+    fresh = [run(one, f"fresh {i}") for i, one in enumerate(examples)]
+    assert len({tuple(value.values()) for value in fresh}) > 2
+    pool.ran.clear()
+    assert [run(one, "one") for one in [*examples, *examples]] == fresh * 2
+    # Without maps, the examples share their pictures: one for each prompt and one without. With maps, each example is painted for itself.
+    assert len(pool.ran) == (2 * len(examples) if metric is read_with_letters else 3)
+
+
+def test_a_picture_taken_over_keeps_no_value_of_another_example(model, tmp_path) -> None:
+    def only_easy(b_prime, truth, example) -> float:
+        return {"easy": 1.0}[example.group]
+
+    inputs = [(dataclasses.replace(one_input(), group="easy"), dataclasses.replace(one_input("y", shift=60), group=group))
+              for group in ("easy", "hard")]  # fmt: skip
+    for of_y, note in zip(inputs, ("", "metric only_easy failed: KeyError: 'hard'"), strict=True):
+        given = small(inputs=of_y, factors={"text": ["off"]}, metrics=["mse", only_easy])
+        rows = ablate(given, tmp_path, model=model, progress=False, outputs=False).rows
+        found = {(row["input"], row["metric"]): (row["value"], row["note"]) for row in rows}
+        assert found["x", "only_easy"] == (1.0, "") and found["y", "only_easy"] == (None if note else 1.0, note)
+        assert found["y", "mse"][0] > 0
+
+
+def test_an_example_that_cannot_be_hashed_is_an_error_before_the_first_run(model) -> None:
+    odd = marked(marks=(threading.Lock(),))
+    with pytest.raises(StudyError, match="input x: its field marks cannot be hashed"):
+        prepare(small(inputs=(odd,)), model)
+    assert prepare(small(inputs=(odd,), metrics=["mse"]), model).jobs

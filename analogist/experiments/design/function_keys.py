@@ -48,6 +48,12 @@ def fingerprint(value: object, what: str) -> str:
     return _Walk(what).of(value, what, root=True)
 
 
+def class_fingerprint(cls: type, what: str) -> str:
+    """SHA-256 of the source of a class and of what it uses of its module. what: its name in errors. Raises StudyError without source."""
+    given = getattr(cls, KEY, None)
+    return _join("named", given) if isinstance(given, str) else _Walk(what).of(cls, what, home=cls.__module__)
+
+
 class _Walk:
     """One value with everything it holds. Keys are made from below; what is met again on the way down counts by its depth."""
 

@@ -7,13 +7,14 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from PIL import Image
 
 from analogist.checkpoints.prompt_words import check_text
 from analogist.disk.foreign import composed, existing
+from analogist.experiments.design.function_keys import class_fingerprint, fingerprint
 from analogist.experiments.design.levels import StudyError
 from analogist.grid.pictures import read_picture
 from analogist.grid.prompt_grid import PromptGrid
@@ -63,6 +64,24 @@ class Input:
     def truth_key(self) -> str | None:
         """A content key of the true answer."""
         return None if self.truth is None else hashlib.sha256(self.truth.convert("RGB").tobytes()).hexdigest()
+
+
+    def example_key(self) -> str:
+        """A content key of what own metrics read in their `example`: all fields but the grid, whose picture is in the job's key already.
+
+        Of a class from elsewhere, such as a subclass of a researcher's own, its source too. Raises StudyError for what cannot be hashed.
+        """
+        cls, held = type(self), {}
+        for name in (one.name for one in fields(self) if one.name != "grid"):
+            try:
+                held[name] = fingerprint(getattr(self, name), name)
+            except StudyError as error:
+                raise StudyError(
+                    f"input {self.name}: its field {name} cannot be hashed, so that a change of it would go unnoticed by own metrics, "
+                    "which may read it; give texts, numbers, pictures, arrays, or lists and mappings of them"
+                ) from error
+        ours = cls.__module__.partition(".")[0] == "analogist"
+        return fingerprint([held, cls.__qualname__ if ours else class_fingerprint(cls, f"input {self.name}")], f"input {self.name}")
 
 
 def _allowed(character: str) -> bool:

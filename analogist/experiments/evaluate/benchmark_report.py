@@ -27,11 +27,11 @@ def copied(grid: PromptGrid, name: str) -> Image.Image:
 def trivial_answers(plan: Plan, measurer: Measurer) -> list[dict]:
     """Rows as a table's, of answers that need no model: B or A' copied. name of the answer in `answer`."""
     inputs = plan.study.resolved
-    jobs = {job.input: job for job in plan.jobs}
+    jobs, keys = {job.key: job for job in plan.jobs}, {row.input: row.key for row in plan.rows}  # inputs may share a job
     out = []
     for answer, name in COPIES.items():
-        for i in sorted({row.input for row in plan.rows}):
-            job, one = jobs[i], inputs[i]
+        for i in sorted(keys):
+            job, one = jobs[keys[i]], inputs[i]
             values = measurer.measure(Painted(copied(job.grid, name), job.grid, one.truth, one))
             for metric, value in values.items():
                 number = None if isinstance(value, str) else value

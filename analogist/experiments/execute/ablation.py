@@ -20,7 +20,7 @@ from analogist.experiments.design.levels import StudyError
 from analogist.experiments.design.own import OwnMetric
 from analogist.experiments.design.space import Space
 from analogist.experiments.design.study import Study
-from analogist.experiments.execute.jobs import Group, Job, Plan, job_marks, make_plan, sized
+from analogist.experiments.execute.jobs import SEEN, Group, Job, Plan, job_marks, make_plan, sized
 from analogist.experiments.execute.store import Done, Entry, Store
 from analogist.experiments.execute.table import make_rows, write_table
 from analogist.experiments.execute.worker import Worker, measured
@@ -296,35 +296,34 @@ def measure_later(plan: Plan, store: Store, measurer: Measurer, *, progress: boo
         entry = store.entries.get(key)
         if entry is None or entry.failed:
             continue
-        if any(measurer.key(name) not in entry.measures and name not in measurer.missing() for name in measurer.names):
-            known = jobs[key]
-            if any(_measurable(measurer, name, entry, known.truth is not None) for name in measurer.names):
-                lacking.append(entry)
+        if any(_measurable(measurer, name, entry, jobs[key].truth is not None) for name in measurer.names):
+            lacking.append(entry)
     for entry in tqdm(lacking, desc="measuring", unit="picture", disable=not progress or not lacking):
-        job = jobs[entry.key]
-        store.add_measures([remeasured(entry, job, store, measurer)])
+        found = remeasured(entry, jobs[entry.key], store, measurer)
+        if found != entry:
+            store.add_measures([found])
 
 
 def remeasured(entry: Entry, job: Job, store: Store, measurer: Measurer) -> Entry:
-    """The entry with what can be measured from its picture; what was measured before stays."""
-    values, notes = measured(measurer, Painted(store.picture(entry), job.grid, job.truth, job.example))
+    """The entry with what it lacks and can be measured from its picture; what was measured before stays."""
+    lacking = [name for name, one in measurer.metrics.items() if measurer.key(name) not in entry.measures and one.capture is None]
+    values, notes = measured(measurer, Painted(store.picture(entry), job.grid, job.truth, job.example), lacking)
     known = entry.measures | values
-    return dataclasses.replace(entry, measures=known, notes={name: why for name, why in notes.items() if measurer.key(name) not in known})
+    said = {name: why for name, why in (entry.notes | notes).items() if name in measurer.metrics and measurer.key(name) not in known}
+    return dataclasses.replace(entry, measures=known, notes=said)
 
 
 def adopt(plan: Plan, store: Store, measurer: Measurer) -> None:
-    """Takes over pictures that were measured with another truth or other own metrics: they are measured again, not painted again."""
+    """Takes over pictures that were measured with another truth or example or other own metrics: measured again, not painted again."""
     pictures = painted_already(store.entries.values())
     adopted = []
     wanted = {row.key for row in plan.rows}
     for job in plan.jobs:
-        truth = job.content.get("truth")
         found = pictures.get(job.painting, [])
         if found and job.key in wanted and job.key not in store.entries:
-            old = next((one for one in found if one.record.get("truth") == truth), found[-1])
-            record = {name: value for name, value in old.record.items() if name not in ("painting", "metrics", "truth")}
-            measures = old.measures if old.record.get("truth") == truth else _without_truth(old.measures)
-            entry = dataclasses.replace(old, key=job.key, record=record | job_marks(job), measures=measures)
+            old = max(found, key=lambda one: [one.record.get(name) == job.content.get(name) for name in SEEN])
+            record = {name: value for name, value in old.record.items() if name not in ("painting", "metrics", *SEEN)}
+            entry = dataclasses.replace(old, key=job.key, record=record | job_marks(job), measures=_still_true(old, job))
             adopted.append(remeasured(entry, job, store, measurer))
     if adopted:
         store.adopt(adopted)
@@ -339,10 +338,15 @@ def painted_already(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     return found
 
 
-def _without_truth(measures: dict[str, float]) -> dict[str, float]:
-    """The values that do not depend on the true B'; those of own metrics may."""
-    found = {key: METRICS.get(key.partition("@")[0]) for key in measures}
-    return {key: value for key, value in measures.items() if (metric := found[key]) is not None and "truth" not in metric.needs}
+def _still_true(old: Entry, job: Job) -> dict[str, float]:
+    """The values of a picture that hold for another job with it: those of own metrics may depend on the true B' and on the example."""
+    truth, example = (old.record.get(name) == job.content.get(name) for name in SEEN)
+    kept = {}
+    for key, value in old.measures.items():
+        metric = METRICS.get(key.partition("@")[0])
+        if truth and example if metric is None else truth or "truth" not in metric.needs:
+            kept[key] = value
+    return kept
 
 
 def _measurable(measurer: Measurer, name: str, entry: Entry, truth: bool) -> bool:

@@ -27,6 +27,7 @@ from analogist.run.record import grid_record
 if TYPE_CHECKING:
     from analogist.attention.capture.capture import Capture
 
+SEEN = ("truth", "example")  # what metrics see besides the picture, in content keys and records
 FORMAT = 1  # part of every content key: raised when the same settings come to mean other pictures
 
 
@@ -40,8 +41,8 @@ class Job:
     """One picture to paint and measure. key: of everything that decides its values. input: where it stands in the study's inputs.
 
     prompts: prompt, negative_prompt, prompt_suffix as given to the model. seed: the effective seed. truth: the true B', which
-    only metrics see. painting: a key of everything that decides the picture; the truth (unless metrics capture maps) and own metrics are
-    in `key` alone.
+    only metrics see. painting: a key of everything that decides the picture; own metrics and, unless metrics capture maps, the truth and
+    what own metrics read of the input are in `key` alone.
     edit: of attention. captures: (own metric, what it looks at). example: the study's input, for own metrics.
     """
 
@@ -148,6 +149,7 @@ def make_plan(study: Study, variants: Sequence[Variant], model: Analogist) -> Pl
     captures = tuple((one.name, one.capture) for one in study.own_metrics if one.capture is not None)
     looked = {"maps": {one.name: one.key for one in study.own_metrics if one.capture is not None}} if captures else {}
     own = {one.name: one.key for one in study.own_metrics if one.capture is None}
+    examples = [{"example": one.example_key()} if study.own_metrics else {} for one in inputs]
     rows: list[Row] = []
     jobs: dict[str, Job] = {}
     checked: set[tuple] = set()
@@ -163,10 +165,10 @@ def make_plan(study: Study, variants: Sequence[Variant], model: Analogist) -> Pl
                 edit = variant.setting.edit
                 content = common | {"grid": records[i], **prompts, "config": config.to_json(), "seed": seed} | looked
                 content |= {} if edit is None else {"edit": edit.key}
-                truth = {} if one.truth is None else {"truth": truths[i]}
-                content |= truth if looked else {}  # their maps are gone after the run, so that another truth needs another run
+                seen_by_metrics = ({} if one.truth is None else {"truth": truths[i]}) | examples[i]
+                content |= seen_by_metrics if looked else {}  # their maps are gone after the run, so that a change needs another run
                 painting = content_key(content)
-                content |= truth | ({"metrics": own} if own else {})
+                content |= seen_by_metrics | ({"metrics": own} if own else {})
                 key = content_key(content)
                 if key not in jobs:
                     jobs[key] = Job(
@@ -224,7 +226,7 @@ def job_record(job: Job, model: Analogist, times: Sequence[int], batch: int) -> 
 
 
 def job_marks(job: Job) -> dict:
-    """What a record says of a job's truth and own metrics; jobs with equal `painting` are one picture, whatever these are."""
+    """What a record says of a job's truth, its example and own metrics; jobs with equal `painting` are one picture, whatever these are."""
     own = job.content.get("metrics", {}) | job.content.get("maps", {})
-    truth = {"truth": job.content["truth"]} if "truth" in job.content else {}
-    return {"job": job.key, "painting": job.painting} | truth | ({"metrics": own} if own else {})
+    seen = {name: job.content[name] for name in SEEN if name in job.content}
+    return {"job": job.key, "painting": job.painting} | seen | ({"metrics": own} if own else {})

@@ -1,5 +1,7 @@
 """Runs groups of jobs on a loaded model and measures their pictures: the work of one process, wherever it is."""
 
+from collections.abc import Sequence
+
 import torch
 
 from analogist.experiments.execute.engine import Engine
@@ -41,9 +43,11 @@ class Worker:
         return out
 
 
-def measured(measurer: Measurer, painted: Painted) -> tuple[dict[str, float], dict[str, str]]:
-    """Values by metric key, and why the others were not measured."""
-    values = measurer.measure(painted)
+def measured(
+    measurer: Measurer, painted: Painted, names: Sequence[str] | None = None
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Values by metric key, and why the others were not measured. names: some of the metrics; None: all."""
+    values = measurer.measure(painted, names)
     measures: dict[str, float] = {measurer.key(name): value for name, value in values.items() if not isinstance(value, str)}
     return measures, {name: value for name, value in values.items() if isinstance(value, str)}
 

@@ -169,10 +169,10 @@ class Measurer:
                 return "there is no true B' to compare with"
         return None
 
-    def measure(self, painted: Painted) -> dict[str, float | str]:
-        """Each metric's value, or a text that says why it was not measured."""
+    def measure(self, painted: Painted, names: Sequence[str] | None = None) -> dict[str, float | str]:
+        """Each metric's value, or a text that says why it was not measured. names: some of the metrics; None: all."""
         out: dict[str, float | str] = {}
-        for name in self.names:
+        for name in self.names if names is None else names:
             why = self._why_not(self.metrics[name], painted)
             if why is None:
                 try:
