@@ -312,3 +312,38 @@ def test_an_example_that_cannot_be_hashed_is_an_error_before_the_first_run(model
     with pytest.raises(StudyError, match="input x: its field marks cannot be hashed"):
         prepare(small(inputs=(odd,)), model)
     assert prepare(small(inputs=(odd,), metrics=["mse"]), model).jobs
+
+
+def test_a_metric_that_failed_is_measured_when_its_cause_is_gone(model, tmp_path) -> None:
+    masks = tmp_path / "masks"
+
+    def masked(b_prime, truth, example) -> float:
+        return float((masks / f"{example.name}.txt").read_text())
+
+    def masked_maps(b_prime, truth, example, maps) -> float:
+        return masked(b_prime, truth, example)
+
+    masks.mkdir()
+    (masks / "x.txt").write_text("1")  # of the first input, on which metrics are tried before the run
+    given = small(factors={"text": ["on", "off"]}, metrics=["mse", masked])
+
+    def run(folder: str, given: Study = given, name: str = "masked") -> dict:
+        pool = Counting(model, given.with_own())
+        rows = ablate(given, tmp_path / folder, model=model, pool=pool, progress=False, outputs=False).rows
+        painted.append(len(pool.ran))
+        return {(row["input"], row["text"]): (row["value"], row["note"]) for row in rows if row["metric"] == name}
+
+    painted: list[int] = []
+    first = run("one")
+    assert first["y", "on"][0] is None and "FileNotFoundError" in first["y", "on"][1] and first["x", "on"] == (1, "")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("*.json") if "study" not in path.name}
+    assert run("one") == first and before == {path: path.stat().st_mtime_ns for path in before}  # in vain again: nothing is written
+    masked_maps.capture = read_from_a_prime.capture
+    captured = small(factors={"text": ["on"]}, metrics=["mse", masked_maps])
+    with_maps = run("maps", captured, "masked_maps")
+    (masks / "y.txt").write_text("2")
+    again = run("one")
+    assert again == run("fresh") == {(name, text): (value, "") for name, value in (("x", 1), ("y", 2)) for text in ("on", "off")}
+    assert painted == [4, 0, 2, 0, 4]  # the pictures stay
+    # Its maps were there only while the picture was painted: the reason stays, and no other takes its place.
+    assert run("maps", captured, "masked_maps") == with_maps and "FileNotFoundError" in with_maps["y", "on"][1]

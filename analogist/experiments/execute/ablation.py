@@ -350,10 +350,10 @@ def _still_true(old: Entry, job: Job) -> dict[str, float]:
 
 
 def _measurable(measurer: Measurer, name: str, entry: Entry, truth: bool) -> bool:
-    """Whether a metric is missing and can be measured now: not one that was tried in vain."""
+    """Whether a metric is missing and can be tried now; one that failed before may have lacked a file or memory."""
     if measurer.key(name) in entry.measures or name in measurer.missing():
         return False
     metric = measurer.metrics[name]
-    if metric.fingerprint:  # an own function: part of the job, so it was tried
+    if metric.capture is not None:  # its maps were there only while the picture was painted
         return False
     return truth or "truth" not in metric.needs
