@@ -1,9 +1,11 @@
 """Keys of functions: what changes them, what does not, and what cannot be hashed."""
 
 import functools
+import hashlib
 import importlib
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +47,8 @@ def unrelated(x):
 '''
 
 
-def key_of(folder: Path, code: str, name: str = "score") -> str:
-    """The key of a function of a module with this code, imported anew."""
+def key_of(folder: Path, code: str, name: str = "score", key: Callable = fingerprint) -> str:
+    """The key of a function (or whatever `key` takes) of a module with this code, imported anew."""
     (folder / "written_module.py").write_text(code)
     for cached in folder.glob("__pycache__/*"):
         cached.unlink()
@@ -55,7 +57,7 @@ def key_of(folder: Path, code: str, name: str = "score") -> str:
     try:
         importlib.invalidate_caches()
         module = importlib.import_module("written_module")
-        return fingerprint(getattr(module, name), name)
+        return key(getattr(module, name), name)
     finally:
         sys.path.remove(str(folder))
         sys.modules.pop("written_module", None)
@@ -198,3 +200,192 @@ def test_functions_are_found_beside_the_study(tmp_path) -> None:
     (tmp_path / "sub" / "mine_1x.py").write_text("def score(b_prime, truth, example):\n    return 2.0\n")
     with pytest.raises(StudyError, match="imported from elsewhere before"):
         found_at("mine_1x:score", tmp_path / "sub")
+
+
+CLASSES = '''
+import functools
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+WEIGHT = 2.0
+TABLE = [1, 2]
+
+def helper(x):
+    return x + 10
+
+def twice(function):
+    @functools.wraps(function)
+    def wrapper(*given):
+        return 2 * function(*given)
+    return wrapper
+
+def marked(cls):
+    cls.mark = 7
+    return cls
+
+class Counted(type):
+    step = 5
+
+class Base:
+    def by(self, x):
+        return x * 3
+
+class Middle(Base):
+    def unused(self):
+        return WEIGHT + 100
+
+class Scale(Middle):
+    factor = 3
+
+class OfTheModule:
+    weight = WEIGHT
+    pick = helper
+    __secret = TABLE
+
+class Wrapped:
+    @functools.cached_property
+    def cached(self):
+        return helper(1)
+
+    @property
+    def size(self):
+        return 1
+
+    @size.setter
+    def size(self, value):
+        self.kept = helper(value)
+
+    @twice
+    def doubled(self, x):
+        return x
+
+    @staticmethod
+    def still(x, k=WEIGHT):
+        return x * k
+
+    @functools.lru_cache
+    def remembered(self):
+        return helper(2)
+
+    class Inner:
+        def by(self, x):
+            return helper(x)
+
+@marked
+class Marked(metaclass=Counted):
+    pass
+
+class Later:
+    value = 1
+
+Later.value = len(TABLE)
+Later.added = helper
+
+class Colour(Enum):
+    RED = 1
+    BLUE = WEIGHT
+
+class Pair(NamedTuple):
+    first: int = 1
+    second: float = WEIGHT
+
+@dataclass
+class Fields:
+    a: int = 1
+    b: float = WEIGHT
+    c: list = field(default_factory=lambda: [len(TABLE)])
+
+@dataclass(slots=True)
+class Slots:
+    a: int = 1
+    b: float = WEIGHT
+
+def local(k):
+    base = k + 1
+    class Local:
+        start = base
+        def by(self, x):
+            return x * k
+    return Local
+
+LOCAL = local(4)
+'''
+for _name in ("Scale", "OfTheModule", "Wrapped", "Marked", "Later", "Colour", "Pair", "Fields", "Slots", "LOCAL"):
+    CLASSES += f"\ndef use_{_name}(b_prime, truth, example):\n    return {_name}\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "name"),
+    [
+        ("return x * 3", "return x * 4", "Scale"), ("WEIGHT + 100", "WEIGHT + 101", "Scale"), ("WEIGHT = 2.0", "WEIGHT = 2.5", "Scale"),
+        ("WEIGHT = 2.0", "WEIGHT = 2.5", "OfTheModule"), ("x + 10", "x + 11", "OfTheModule"), ("[1, 2]", "[1, 3]", "OfTheModule"),
+        ("x + 10", "x + 11", "Wrapped"), ("2 * function", "3 * function", "Wrapped"), ("WEIGHT = 2.0", "WEIGHT = 2.5", "Wrapped"),
+        ("cls.mark = 7", "cls.mark = 8", "Marked"), ("step = 5", "step = 6", "Marked"),
+        ("[1, 2]", "[1, 2, 3]", "Later"), ("x + 10", "x + 11", "Later"),
+        ("WEIGHT = 2.0", "WEIGHT = 2.5", "Colour"), ("WEIGHT = 2.0", "WEIGHT = 2.5", "Pair"), ("WEIGHT = 2.0", "WEIGHT = 2.5", "Fields"),
+        ("[1, 2]", "[1, 2, 3]", "Fields"), ("WEIGHT = 2.0", "WEIGHT = 2.5", "Slots"), ("local(4)", "local(5)", "LOCAL"),
+    ],
+)  # fmt: skip
+def test_whatever_a_class_of_the_module_is_made_of_changes_the_key(tmp_path, old, new, name) -> None:
+    assert old in CLASSES
+    before, after = (key_of(tmp_path, code, f"use_{name}") for code in (CLASSES, CLASSES.replace(old, new, 1)))
+    assert before != after
+    assert before == key_of(tmp_path, "# moved\n" + CLASSES, f"use_{name}")
+
+
+@pytest.mark.parametrize("part", ["cached", "size", "doubled", "still", "remembered", "Inner"])
+def test_each_kind_of_member_is_followed_by_itself(tmp_path, part) -> None:
+    start, end = CLASSES.index("class Wrapped:"), CLASSES.index("@marked")
+    members = [block for block in CLASSES[start:end].split("\n\n") if f"{part}(" in block or f"class {part}" in block]
+    code = CLASSES[:start] + "class Wrapped:\n" + "\n\n".join(members).replace("class Wrapped:\n", "") + "\n\n" + CLASSES[end:]
+    changes = {"doubled": ("2 * function", "3 * function"), "still": ("WEIGHT = 2.0", "WEIGHT = 2.5")}
+    changed = code.replace(*changes.get(part, ("x + 10", "x + 11")))
+    assert changed != code and key_of(tmp_path, code, "use_Wrapped") != key_of(tmp_path, changed, "use_Wrapped")
+
+
+def joined(*parts: str | bytes) -> str:
+    """How keys are put together: SHA-256 over the parts, each after its length."""
+    data = [part.encode() if isinstance(part, str) else part for part in parts]
+    return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in data)).hexdigest()
+
+
+def test_a_class_whose_text_says_everything_keeps_the_key_of_earlier_runs(tmp_path) -> None:
+    text = (
+        "class Plain:\n    factor = 3\n    names = ('a', 'b')\n\n    def by(self, x, k=1):\n        return x * self.factor * WEIGHT\n\n"
+        "    @property\n    def half(self):\n        return WEIGHT / 2"
+    )
+    use = "def use(b_prime, truth, example):\n    return Plain().by(1)"
+    none, weight = joined("NoneType", "None"), joined("float", "2.0")
+    of_class = joined("class", text, "WEIGHT", weight, "WEIGHT", weight)
+    assert key_of(tmp_path, f"WEIGHT = 2.0\n\n{text}\n\n{use}\n", "use") == joined("function", use, none, none, "Plain", of_class)
+
+
+INPUT = '''
+from dataclasses import dataclass
+from PIL import Image
+from analogist.experiments.design.inputs import Input
+from analogist.grid import PromptGrid
+LEVEL = 2
+
+@dataclass(frozen=True, eq=False)
+class Mine(Input):
+    marks: tuple = ()
+    def weight(self):
+        return sum(self.marks) * LEVEL
+
+PICTURE = Image.new("RGB", (8, 8))
+ONE = Mine("x", PromptGrid(PICTURE, PICTURE, PICTURE), marks=(1, 2))
+'''
+
+
+def test_what_own_metrics_read_of_an_input_of_ones_own_is_in_its_key(tmp_path) -> None:
+    def example_key(code: str) -> str:
+        return key_of(tmp_path, code, "ONE", lambda one, _: one.example_key())
+
+    changes = (("LEVEL = 2", "LEVEL = 3"), ("sum(self.marks)", "max(self.marks)"), ("marks=(1, 2)", "marks=(1, 3)"), ('"x"', '"y"'))
+    keys = [example_key(INPUT), *(example_key(INPUT.replace(*change)) for change in changes)]
+    assert len(set(keys)) == len(keys) and example_key(INPUT) == keys[0]
+    by_hand = INPUT.replace("@dataclass(", "from analogist.experiments import named\n@named('mine 1')\n@dataclass(")
+    same, other = by_hand.replace("LEVEL = 2", "LEVEL = 3"), by_hand.replace("mine 1", "mine 2")
+    assert example_key(by_hand) == example_key(same) != example_key(other)

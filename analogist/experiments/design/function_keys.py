@@ -1,4 +1,4 @@
-"""Content keys of functions: source, closure, defaults, the values and same-module functions that they use.
+"""Content keys of functions: source, closure, defaults, the values and same-module functions and classes that they use.
 
 What lies in other modules counts by its name. Comments, docstrings and layout do not count. What cannot be hashed is an error, because a
 change of it would go unnoticed; `named` gives a function a key by hand instead.
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from analogist.experiments.design.class_statement import Statement, held_by, unwrapped
 from analogist.experiments.design.levels import StudyError
 
 KEY = "study_key"  # attribute of a function or object that stands for its content
@@ -50,7 +51,7 @@ def fingerprint(value: object, what: str) -> str:
 
 def class_fingerprint(cls: type, what: str) -> str:
     """SHA-256 of the source of a class and of what it uses of its module. what: its name in errors. Raises StudyError without source."""
-    given = getattr(cls, KEY, None)
+    given = vars(cls).get(KEY)  # of itself: the name of a base says nothing of a subclass
     return _join("named", given) if isinstance(given, str) else _Walk(what).of(cls, what, home=cls.__module__)
 
 
@@ -133,13 +134,7 @@ class _Walk:
         parts = ["function", self._source(function, path)]
         if function.__name__ == "<lambda>":  # several in a line, where instructions do not tell them apart
             parts.append(repr([given for given in code.co_consts if not isinstance(given, types.CodeType)]))
-        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            try:
-                held = cell.cell_contents
-            except ValueError:  # a name that was never set
-                parts += [name, "empty"]
-                continue
-            parts += [name, self.of(held, f"`{name}` in the closure of {path}", home=home)]
+        parts += self._closed_over(function, path, home)
         parts += [self.of(given, f"a default of {path}", home=home) for given in (function.__defaults__, function.__kwdefaults__)]
         return _join(*parts, *self._used(code, function.__globals__, path, home))
 
@@ -152,19 +147,65 @@ class _Walk:
         return out
 
     def _class(self, cls: type, path: str) -> str:
+        """A class with its bases and metaclass of the same module."""
+        parts = self._own_part(cls)
+        for base in cls.__mro__[1:]:
+            if base.__module__ == cls.__module__:
+                parts += ["base", *self._own_part(base)]
+        if type(cls).__module__ == cls.__module__:
+            parts += ["metaclass", self.of(type(cls), f"the metaclass of {path}", home=cls.__module__)]
+        return _join(*parts)
+
+    def _own_part(self, cls: type) -> list[str]:
+        """A class without its bases: its text, what its methods use of the module, and what it holds that the text does not say."""
         try:
             text = inspect.getsource(cls)
         except (OSError, TypeError) as error:
             raise StudyError(self._no_source(f"the class {cls.__name__}")) from error
         module, file = sys.modules.get(cls.__module__), None
-        parts = ["class", _printed(ast.parse(textwrap.dedent(text)))]
+        tree = ast.parse(textwrap.dedent(text))
+        statement = Statement.of(next(one for one in tree.body if isinstance(one, ast.ClassDef)))
+        parts = ["class", _printed(tree)]
         for member in vars(cls).values():
             function = getattr(member, "__func__", getattr(member, "fget", member))
             if isinstance(function, types.FunctionType):
                 file = file or function.__code__.co_filename
                 if function.__code__.co_filename == file and module is not None:
                     parts += self._used(function.__code__, vars(module), f"{cls.__name__}.{function.__name__}", cls.__module__)
-        return _join(*parts)
+        for name, member in held_by(cls).items():
+            if name in statement.bound or not name.startswith("_"):  # Python's own entries, `__dict__` and such, are left out
+                parts += self._unsaid(cls, statement, name, member)
+        return parts
+
+    def _unsaid(self, cls: type, statement: Statement, name: str, member: object) -> list[str]:
+        """What a class holds under a name as far as its text does not say it: nothing for a plain method and a value written out."""
+        path, home, parts = f"{cls.__name__}.{name}", cls.__module__, []
+        listed = vars(cls).get(name)
+        walked = getattr(listed, "__func__", getattr(listed, "fget", listed))  # what it uses was added with the text
+        for one in unwrapped(member):
+            if isinstance(one, types.FunctionType) and one.__code__.co_qualname.startswith(f"{cls.__qualname__}."):  # in the text
+                if one is not walked:
+                    parts += self._used(one.__code__, one.__globals__, path, home)
+                parts += self._closed_over(one, path, home, but=("__class__",))
+                if name in statement.open_defaults:
+                    parts += [self.of(given, f"a default of {path}", home=home) for given in (one.__defaults__, one.__kwdefaults__)]
+            elif name not in statement.literals or self.of(one, path, home=home) != self.of(statement.literals[name], path):
+                parts += [name, self.of(one, path, home=home)]
+        return parts
+
+    def _closed_over(self, function: types.FunctionType, path: str, home: str, but: tuple[str, ...] = ()) -> list[str]:
+        """Names and keys of what a function's closure holds."""
+        parts = []
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            if name in but:
+                continue
+            try:
+                held = cell.cell_contents
+            except ValueError:  # a name that was never set
+                parts += [name, "empty"]
+                continue
+            parts += [name, self.of(held, f"`{name}` in the closure of {path}", home=home)]
+        return parts
 
     def _source(self, function: types.FunctionType, path: str) -> str:
         """The function's own part of its file, as Python prints it, without docstring."""
