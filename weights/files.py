@@ -87,9 +87,8 @@ def in_folder(folder: Path, stem: str, variant: str | None) -> Found:
     if found := _of_variant(folder, stem, variant):
         return found
     if variant is not None:
-        for other in (None,):
-            if found := _of_variant(folder, stem, other):
-                return Found(found.headers, [*found.notes, f"no variant {variant!r} in {folder.name}/, the plain one was taken"])
+        if found := _of_variant(folder, stem, None):
+            return Found(found.headers, [*found.notes, f"no variant {variant!r} in {folder.name}/, the plain one was taken"])
         raise WeightsError(f"{folder}: neither variant {variant!r} nor a plain one; it holds {_listing(folder)}")
     if found := _of_variant(folder, stem, "fp16"):
         return Found(found.headers, [*found.notes, f"variant fp16 of {folder.name}/ taken: there is no other"])

@@ -19,7 +19,7 @@ from analogist.grid.marks import draw_marks
 from analogist.grid.pictures import Picture, PictureError, read_picture
 from analogist.models.numbers import plain
 
-if TYPE_CHECKING:  # imported in the functions that need it: composing and marking a grid works without torch torch
+if TYPE_CHECKING:  # imported in the functions that need it: composing and marking a grid works without torch
     from torch import Tensor
 
 __all__ = ["ALIGNED", "GridError", "PictureError", "PromptGrid", "PUBLISHED_SIZE", "check_size", "to_image", "to_pixels"]
@@ -42,7 +42,7 @@ class PromptGrid:
     b_size: tuple[int, int] | None  # (height, width) of B before it was fitted; None: unknown, for a ready grid
     _pictures: tuple[Image.Image, ...]  # A1 A1' .. Ak Ak' B, as read; empty for a ready grid
     _ready: Image.Image | None  # a ready grid, as read
-    _drawn: tuple[int, int] | None  # (height, width) at which a ready grid's border was drawn; None: its own size size
+    _drawn: tuple[int, int] | None  # (height, width) at which a ready grid's border was drawn; None: its own size
 
     def __init__(
         self, a: Picture | Sequence[Picture], a_prime: Picture | Sequence[Picture], b: Picture, size: Size | None = None, *,

@@ -152,13 +152,14 @@ class UNetTask:
         return Encoded(parts[0], parts[1], mask, self._ids(batch.captions))
 
     def _grids(self, seed: int, step: int) -> Encoded:
-        """The grids of a step, from a pool that serves `reuse` x POOL_STEPS steps, in a new order in each round."""
-        steps = POOL_STEPS * self.recipe.reuse
-        first = step - step % steps
-        around, place = divmod(step - first, POOL_STEPS)
-        order = torch.randperm(POOL_STEPS * self.optimisation.batch, generator=torch.Generator().manual_seed(seed - step + first + around))
+        """The grids of a step. A pool of POOL_STEPS batches is drawn at once and used `reuse` times, each time in a new order."""
+        begin = seed - step  # step s of this training has the seed begin + s
+        first = step - step % (POOL_STEPS * self.recipe.reuse)  # the first step of this pool
+        turn, place = divmod(step - first, POOL_STEPS)  # how often the pool was used before; which batch of it
+        shuffled = torch.Generator().manual_seed(begin + first + turn)
+        order = torch.randperm(POOL_STEPS * self.optimisation.batch, generator=shuffled)
         rows = order[place * self.optimisation.batch : (place + 1) * self.optimisation.batch]
-        return self._pool(seed - step % steps, first).pick(rows.to(self.device))
+        return self._pool(begin + first, first).pick(rows.to(self.device))
 
     def _pool(self, seed: int, first: int) -> Encoded:
         """The pool for the steps from `first` on; the next one is drawn in the background."""

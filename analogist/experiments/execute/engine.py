@@ -142,11 +142,13 @@ class _GroupRun:
                 for j in node:
                     self.latents[j] = z
         else:
-            for copy in range(max(len(members) for members in nodes)):
-                chosen = [members[min(copy, len(members) - 1)] for members in nodes]
+            # Every job is computed, in calls of the same shapes as above (the shapes decide the bits): round k takes the k-th job of every
+            # history. A history with fewer jobs repeats its last one, and that result is dropped.
+            for k in range(max(map(len, nodes))):
+                chosen = [members[min(k, len(members) - 1)] for members in nodes]
                 for members, z in zip(nodes, self._advance(chosen, i, noises), strict=True):
-                    if copy < len(members):
-                        self.latents[members[copy]] = z
+                    if k < len(members):
+                        self.latents[members[k]] = z
         finite = torch.stack([torch.isfinite(z).all() for z in self.latents])
         self._waiting.append((i, Arriving(finite)))
         self.note_failures(wait=False)
