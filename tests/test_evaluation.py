@@ -144,6 +144,9 @@ def test_protocol_equal_to_the_published_one_differs_in_nothing_but_the_random_n
     ]  # fmt: skip
     (only,) = published.differences(rows, ["task"] * 10)
     assert only.startswith("random numbers")
+    record["checkpoint"]["lora"] = [{"name": "ink.safetensors", "scale": 0.8}]
+    rows = [row | {"record": json.dumps(record)} for row in rows]
+    assert published.differences(rows, ["task"] * 10)[1:] == ["weights: with the LoRA ink.safetensors at scale 0.8; published without"]
 
 
 def test_the_commands_evaluate_a_list_and_report_it(data, tmp_path, capsys) -> None:

@@ -51,6 +51,11 @@ def content(reports: Sequence[LoraReport]) -> list[dict]:
     return [{key: one[key] for key in kept if key in one} for one in described(reports)]
 
 
+def in_words(kept: Sequence[dict]) -> str:
+    """The LoRAs of a record in words, to follow the name of the checkpoint: " with the LoRA ink.safetensors at scale 0.8"."""
+    return "".join(f" with the LoRA {one['name']} at scale {one['scale']}" for one in kept)
+
+
 def check_given(kept: list[dict], given: Sequence[object], record: str | Path) -> None:
     """Raises ValueError if a repeat would leave out LoRAs that its record names. given: those that would be merged.
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from analogist.checkpoints.loras import in_words
 from analogist.experiments.evaluate.benchmarks import BENCHMARKS, Benchmark
 from analogist.experiments.execute.jobs import Plan
 from analogist.experiments.score.metrics import Measurer, Painted
@@ -62,8 +63,8 @@ def _row(name: str, cells: Sequence[str]) -> str:
 
 
 def _checkpoint(rows: Sequence[dict]) -> str:
-    record = json.loads(rows[0]["record"])
-    return f"Analogist, {record['checkpoint']['name']}"
+    checkpoint = json.loads(rows[0]["record"])["checkpoint"]
+    return f"Analogist, {checkpoint['name']}{in_words(checkpoint.get('lora', ()))}"
 
 
 def _settings(found: Benchmark, rows: Sequence[dict]) -> list[str]:

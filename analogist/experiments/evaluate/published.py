@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 
+from analogist.checkpoints.loras import in_words
 from analogist.config import AnalogistConfig, published_code
 
 # CLIP direction similarity (ViT-B/16, raw features), mean over 8 samples, files, tasks.
@@ -29,6 +30,8 @@ def differences(rows: Sequence[dict], tasks: Sequence[str]) -> list[str]:
         out.append(f"checkpoint: {name} ({family}); published Stable Diffusion 1.5 inpainting")
     elif record["checkpoint"]["name"] == "lab":
         out.append("checkpoint: the lab checkpoint, a small model; published Stable Diffusion 1.5 inpainting")
+    if merged := in_words(record["checkpoint"].get("lora", ())):
+        out.append(f"weights:{merged}; published without")
     if record["dtype"] != "float16":
         out.append(f"dtype: {record['dtype']}; published float16")
     if record["grid"]["size"] != [SIZE, SIZE]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from analogist.checkpoints.loras import in_words
 from analogist.experiments.decide.level_effects import Moot
 from analogist.experiments.decide.statistics import Effect
 from analogist.experiments.decide.units import OVER
@@ -87,7 +88,7 @@ def checkpoint_line(record: str) -> str:
     if not checkpoint:
         return "no run finished"
     trained = "" if checkpoint.get("trained", True) else ", NOT TRAINED: its pictures mean nothing"
-    merged = "".join(f" with the LoRA {one['name']} at scale {one['scale']}" for one in checkpoint.get("lora", ()))
+    merged = in_words(checkpoint.get("lora", ()))
     return f"checkpoint {checkpoint['name']}{merged} ({checkpoint['family']}, {checkpoint['fingerprint'][:12]}{trained})"
 
 
