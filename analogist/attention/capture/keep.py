@@ -10,7 +10,7 @@ from torch import Tensor
 
 from analogist.attention.capture.maps import AttentionMap
 from analogist.attention.capture.plan import Item
-from analogist.attention.capture.reduce import Function, MeanHeads, Reduction, RegionTotals, TopK
+from analogist.attention.capture.reduce import Function, MeanHeads, OverSteps, Reduction, RegionTotals, TopK
 from analogist.attention.capture.spill import GrowingFile, Memory
 from analogist.attention.capture.storage import INDEX, describe
 from analogist.attention.select.regions import rectangle
@@ -37,10 +37,10 @@ class Keeper:
         self.got = 0  # number of its heads received so far
         self.parts: list[Tensor] = []  # of a step whose heads are reduced together
         self.total: Tensor | None = None  # for reductions over steps
-        cut = [i for i, one in enumerate(item.request.reductions) if isinstance(one, MeanHeads)]
-        last = len(item.request.reductions) - (item.over_steps is not None)
-        at = cut[0] if cut else last
-        self.before, self.after = item.request.reductions[:at], item.request.reductions[at:last]
+        # Heads may arrive in slices: what precedes the mean over heads is applied to each slice, the rest to the whole step.
+        in_step = [one for one in item.request.reductions if not isinstance(one, OverSteps)]
+        at = next((i for i, one in enumerate(in_step) if isinstance(one, MeanHeads)), len(in_step))
+        self.per_slice, self.mean_heads, self.per_step = in_step[:at], at < len(in_step), in_step[at + 1 :]
         self.stores: list[Memory | GrowingFile] = []
         if item.over_steps is None:
             kinds = [("", item.dtype)] + ([(INDEX, torch.int32)] if item.has_index else [])
@@ -72,13 +72,13 @@ class Keeper:
             return
         with torch.no_grad():
             part = self._take(tensor.detach(), at, heads)
-            for one in self.before:
+            for one in self.per_slice:
                 part = self._apply(one, part, at)
             self.got += len(heads) or 1
             complete = self.got == (len(item.heads) or 1)
             if self.got > (len(item.heads) or 1):
                 raise ValueError(f"{item.name} arrived twice in step {at.step}: a tap is for one run, create a new one for each")
-            if self.after or item.over_steps is not None:
+            if self.mean_heads or item.over_steps is not None:
                 self._collect(part, at, complete)
             else:
                 first = item.heads.index(heads[0]) if heads else 0
@@ -126,17 +126,19 @@ class Keeper:
 
     def _collect(self, part: Tensor, at: At, complete: bool) -> None:
         """Reductions that need all heads of a step: their mean, and sums over steps."""
-        mean = bool(self.after) and isinstance(self.after[0], MeanHeads)
-        if mean:
+        if self.mean_heads:
             part = part.sum(dim=2, dtype=torch.float32)
             self.parts = [self.parts[0] + part] if self.parts else [part]
         else:
             self.parts.append(part)
         if not complete:
             return
-        value = self.parts[0] / len(self.item.heads) if mean else torch.cat(self.parts, 2) if len(self.parts) > 1 else self.parts[0]
+        if self.mean_heads:
+            value = self.parts[0] / len(self.item.heads)
+        else:
+            value = torch.cat(self.parts, 2) if len(self.parts) > 1 else self.parts[0]
         self.parts = []
-        for one in self.after[mean:]:
+        for one in self.per_step:
             value = self._apply(one, value, at)
         over = self.item.over_steps
         if over is None:
