@@ -198,6 +198,43 @@ def test_words_pick_text_columns_branch_by_branch(tiny_unet, everything):
     assert torch.equal(everything[1][name].sel(branch="text", key="hat").tensor, whole[:, 1][..., [4]])
 
 
+def test_a_number_selects_the_same_text_column_whichever_columns_were_captured(tiny_unet, everything):
+    """The prompt is "a cat a hat": cat is column 2, hat is column 4. Beside the whole map, indexed by hand."""
+    name = "up.3.attn.0.cross:probs"
+    whole = everything[1][name]
+    some = sample(tiny_unet, shape(), Capture(name, words=["cat", "hat"]), attention="explicit")[1].maps[name]
+    for m in (whole.sel(branch=["text"]), some, whole.sel(branch=["text"], key=["cat", "hat"])):
+        for column, word in ((2, "cat"), (4, "hat")):
+            expected = whole.tensor[:, [1]][..., column]
+            one = m.sel(key=column)
+            assert one.axes == m.axes[:-1] and torch.equal(one.tensor, expected) and one.columns == {"text": (column,)}
+            for kept in ([column], word, [word]):
+                assert m.sel(key=kept).axes == m.axes and torch.equal(m.sel(key=kept).tensor[..., 0], expected)
+        assert torch.equal(m.sel(key=["hat", 2]).tensor, whole.tensor[:, [1]][..., [2, 4]])
+    for column in (0, 1, 3):
+        for key in (column, [2, column]):
+            with pytest.raises(ValueError, match=rf"its text columns \[{column}\] were not captured .*holds 2, 4 of the text prompt"):
+                some.sel(key=key)
+    for key, message in ((7, "token column 7: allowed are 0..6"), (-1, "token column -1"), ([], "empty list"), (True, "word True")):
+        with pytest.raises(ValueError, match=message):
+            some.sel(key=key)
+
+
+def test_text_columns_that_differ_from_branch_to_branch_are_never_mixed(tiny_unet, everything):
+    """cat is column 1 of the negative prompt "cat bad" and column 2 of "a cat a hat"."""
+    name = "up.3.attn.0.cross:probs"
+    whole = everything[1][name].tensor
+    both = sample(tiny_unet, shape(), Capture(name, words="cat", branches=[0, 1]), attention="explicit")[1].maps[name]
+    cat = both.sel(key="cat")
+    assert torch.equal(cat.tensor[:, 0], whole[:, 0][..., [1]]) and torch.equal(cat.tensor[:, 1], whole[:, 1][..., [2]])
+    for column, branch in ((1, 0), (2, 1)):
+        with pytest.raises(ValueError, match="were not captured"):
+            both.sel(key=column)  # the other branch does not hold it
+        assert torch.equal(both.sel(branch=branch, key=column).tensor, whole[:, branch][..., column])
+    with pytest.raises(ValueError, match="select a branch first"):
+        everything[1][name].sel(key="cat")
+
+
 # --- reductions ------------------------------------------------------------------------------------
 
 
@@ -432,7 +469,7 @@ def test_maps_save_and_load_with_their_words(tiny_unet, tmp_path):
     name = "up.1.attn.2.cross:probs"
     assert torch.equal(loaded[name].sel(branch="text", key="hat").tensor, maps[name].sel(branch="text", key="hat").tensor)
     assert loaded[name].tokens["text"] == ("<start>", "a", "cat", "a", "hat", "<end>")
-    with pytest.raises(ValueError, match="not in the text prompt"):
+    with pytest.raises(ValueError, match="text prompt: the word 'dog' is not among those that the file of this map lists: a, cat, hat"):
         loaded[name].sel(branch="text", key="dog")
     maps[name].save(tmp_path / "one.safetensors")
     assert torch.equal(AttentionMap.load(tmp_path / "one.safetensors").tensor, maps[name].tensor)

@@ -2,18 +2,23 @@
 
 import copy
 import io
+import json
 import multiprocessing
 import pickle
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from analogist import Analogist, Capture, Placement, PromptGrid
 from analogist.attention.capture.maps import Maps
+from analogist.attention.measure.heat import word_heat
 from analogist.checkpoints.prompt_words import PromptWords, columns_of_word
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -92,6 +97,78 @@ def test_maps_read_from_a_file_are_carried(result, tmp_path) -> None:
     there = by_pickle(loaded)
     cross = next(name for name, m in loaded.items() if m.site.kind == "cross")
     assert same(there[cross].sel(branch="text", key="boat"), loaded[cross].sel(branch="text", key="boat"))
+
+
+def places_of(tokens: tuple[str, ...], phrase: str, count: int) -> list[int]:
+    """Columns of a phrase of whole tokens, or of a special token, by going through the tokens."""
+    if phrase == "<padding>":
+        return list(range(len(tokens), count))
+    pieces = {"<start>": [tokens[0]], "<end>": [tokens[-1]]}.get(phrase, phrase.split())
+    firsts = [i for i in range(len(tokens)) if list(tokens[i : i + len(pieces)]) == pieces]
+    return sorted({first + k for first in firsts for k in range(len(pieces))})
+
+
+def as_written_before(path: Path) -> None:
+    """Turns a file of maps into one as it was before files held a run's text: with a table of single words."""
+    with safe_open(path, framework="pt") as opened:
+        about = opened.metadata()
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    described = json.loads(about["maps"])
+    for data in described.values():
+        assert data.pop("text")["tokens"] == 77
+        data["words"] = {
+            branch: {word: places_of(tokens, word, 77) for word in tokens[1:-1] if word.isalpha()}
+            for branch, tokens in data["tokens"].items()
+        }
+    save_file(tensors, path, metadata={**about, "maps": json.dumps(described)})
+
+
+@pytest.mark.parametrize("how", ["saved", "saved twice", "spilled", "written before"])
+def test_maps_from_a_file_find_words_phrases_special_tokens_and_columns_as_the_runs_own(how: str, model: Analogist, tmp_path) -> None:
+    grid, name = PromptGrid(PICTURE, PICTURE[::-1].copy(), PICTURE[:, ::-1].copy()), "up.1.attn.2.cross:probs"
+    spill = tmp_path / "spilled" if how == "spilled" else None
+    capture = [Capture(name, spill=spill), Capture(name, words=["red", "boat"], label="some", spill=spill)]
+    config = model.config.replace(steps=1, guidance=3.0, cam=None)
+    own, path = model(grid, PROMPT, config=config, capture=capture, progress=False).maps, tmp_path / "maps.safetensors"
+    if how == "spilled":
+        path = spill
+    else:
+        own.save(path)
+    if how == "saved twice":
+        Maps.load(path).save(path)
+    elif how == "written before":
+        as_written_before(path)
+    loaded, whole = Maps.load(path), own[name].tensor
+    tokens = own[name].tokens["text"]
+    for word in ("red", "boat", "<start>", "<end>", "<padding>", *(() if how == "written before" else ("a red", "RED  boat"))):
+        columns = places_of(tokens, word.lower(), whole.shape[-1])
+        assert columns and loaded[name].columns_of(word, "text") == tuple(columns)
+        assert torch.equal(loaded[name].sel(branch="text", key=word).tensor, whole[:, 1][..., columns]), word
+        for maps in (own, loaded):
+            heat = word_heat(maps.select(name), word)
+            assert heat.columns == tuple(columns)
+            assert torch.equal(heat.values, sum(word_heat(own.select(name), column).values for column in columns)) or len(columns) > 1
+    assert torch.equal(loaded[name].sel(branch="text", key=[1, 2]).tensor, whole[:, 1][..., [1, 2]])
+    boat = places_of(tokens, "boat", 77)[0]
+    for maps in (own, loaded):
+        assert torch.equal(maps[name + "@some"].sel(branch="text", key=boat).tensor, whole[:, 1][..., boat])
+        with pytest.raises(ValueError, match="were not captured"):
+            maps[name + "@some"].sel(key=0)
+    for word, message in (("house", "text prompt: .*'house'"), (77, "token column 77: allowed are 0..76"), (1.5, "word 1.5: give a word")):
+        with pytest.raises(ValueError, match=message):
+            loaded[name].sel(branch="text", key=[word])
+
+
+def test_a_map_of_a_text_given_as_tensor_is_loaded_with_its_columns(model: Analogist, tmp_path) -> None:
+    grid, name = PromptGrid(PICTURE, PICTURE, PICTURE), "up.1.attn.2.cross:probs"
+    text, config = model.encode_text("a red boat"), model.config.replace(steps=1, guidance=3.0, cam=None)
+    own = model(grid, text=text, config=config, capture=name, progress=False).maps
+    own.save(tmp_path / "maps.safetensors")
+    loaded = Maps.load(tmp_path / "maps.safetensors")
+    assert torch.equal(loaded[name].sel(key=3).tensor, own[name].tensor[..., 3])
+    for maps in (own, loaded):
+        with pytest.raises(ValueError, match="given as a tensor, so only column numbers"):
+            maps[name].sel(branch="text", key="boat")
 
 
 @pytest.mark.parametrize("way", ["pickle", "torch.save", "deepcopy"])

@@ -20,7 +20,7 @@ from analogist import Analogist, study
 from analogist.attention.capture.capture import Capture
 from analogist.attention.capture.maps import AttentionMap
 from analogist.attention.collect.collect import collect
-from analogist.attention.collect.rows import region_name, region_number
+from analogist.attention.collect.rows import COLUMNS, region_name, region_number, rows_of
 from analogist.attention.collect.shards import OtherCollection
 from analogist.attention.edit import edits
 from analogist.grid import PromptGrid
@@ -101,6 +101,19 @@ def test_rows_are_what_a_capture_holds_at_their_step_branch_image_and_token(tiny
                 expected = part[token] if "ff" in name else part[:, token]
                 assert at["region"] == "AB"[token // 4 >= 2] + ("'" if token % 4 >= 2 else "")
             assert torch.equal(values[i], expected), (name, at)
+
+
+def test_rows_of_text_columns_say_each_branchs_own_column(tiny_unet):
+    """cat is column 1 of the negative prompt "cat bad" and column 2 of "a cat a hat"."""
+    name = "up.1.attn.2.cross:k"
+    whole, m = (sample(tiny_unet, shape(), one)[1].maps[name] for one in (name, Capture(name, words="cat", branches=[0, 1])))
+    rows = rows_of(m, 0, 5)
+    assert len(rows.index) == 3 * 2 * 2  # step branch image, one column each
+    for values, entry in zip(rows.values, rows.index.tolist(), strict=True):
+        at = dict(zip(COLUMNS, entry, strict=True))
+        assert at["token"] == (1, 2)[at["branch"]]
+        expected = whole.tensor[at["step"], at["branch"], at["seed"] - 5].select(whole.axes.index("key") - 3, at["token"])
+        assert torch.equal(values, expected)
 
 
 def test_every_row_is_there_once_and_rows_can_be_chosen_by_what_the_index_says(folder):

@@ -226,7 +226,7 @@ def test_the_negative_prompt_has_its_own_heat(maps):
     assert heat.columns == (2,) and not torch.equal(heat.values, word_heat(maps, 2).values)
     for arguments, message in [
         ({"word": "bad"}, "'bad' is not in"),
-        ({"word": 7}, "text columns .7. were not captured"),
+        ({"word": 7}, "token column 7: allowed are 0..6"),
         ({"word": "a", "steps": 5}, "holds step"),
     ]:
         with pytest.raises(ValueError, match=message):

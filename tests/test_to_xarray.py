@@ -50,6 +50,19 @@ def test_a_set_of_maps_is_one_data_set_in_which_nothing_is_filled_up(maps):
     assert alone[WORDS].dims == maps[WORDS].axes
 
 
+def test_text_columns_that_differ_from_branch_to_branch_are_labelled_in_both(tiny_unet):
+    """cat is column 1 of the negative prompt and column 2 of the other; an axis with one label would be wrong in one of them."""
+    capture = [Capture(WORDS, words="cat", branches=[0, 1]), Capture(WORDS, words="hat", label="hat")]
+    maps = sample(tiny_unet, shape(), capture, sac=None, cam=None, stop=1)[1].maps
+    array = maps[WORDS].to_xarray()
+    assert array["text_column"].dims == ("branch", "key") and array["text_column"].values.tolist() == [[1], [2]]
+    assert "key" not in array.coords
+    assert maps[WORDS].sel(branch="text").to_xarray()["key"].values.tolist() == [2]
+    data = maps.to_xarray()
+    assert data[WORDS + "@hat"].dims[-1] != data[WORDS].dims[-1]
+    assert data[data[WORDS + "@hat"].dims[-1]].values.tolist() == [4]
+
+
 def test_without_xarray_the_message_names_the_extra(maps, monkeypatch):
     there = builtins.__import__
 

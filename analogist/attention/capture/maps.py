@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import xarray
 
 SHOWN = 8  # maps in a repr
-Columns = Callable[[str, str], Sequence[int]]  # (word, branch) -> text columns
+Columns = Callable[[str | int, str], Sequence[int]]  # (word, branch) -> text columns
 
 
 class MapNotFound(KeyError, ValueError):
@@ -102,12 +102,13 @@ class AttentionMap:
         image: int | Sequence[int] | None = None,
         head: int | Sequence[int] | None = None,
         query: Region | Sequence[Region] | int | None = None,
-        key: Region | Sequence[Region] | str | int | None = None,
+        key: Region | Sequence[Region] | str | int | Sequence[str | int] | None = None,
     ) -> "AttentionMap":
         """A part of the map, as a view if possible. A single value drops its axis, a list keeps it.
 
         step: executed steps. branch: "negative", "text" (or 0, 1). query, key: a region, box or pixel of the picture (keeps
-        the axis of tokens), or a token number (drops the axis). key at cross-attention: a word or a text column. Of maps reduced to
+        the axis of tokens), or a token number (drops the axis). key at cross-attention: a word (keeps the axis), the number of a text
+        column of the prompt (drops it; the same number where only some columns were captured), or a list of these. Of maps reduced to
         regions: one region (drops the axis) or a list of them.
         Raises ValueError for what was not captured.
         """
@@ -121,8 +122,10 @@ class AttentionMap:
         if key is not None and "key_region" in out.axes:
             out = out._region("key_region", key)
         elif key is not None:
-            of_picture = self.site.kind == "self" or isinstance(key, int)
-            out = out._tokens_of("key", key) if of_picture else out._word(cast("str | Sequence[str]", key))
+            if self.site.kind == "self":
+                out = out._tokens_of("key", cast("Region | Sequence[Region] | int", key))
+            else:
+                out = out._text_columns(cast("str | int | Sequence[str | int]", key))
         return out
 
     def _pick(self, name: str, value: int | str | Sequence) -> "AttentionMap":
@@ -165,24 +168,34 @@ class AttentionMap:
             return self._with(lambda t: t.select(dim, int(places[0])), _without(self.axes, dim), **{name: wanted})
         return self._with(lambda t: _take(t, dim, places), self.axes, **{name: wanted})
 
-    def _word(self, word: str | Sequence[str]) -> "AttentionMap":
+    def _text_columns(self, key: str | int | Sequence[str | int]) -> "AttentionMap":
+        """Text columns, by words or numbers; one number drops the axis."""
         dim = self.axis("key")
-        branches = self.coords["branch"]
-        words = [word] if isinstance(word, str) else list(word)
-        found = {branch: sorted({c for w in words for c in self.columns_of(w, branch)}) for branch in branches}
-        if len({tuple(columns) for columns in found.values()}) > 1:
-            raise ValueError(f"key {word!r} is in different columns of each branch's prompt: select a branch first (branch='text')")
-        wanted = found[branches[0]]
-        have = list(range(self.tensor.shape[dim])) if self.columns is None else list(self.columns[branches[0]])
-        missing = [c for c in wanted if c not in have]
-        if missing:
-            raise ValueError(f"key {word!r}: its text columns {missing} were not captured")
-        places = torch.tensor([have.index(c) for c in wanted], device="cpu")
-        columns = {branch: tuple(wanted) for branch in branches}
-        return self._with(lambda t: _take(t, dim, places), self.axes, columns=columns)
+        asked = [key] if isinstance(key, str | int) else list(key)
+        if not asked:
+            raise ValueError("key: an empty list selects nothing; leave it out for all text columns")
+        columns: dict[str, tuple[int, ...]] = {}
+        places: list[int] = []
+        for branch in self.coords["branch"]:
+            have = tuple(range(self.tensor.shape[dim])) if self.columns is None else self.columns[branch]
+            wanted = sorted({column for word in asked for column in self.columns_of(word, branch)})
+            missing = [column for column in wanted if column not in have]
+            if missing:
+                held = "" if self.columns is None else f" ({self.name} holds {', '.join(map(str, have))} of the {branch} prompt)"
+                raise ValueError(f"key {key!r}: its text columns {missing} were not captured{held}")
+            found = [have.index(column) for column in wanted]
+            if columns and found != places:
+                raise ValueError(f"key {key!r} is in different columns of each branch's prompt: select a branch first (branch='text')")
+            columns[branch], places = tuple(wanted), found
+        if isinstance(key, int):
+            return self._with(lambda t: t.select(dim, places[0]), _without(self.axes, dim), columns=columns)
+        chosen = torch.tensor(places, device="cpu")
+        return self._with(lambda t: _take(t, dim, chosen), self.axes, columns=columns)
 
-    def columns_of(self, word: str, branch: str) -> tuple[int, ...]:
-        """Text columns of a word in a branch's prompt. Raises ValueError if the prompt does not contain it or is not known."""
+    def columns_of(self, word: str | int, branch: str) -> tuple[int, ...]:
+        """Text columns of a word in a branch's prompt; a number is a column. Raises ValueError if the prompt lacks it or is not known."""
+        if self.words is None and isinstance(word, int) and not isinstance(word, bool):
+            return (word,)
         if self.words is None:
             raise ValueError(f"word {word!r}: the prompt of this map is not known; select text columns by number")
         return tuple(self.words(word, branch))

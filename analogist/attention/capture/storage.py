@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from analogist.attention.capture.maps import AttentionMap, Maps
-from analogist.attention.select.word_columns import ColumnsOnFile
+from analogist.attention.select.word_columns import ColumnsOf, ListedWords, TextOnFile
 from analogist.disk.foreign import naming
 from analogist.models.placement import Site
 
@@ -21,15 +21,7 @@ INDEX = "#index"  # appended to the name of a map for the keys of its top-k
 
 def describe(m: AttentionMap) -> dict:
     """Everything about a map except its values, JSON-ready."""
-    words = {}
-    for branch, prompt in m.prompts.items():
-        found = {}
-        for word in dict.fromkeys(prompt.lower().replace(",", " ").split()) if m.words is not None else ():
-            try:
-                found[word] = list(m.columns_of(word, branch))
-            except ValueError:  # the word was cut off at the end of the prompt
-                continue
-        words[branch] = found
+    text = TextOnFile.of(m.words.run) if isinstance(m.words, ColumnsOf) else None
     return {
         "site": [m.site.name, m.site.kind, m.site.layer, m.site.stride, m.site.heads],
         "point": m.point,
@@ -45,8 +37,34 @@ def describe(m: AttentionMap) -> dict:
         "reduced": m.reduced,
         "prompts": m.prompts,
         "tokens": m.tokens,
-        "words": words,
+        "text": None if text is None else text.to_json(),
+        "words": _listed(m) if text is None else {},
     }
+
+
+def _listed(m: AttentionMap) -> dict[str, dict[str, list[int]]]:
+    """The columns of the single words of each branch's prompt, for a run whose text is not known token by token."""
+    words = {}
+    for branch, prompt in m.prompts.items():
+        found = {}
+        for word in dict.fromkeys(prompt.lower().replace(",", " ").split()) if m.words is not None else ():
+            try:
+                found[word] = list(m.columns_of(word, branch))
+            except ValueError:  # the word was cut off at the end of the prompt
+                continue
+        words[branch] = found
+    return words
+
+
+def _text(data: dict, shape: torch.Size) -> TextOnFile:
+    """The text of a map's run. Files written before they held it ("text") list single words. shape: of the map's values."""
+    if data.get("text") is not None:
+        return TextOnFile.from_json(data["text"])
+    whole = "key" in data["axes"] and data["columns"] is None
+    prompts: dict[str, str] = data["prompts"]
+    known = {prompts[branch]: tokens for branch, tokens in data["tokens"].items()}
+    words = ListedWords({prompt: data["words"].get(branch, {}) for branch, prompt in prompts.items()}, known)
+    return TextOnFile(shape[data["axes"].index("key")] if whole else None, tuple(prompts), tuple(prompts.values()) or None, words)
 
 
 def restore(name: str, tensor: Tensor, index: Tensor | None, data: dict) -> AttentionMap:
@@ -59,7 +77,7 @@ def restore(name: str, tensor: Tensor, index: Tensor | None, data: dict) -> Atte
         key=None if data["key"] is None else torch.tensor(data["key"], device="cpu"),
         columns=None if data["columns"] is None else {branch: tuple(c) for branch, c in data["columns"].items()},
         index=index, reduced=tuple(data["reduced"]), prompts=data["prompts"],
-        tokens={branch: tuple(tokens) for branch, tokens in data["tokens"].items()}, words=ColumnsOnFile(data["words"]),
+        tokens={branch: tuple(tokens) for branch, tokens in data["tokens"].items()}, words=ColumnsOf(_text(data, tensor.shape)),
     )  # fmt: skip
 
 

@@ -15,8 +15,9 @@ def data_array(m: AttentionMap) -> "xarray.DataArray":
     """A map with its axes as dimensions.
 
     Coordinates: executed steps (and their training time t), branches, images, heads, token numbers of queries and keys of the picture,
-    text columns, names of regions. Of an axis that `sel` dropped the one entry is a coordinate without a dimension. Attributes: site,
-    point, layer, hw, rows, reduced. Top-k maps have the kept keys as a coordinate `token` of the same shape.
+    text columns (`text_column` [branch key] where branches hold different ones), names of regions. Of an axis that `sel` dropped the one
+    entry is a coordinate without a dimension. Attributes: site, point, layer, hw, rows, reduced. Top-k maps have the
+    kept keys as a coordinate `token` of the same shape.
     Raises ImportError where xarray is not installed.
     """
     try:
@@ -32,8 +33,17 @@ def data_array(m: AttentionMap) -> "xarray.DataArray":
     if "step" in m.axes:
         coords["t"] = ("step", [m.times[step] for step in m.coords["step"]])
     for name in ("query", "key"):
-        if name in m.axes:
-            coords[name] = _tokens(m, name)
+        if name not in m.axes:
+            continue
+        if name == "key" and m.columns is not None:
+            held = [m.columns[branch] for branch in m.coords["branch"]]
+            if len(set(held)) == 1:
+                coords[name] = list(held[0])
+            else:  # one label for several columns would be wrong in all branches but one
+                coords["text_column"] = (("branch", "key"), [list(columns) for columns in held])
+        else:
+            tokens = getattr(m, name)
+            coords[name] = list(range(m.tensor.shape[m.axis(name)])) if tokens is None else tokens.tolist()
     for name in set(m.axes) & {"channel", "row", "column", "rank"}:
         coords[name] = list(range(m.tensor.shape[m.axis(name)]))
     if m.index is not None:
@@ -71,19 +81,9 @@ def data_set(maps: Mapping[str, AttentionMap]) -> "xarray.Dataset":
     return xarray.Dataset(out)
 
 
-def _tokens(m: AttentionMap, name: str) -> list[int]:
-    tokens = getattr(m, name)
-    if tokens is not None:
-        return tokens.tolist()
-    if name == "key" and m.columns is not None:
-        kept = {m.columns[branch] for branch in m.coords["branch"]}
-        if len(kept) == 1:
-            return list(kept.pop())
-    return list(range(m.tensor.shape[m.axis(name)]))
-
-
 def _entries(array: "xarray.DataArray", axis: str) -> tuple:
-    return tuple(array[axis].values.tolist())
+    """The labels of an axis; None for each where it has none, so that it does not take those of another map."""
+    return tuple(array[axis].values.tolist()) if axis in array.coords else (None,) * array.sizes[axis]
 
 
 def _name(axis: str, entries: tuple, found: list[tuple]) -> str:

@@ -57,26 +57,29 @@ def rows_of(m: AttentionMap, number: int, seed: int) -> Rows:
     entries = {
         "input": [number], "seed": [seed + image for image in m.coords["image"]], "step": list(m.coords["step"]),
         "t": [m.times[step] for step in m.coords["step"]], "branch": [BRANCHES.index(branch) for branch in m.coords["branch"]],
-        "token": tokens, "region": regions,
+        "region": regions,
     }  # fmt: skip
-    dims = {"input": None, "seed": 2, "step": 0, "t": 0, "branch": 1, "token": 3, "region": 3}
+    dims = {"input": None, "seed": 2, "step": 0, "t": 0, "branch": 1, "region": 3}
     columns: list[Tensor] = []
     for name in COLUMNS:
-        column, dim = torch.tensor(entries[name], device="cpu"), dims[name]
-        view = column if dim is None else column.view([-1 if i == dim else 1 for i in range(4)])
-        columns.append(view.expand(*lengths, len(tokens)).reshape(-1))
+        if name == "token":
+            view = torch.tensor(tokens, device="cpu")[None, :, None, :]
+        else:
+            column, dim = torch.tensor(entries[name], device="cpu"), dims[name]
+            view = column if dim is None else column.view([-1 if i == dim else 1 for i in range(4)])
+        columns.append(view.expand(*lengths, len(regions)).reshape(-1))
     return Rows(values, torch.stack(columns, dim=1), axes)
 
 
-def _tokens(m: AttentionMap, places: list[str]) -> tuple[list[int], list[int]]:
-    """The tokens on the rows of one step, branch and image, and their regions, by number."""
+def _tokens(m: AttentionMap, places: list[str]) -> tuple[list[list[int]], list[int]]:
+    """The tokens on the rows of one step and image, for each branch or once for all, and their regions, by number."""
     if not places:
-        return [NO_TOKEN], [NO_REGION]
+        return [[NO_TOKEN]], [NO_REGION]
     if places == ["key"] and m.site.kind == "cross":
-        branches = m.coords["branch"]
-        columns = range(m.tensor.shape[m.axis("key")]) if m.columns is None else m.columns[branches[0]]
-        return list(columns), [NO_REGION] * len(columns)
+        count = m.tensor.shape[m.axis("key")]
+        columns = [list(range(count))] if m.columns is None else [list(m.columns[branch]) for branch in m.coords["branch"]]
+        return columns, [NO_REGION] * count
     kept = m.key if places == ["key"] else m.query
     tokens = list(range(m.hw[0] * m.hw[1])) if kept is None else kept.tolist()
     assert "row" not in places or kept is None or rectangle(kept, m.hw) is not None, "a capture keeps whole rectangles of a block"
-    return tokens, [region_number(region_of_token(token, m.hw, m.rows)) for token in tokens]
+    return [tokens], [region_number(region_of_token(token, m.hw, m.rows)) for token in tokens]

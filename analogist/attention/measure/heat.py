@@ -57,7 +57,8 @@ def word_heat(
         part = _chosen(m, branch, image, steps, heads)
         rest = [axis for axis in part.axes if axis not in ("query", "key")]
         part = part.mean(*rest) if rest else part
-        heat = torch.stack([part.sel(key=column).grid("query").float() for column in _within(m, branch, columns)]).sum(0)
+        part = part.sel(key=list(columns))
+        heat = torch.stack([part.sel(key=column).grid("query").float() for column in columns]).sum(0)
         total += F.interpolate(heat[None, None], size=m.size, mode="bilinear", align_corners=False)[0, 0]
     return WordHeat(word, branch, total / len(found), tuple(columns), len(found))
 
@@ -85,15 +86,6 @@ def _chosen(
         elif m.coords.get(axis) != ((value,) if isinstance(value, int | str) else tuple(value)):
             raise ValueError(f"word_heat: {m.name} holds {axis} {m.coords.get(axis)} together, not {value!r} alone")
     return m
-
-
-def _within(m: AttentionMap, branch: str, columns: Sequence[int]) -> Sequence[int]:
-    """Places on the key axis of text columns. Raises ValueError where one was not captured."""
-    have = range(m.tensor.shape[m.axis("key")]) if m.columns is None else m.columns[branch]
-    missing = [column for column in columns if column not in have]
-    if missing:
-        raise ValueError(f"word_heat: text columns {missing} were not captured in {m.name}")
-    return [list(have).index(column) for column in columns]
 
 
 def _one_place(m: AttentionMap, word: str | int, branch: str, columns: Sequence[int], occurrence: int) -> tuple[int, ...]:

@@ -2,15 +2,40 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 from analogist.attention.select.run_shape import RunShape
+from analogist.checkpoints.prompt_words import PromptWords
 from analogist.models.numbers import plain
 
 START, END, PADDING = "<start>", "<end>", "<padding>"
 
 
-def columns_of(word: str | int, branch: str, run: RunShape) -> tuple[int, ...]:
+class Text(Protocol):
+    """What is read of a run's text; its RunShape has it, and so has a file of its maps."""
+
+    @property
+    def tokens(self) -> int | None:
+        """How many text columns there are; None: not known."""
+        ...
+
+    @property
+    def branch_labels(self) -> tuple[str, ...]:
+        """Names of the branches that have a prompt."""
+        ...
+
+    @property
+    def encoded(self) -> tuple[str | None, ...] | None:
+        """Each branch's prompt, None where it differs from image to image; None altogether where no prompt is known."""
+        ...
+
+    @property
+    def words(self) -> object:
+        """A WordSource, or a function of prompt and word; None where the text was given as a tensor."""
+        ...
+
+
+def columns_of(word: str | int, branch: str, run: Text) -> tuple[int, ...]:
     """Token columns of a word in the prompt of a branch: all tokens of a split word, all occurrences of a repeated one.
 
     word: of the prompt; "<start>", "<end>" or "<padding>"; or a column number.
@@ -18,13 +43,16 @@ def columns_of(word: str | int, branch: str, run: RunShape) -> tuple[int, ...]:
     """
     word = plain(word)
     if isinstance(word, int) and not isinstance(word, bool):
-        if not 0 <= word < run.tokens:
-            raise ValueError(f"token column {word}: allowed are 0..{run.tokens - 1}")
+        if word < 0 or (run.tokens is not None and word >= run.tokens):
+            last = "the last" if run.tokens is None else run.tokens - 1
+            raise ValueError(f"token column {word}: allowed are 0..{last}")
         return (word,)
     if word == START:
         return (0,)
     if run.encoded is None or run.words is None:
         raise ValueError(f"word {word!r}: the text of this run was given as a tensor, so only column numbers can be used")
+    if branch not in run.branch_labels:
+        raise ValueError(f"word {word!r}: the {branch} prompt is not known; known: {', '.join(run.branch_labels)}")
     prompt = run.encoded[run.branch_labels.index(branch)]
     if prompt is None:
         raise ValueError(
@@ -33,7 +61,11 @@ def columns_of(word: str | int, branch: str, run: RunShape) -> tuple[int, ...]:
         )
     if word in (END, PADDING):
         end = end_column(prompt, run)
-        columns = (end,) if word == END else tuple(range(end + 1, run.tokens))
+        if word == END:
+            return (end,)
+        if run.tokens is None:
+            raise ValueError(f"{word}: the file of this map does not say how many text columns there were; use column numbers")
+        columns = tuple(range(end + 1, run.tokens))
         if not columns:
             raise ValueError(f"{word}: the prompt of the {branch} branch fills all {run.tokens} tokens")
         return columns
@@ -53,27 +85,76 @@ def columns_of(word: str | int, branch: str, run: RunShape) -> tuple[int, ...]:
 class ColumnsOf:
     """`columns_of` for one run, in the form that its maps need: (word, branch) -> token columns."""
 
-    run: RunShape
+    run: Text
 
     def __call__(self, word: str | int, branch: str) -> tuple[int, ...]:
         return columns_of(word, branch, self.run)
 
 
 @dataclass(frozen=True)
-class ColumnsOnFile:
-    """The same for maps read from a file: branch -> word in lower case -> token columns."""
+class ListedWords:
+    """The words of some prompts as a file lists them that holds no places of tokens: single words only.
+
+    table: prompt -> word in lower case -> token columns. known: prompt -> its tokens from start to end, where they are known.
+    """
 
     table: Mapping[str, Mapping[str, Sequence[int]]]
+    known: Mapping[str, Sequence[str]]
 
-    def __call__(self, word: str, branch: str) -> tuple[int, ...]:
-        """Raises ValueError for a word that the file does not list."""
-        words = self.table.get(branch, {})
+    def tokens(self, prompt: str) -> list[str]:
+        """As TextEncoder.tokens. Raises ValueError where the file does not hold them."""
+        if prompt not in self.known:
+            raise ValueError("the file of this map does not hold the tokens of its prompt; use a column number")
+        return list(self.known[prompt])
+
+    def positions(self, prompt: str, word: str) -> list[int]:
+        """As TextEncoder.positions, for single words. Raises ValueError for others."""
+        words = self.table.get(prompt, {})
         if word.lower() not in words:
-            raise ValueError(f"word {word!r} is not in the {branch} prompt; it has {', '.join(words) or 'no words'}")
-        return tuple(words[word.lower()])
+            raise ValueError(f"the word {word!r} is not among those that the file of this map lists: {', '.join(words) or 'none'}")
+        return list(words[word.lower()])
 
 
-def end_column(prompt: str, run: RunShape) -> int:
+@dataclass(frozen=True)
+class TextOnFile:
+    """The text of a run as a file of its maps holds it."""
+
+    tokens: int | None
+    branch_labels: tuple[str, ...]
+    encoded: tuple[str | None, ...] | None
+    words: PromptWords | ListedWords | None
+
+    @classmethod
+    def of(cls, run: Text) -> "TextOnFile | None":
+        """A run's text; None where the places of its tokens are not known, as with a function that finds words."""
+        words = None if run.encoded is None else run.words
+        if words is not None and not isinstance(words, PromptWords):
+            return None
+        return cls(run.tokens, run.branch_labels, run.encoded, words)
+
+    def to_json(self) -> dict:
+        """What `from_json` reads. places: of each branch's prompt, the (first, end) of its tokens."""
+        places = self.words.places if isinstance(self.words, PromptWords) else {}
+        prompts = self.encoded or ()
+        return {
+            "tokens": self.tokens, "branches": self.branch_labels, "prompts": self.encoded,
+            "places": [places.get(prompt) if prompt is not None else None for prompt in prompts],
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, data: Mapping) -> "TextOnFile":
+        """Reads what `to_json` gave."""
+        encoded: tuple[str | None, ...] | None = None if data["prompts"] is None else tuple(data["prompts"])
+        found: dict[str, tuple[tuple[int, int], ...]] = {
+            prompt: tuple((first, end) for first, end in places)
+            for prompt, places in zip(encoded or (), data["places"], strict=True)
+            if prompt is not None and places is not None
+        }
+        known = encoded is not None and all(prompt is None or prompt in found for prompt in encoded)
+        return cls(data["tokens"], tuple(data["branches"]), encoded, PromptWords(found) if known else None)
+
+
+def end_column(prompt: str, run: Text) -> int:
     """The column of the end token, after the last token of the prompt."""
     tokens = getattr(run.words, "tokens", None)
     if tokens is None:
