@@ -8,7 +8,7 @@ CAM: silenced rows have a zero map, hence a zero head output.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -52,20 +52,34 @@ def _put(into: Tensor, where: Index, values: Tensor) -> Tensor:
     return out
 
 
-# The cell of the written key, the cells of the query and key that are read, s, and the factor of what stood there before.
-Clone = tuple[int, int, int, float, float]
+class Clone(NamedTuple):
+    """One block of a query cell's rows: M[query, key] := s M[from_query, from_key] + own M[query, key]."""
+
+    key: int
+    from_query: int
+    from_key: int
+    s: float
+    own: float  # 1 - blend; 0 for a plain clone
+
+
 Cells = slice | list[int]  # some cells in an order
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What SAC does to a grid, by cell numbers.
+class ClonePlan:
+    """What SAC does to a grid; cells are numbered row by row.
 
-    clones: per query cell that it changes. plain: the other cells. order: the position of each cell in (plain, clones).
-    For the variant before the softmax, queries and keys are joined of several slots on the head dimension, the first for what is their
-    own. queries: in each slot the cell that is read, for every clone. pool: (slot, s) of what keys are picked from. mixed: keys
-    that are sums, each (slot, s, cell that is read, factor and cell of what is its own). keys: for every clone and cell the number in
-    the pool, which holds all cells once per entry, and then the mixed ones.
+    clones: query cell -> the blocks of its rows that SAC rewrites. plain: the query cells that it leaves alone.
+    order: for each cell, its place in the list plain + clones, to put results back.
+
+    The rest is for SAC before the softmax. A head of width d is widened to several slots of width d. Slot 0 holds a cell's own
+    queries; each further slot holds the queries of one cell that it reads. A key is non-zero in one slot only, so it meets only the
+    queries of that slot, and one ordinary attention call computes q_own . k for some keys and s q_read . k for others. The key of a
+    blended block is the sum of two such keys, in two slots.
+    queries: for each slot, the cell whose queries stand in it, for every cloned cell.
+    pool: (slot, s); each entry stands for the keys of all cells, times s, in that slot.
+    mixed: the keys of a blended block, s k[read] in `slot` plus own k[key] in slot 0, as (slot, s, read, own, key).
+    keys: for every cloned cell and key cell, which key to take: a number into the pool, then into mixed.
     """
 
     clones: dict[int, list[Clone]]
@@ -78,16 +92,17 @@ class Plan:
 
 
 @lru_cache(maxsize=256)
-def _plan(blocks: tuple[tuple[Cell, Cell, Cell, Cell, float], ...], rows: int, blend: float) -> Plan:
+def _plan(blocks: tuple[tuple[Cell, Cell, Cell, Cell, float], ...], rows: int, blend: float) -> ClonePlan:
     """blocks, blend: of a SAC. Cached: the same at every site of every step."""
     cells = 2 * rows
     clones: dict[int, list[Clone]] = {}
     for query, key, from_query, from_key, s in blocks:
         part = 1.0 if (query, key) == (from_query, from_key) else blend  # a block that is only multiplied has nothing to blend with
-        clones.setdefault(number(query), []).append((number(key), number(from_query), number(from_key), s * part, 1 - part))
+        clones.setdefault(number(query), []).append(Clone(number(key), number(from_query), number(from_key), s * part, own=1 - part))
     plain = [cell for cell in range(cells) if cell not in clones]
     order = [*plain, *clones]
-    sources = [list(dict.fromkeys(read for _, read, *_ in written if read != cell)) for cell, written in clones.items()]  # usually one each
+    # the other cells whose queries each cloned cell reads; usually one
+    sources = [list(dict.fromkeys(clone.from_query for clone in each if clone.from_query != cell)) for cell, each in clones.items()]
     more = max(len(each) for each in sources)
     queries = [[each[j] if j < len(each) else cell for cell, each in zip(clones, sources, strict=True)] for j in range(more)]
     slots = [_as_slice(cells) for cells in (list(clones), *queries)]
@@ -96,17 +111,17 @@ def _plan(blocks: tuple[tuple[Cell, Cell, Cell, Cell, float], ...], rows: int, b
     keys: list[int] = []
     for (cell, written), each in zip(clones.items(), sources, strict=True):
         picked = list(range(cells))
-        for key, from_query, from_key, s, own in written:
-            slot = 0 if from_query == cell else 1 + each.index(from_query)
-            if own:
-                mixed.append((slot, s, from_key, own, key))
-                picked[key] = -len(mixed)
+        for clone in written:
+            slot = 0 if clone.from_query == cell else 1 + each.index(clone.from_query)
+            if clone.own:
+                mixed.append((slot, clone.s, clone.from_key, clone.own, clone.key))
+                picked[clone.key] = -len(mixed)
             else:
-                picked[key] = cells * pool.setdefault((slot, s), len(pool)) + from_key
+                picked[clone.key] = cells * pool.setdefault((slot, clone.s), len(pool)) + clone.from_key
         keys += picked
     keys = [cells * len(pool) - 1 - key if key < 0 else key for key in keys]
     order = [order.index(cell) for cell in range(cells)]
-    return Plan(clones, _as_slice(plain), order, slots, list(pool), mixed, keys)
+    return ClonePlan(clones, _as_slice(plain), order, slots, list(pool), mixed, keys)
 
 
 def _as_slice(cells: list[int]) -> Cells:
@@ -144,7 +159,7 @@ def _gather(parts: list[Tensor], cells: list[int]) -> Tensor:
     return torch.stack([each[cell] for cell in cells], dim=2)
 
 
-def _before_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _before_softmax(plan: ClonePlan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The rows of cells whose logits against some keys are another block's, scaled; all such cells in one call, beside the heads.
 
     q, k, v: batch head cell token d. Returns batch head clone token d.
@@ -167,7 +182,7 @@ def _before_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.unflatten(out[..., :d], 1, (-1, count))
 
 
-def _after_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _after_softmax(plan: ClonePlan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The rows of cells whose probabilities against some keys are another block's, scaled. As `_before_softmax`.
 
     Its own attention with the values of the written keys left out (or kept in part), plus the other block's rows with the
@@ -180,13 +195,13 @@ def _after_softmax(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     out: list[Tensor] = []
     for query, written in plan.clones.items():
         own = v.clone()
-        for key, *_, kept in written:
-            own[:, :, key] *= kept
+        for clone in written:
+            own[:, :, clone.key] *= clone.own
         row = row_of(query, own)
-        for key, from_query, from_key, s, _ in written:
+        for clone in written:
             values = torch.zeros_like(v)
-            values[:, :, from_key] = v[:, :, key]
-            row = row + s * row_of(from_query, values)
+            values[:, :, clone.from_key] = v[:, :, clone.key]
+            row = row + clone.s * row_of(clone.from_query, values)
         out.append(row)
     return torch.stack(out, dim=2)
 

@@ -1,7 +1,8 @@
 """How torch's attention without a map is called: at widths of heads that its kernels take, or with small maps where these are faster.
 
-Zeros added to every head change no product: queries and keys get them where they meet only each other, values where they are cut off
-again. Small maps are those of a few queries of one head, thrown away at once; rows of a map do not depend on each other.
+Padding: queries, keys and values are filled up with zeros to a width that a kernel takes. In q . k the zeros meet zeros and add nothing;
+the extra columns of the result, from the padded values, are cut off. Small maps: the map of one head is computed for a few queries at a
+time and thrown away, which is exact because the softmax treats every query's row by itself.
 Both add numbers in another order than the kernel as it is, so that results differ in the last bits.
 """
 

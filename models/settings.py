@@ -80,7 +80,8 @@ class SAC:
             raise ValueError(f"SAC clone {self.clone!r}: a block cloned from itself has nothing to blend with or align to; use scaled=")
         if self.align and self.stage == "probs" and min(scales) <= 0:
             raise ValueError(f"SAC scale {self.scale!r} with align and stage 'probs': probabilities can be aligned for a scale over 0 only")
-        both = [block[:2] for block in self.factors if block[:2] in ((query, key), (key, query)[: 2 * self.mirror])]
+        cloned = {(query, key), (key, query)} if self.mirror else {(query, key)}
+        both = [block[:2] for block in self.factors if block[:2] in cloned]
         if both:
             raise ValueError(f"SAC scaled {both[0]!r}: this block is cloned; its factor is scale=, or set clone=None")
 
@@ -142,16 +143,17 @@ def _cloned(
     if len(scales) != pairs:
         raise ValueError(f"SAC scale {scale}: {len(scales)} numbers, but the grid has {pairs} example pair(s)")
     names = [name for block in clone for name in block]
-    if not any(name in EVERY_PAIR for name in names):  # of one pair, if of any: it has that pair's scale
-        scales = scales[next((cells_of(name, rows)[0][0] for name in names if name.startswith("A")), 0) :]
+    if not any(name in EVERY_PAIR for name in names):
+        # One block only. If it names a pair (A2, A2'), it takes that pair's scale, else the first.
+        named = [name for name in names if name.startswith("A")]
+        pair = cells_of(named[0], rows)[0][0] if named else 0
+        scales = scales[pair : pair + 1]
     out: list[tuple[Cell, Cell, Cell, Cell, float]] = []
     for i, s in enumerate(scales):
         query, key, from_query, from_key = (cells_of(name, rows)[i if name in EVERY_PAIR else 0] for name in names)
         out.append((query, key, from_query, from_key, float(s)))
         if mirror and (key, query) != (query, key):
             out.append((key, query, from_key, from_query, float(s)))
-        if not any(name in EVERY_PAIR for name in names):
-            break  # nothing depends on the pair
     written = [block[:2] for block in out]
     if len(set(written)) < len(written):
         raise ValueError(
