@@ -36,6 +36,14 @@ def test_cropping_takes_the_middle_in_its_own_proportions():
     assert abs(tall[0, 25, 1] - 106) <= 4 and abs(tall[-1, 25, 1] - 149) <= 4
 
 
+def test_pictures_of_any_size_can_be_cropped():
+    for cell in (29, 61, 253):
+        for side in range(1, 200):
+            wide = fitted(Image.new("RGB", (3 * side, side), "red"), (cell, cell), "crop")
+            tall = fitted(Image.new("RGB", (side, 2 * side), "red"), (cell, cell), "crop")
+            assert wide.size == tall.size == (cell, cell) and wide.getpixel((cell - 1, 0)) == tall.getpixel((0, cell - 1)) == (255, 0, 0)
+
+
 def test_padding_keeps_everything_with_white_around():
     out = np.asarray(fitted(gradient(200, 100), (50, 50), "pad")).astype(int)
     assert (out[:12] == 255).all() and (out[37:] == 255).all()

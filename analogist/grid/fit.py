@@ -28,7 +28,7 @@ def fitted(picture: Image.Image, cell: Extent, fit: str | None) -> Image.Image:
     """The picture at the size of its cell, by Pillow's default filter (bicubic), as published."""
     if fit == "crop":
         scale = min(picture.width / cell[0], picture.height / cell[1])
-        width, height = cell[0] * scale, cell[1] * scale
+        width, height = (min(side, length * scale) for side, length in zip(picture.size, cell, strict=True))  # rounding may exceed a side
         left, top = (picture.width - width) / 2, (picture.height - height) / 2
         return picture.resize(cell, box=(left, top, left + width, top + height))
     left, top, right, bottom = placed(picture.size, cell, fit)
