@@ -28,7 +28,8 @@ class Input:
     """One analogy to run.
 
     name: unique in a study. grid: A, A' and B. prompt: what B' shows. wrong_prompt: a prompt that does not fit.
-    truth: the true B', in any size. group: a task or family, over which results are averaged. strength, guidance: None: the study's.
+    truth: the true B', in any size; it is fitted into its cell as the grid's pictures are. group: a task or family, over which results
+    are averaged. strength, guidance: None: the study's.
     """
 
     name: str
@@ -62,8 +63,11 @@ class Input:
         return name if len(raw) <= 150 else raw[:130].decode("utf-8", "ignore") + "-" + hashlib.sha256(raw).hexdigest()[:12]
 
     def truth_key(self) -> str | None:
-        """A content key of the true answer."""
-        return None if self.truth is None else hashlib.sha256(self.truth.convert("RGB").tobytes()).hexdigest()
+        """A content key of the true answer as it is compared: cropped or padded like the grid's pictures, it is another one."""
+        if self.truth is None:
+            return None
+        fit = self.grid.fit if self.grid.fit in ("crop", "pad") else ""  # stretched ones keep the keys that they have always had
+        return hashlib.sha256(self.truth.convert("RGB").tobytes() + fit.encode()).hexdigest()
 
 
     def example_key(self) -> str:

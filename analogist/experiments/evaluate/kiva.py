@@ -18,6 +18,7 @@ from analogist.experiments.design.levels import StudyError
 from analogist.experiments.design.own import OwnMetric
 from analogist.experiments.evaluate.data import DataError, text_lines
 from analogist.experiments.score.metrics import mse
+from analogist.grid.fit import fitted
 from analogist.grid.pictures import PictureError, read_picture
 from analogist.grid.prompt_grid import PromptGrid
 
@@ -141,23 +142,28 @@ def read_tracker(path: Path) -> list[dict[str, str]]:
     return trials
 
 
-def _nearest(b_prime: Image.Image, truth: Image.Image | None, others: Sequence[Image.Image | None]) -> float:
-    """1 where the truth is nearest to B' by mean squared error, 0 where another is, a share where several are as near."""
-    if truth is None or any(one is None for one in others):
+def _nearest(b_prime: Image.Image, truth: Image.Image | None, example: KivaInput, others: Sequence[str]) -> float:
+    """1 where the truth is nearest to B' by mean squared error, 0 where another is, a share where several are as near.
+
+    others: names of the example's pictures to compare with; they are fitted into the cell as the truth was.
+    """
+    given = [getattr(example, name, None) for name in others]
+    if truth is None or any(one is None for one in given):
         raise StudyError("this input has no wrong choice beside its true B'")
-    errors = [mse(b_prime, one.convert("RGB").resize(b_prime.size)) for one in (truth, *others) if one is not None]
+    fit = example.grid.fit
+    errors = [mse(b_prime, fitted(one.convert("RGB"), b_prime.size, fit)) for one in (truth, *given) if one is not None]
     best = min(errors)
     return errors.count(best) ** -1 if errors[0] == best else 0.0
 
 
 def choice(b_prime: Image.Image, truth: Image.Image | None, example: KivaInput) -> float:
     """B' is nearer to the truth than to the wrong choice (chance 1/2)."""
-    return _nearest(b_prime, truth, [getattr(example, "wrong", None)])
+    return _nearest(b_prime, truth, example, ["wrong"])
 
 
 def choice_of_three(b_prime: Image.Image, truth: Image.Image | None, example: KivaInput) -> float:
     """B' is nearer to the truth than to the wrong choice and to the unchanged B, KiVA's own three choices (chance 1/3)."""
-    return _nearest(b_prime, truth, [getattr(example, "wrong", None), getattr(example, "b", None)])
+    return _nearest(b_prime, truth, example, ["wrong", "b"])
 
 
 CHOICES = tuple(dataclasses.replace(OwnMetric.of(one), better="higher") for one in (choice, choice_of_three))

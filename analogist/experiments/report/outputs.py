@@ -73,7 +73,7 @@ def write_sheet(plan: Plan, store: Store) -> str:
     def picture(r: int, c: int) -> Image.Image | None:
         if r < len(heads):
             one = given[columns[c][0]]
-            return one.truth if heads[r] == "true B'" else one.cells()[heads[r]]
+            return one.other("truth") if heads[r] == "true B'" else one.cells()[heads[r]]
         entry = store.entries.get(by_cell.get((variants[r - len(heads)], *columns[c]), ""))
         return None if entry is None or entry.failed else store.picture(entry)
 

@@ -1,6 +1,6 @@
 """Metrics of one painted B', with torchmetrics and feature networks. A metric that cannot be measured says why.
 
-Distances are between the picture in the cell of B' (without its border) and the truth, B or A', resized to it.
+Distances are between the picture in the cell of B' (without its border) and the truth, fitted into that cell as B was, or B or A'.
 CLIP direction is measured as published: on the whole cell of B'; A, A' and B are cut out without their borders.
 """
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from analogist.experiments.design.levels import StudyError
 from analogist.experiments.design.own import OwnMetric
 from analogist.experiments.score.networks import FeatureNetwork
+from analogist.grid.fit import fitted
 from analogist.grid.prompt_grid import PromptGrid
 
 NO_WEIGHTS = "its weights cannot be had"
@@ -49,10 +50,12 @@ class Painted:
         return self.cell.crop((inner[0] - left, inner[1] - top, inner[2] - left, inner[3] - top))
 
     def other(self, which: str) -> Image.Image | None:
-        """The truth, B or A' at the size of the picture."""
-        found = self.truth if which == "truth" else self.cells()[which]
+        """The truth, B or A' at the size of the picture; the truth is fitted into it as the grid's pictures are into their cells."""
         size = self.picture().size
-        return None if found is None else found.convert("RGB") if found.size == size else found.convert("RGB").resize(size)
+        if which == "truth":
+            return None if self.truth is None else fitted(self.truth.convert("RGB"), size, self.grid.fit)
+        found = self.cells()[which]  # as the grid shows it, so already fitted; at odd sizes cells may differ by a pixel
+        return found if found.size == size else found.resize(size)
 
     def compared(self, which: str) -> Image.Image:
         """`other`, where it must be there. Raises NotMeasured without a truth."""

@@ -12,7 +12,6 @@ from PIL import Image
 
 from analogist.experiments.score.metrics import METRICS, NO_WEIGHTS, Measurer, Painted, mse, psnr
 from analogist.experiments.score.networks import FeatureNetwork
-from analogist.grid.fit import fitted
 from analogist.grid.pictures import Picture, read_picture
 from analogist.grid.prompt_grid import PromptGrid
 
@@ -41,10 +40,8 @@ def score(
 
 
 def _measure(measurer: Measurer, grid: PromptGrid, picture: Image.Image, truth: Image.Image) -> dict[str, float]:
-    inner = grid.crop(picture, without_border=True)
-    true = fitted(truth.convert("RGB"), inner.size, grid.fit)
-    one = Painted(grid.crop(picture), grid, true)
-    values = {name: measure(inner, true) for name, measure in ALWAYS.items()}
+    one = Painted(grid.crop(picture), grid, truth)
+    values = {name: measure(one.picture(), one.compared("truth")) for name, measure in ALWAYS.items()}
     measured = measurer.measure(one)
     lost = measured.get("lpips")
     if isinstance(lost, str) and lost.startswith(NO_WEIGHTS):
