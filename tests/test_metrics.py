@@ -1,5 +1,6 @@
 """Metrics on pictures and features made by hand, statistics against closed forms and brute force."""
 
+import importlib.util
 import itertools
 import json
 import math
@@ -13,6 +14,7 @@ from analogist.experiments.decide.statistics import effect, holm, sign_flip
 from analogist.experiments.score.distances import distances
 from analogist.experiments.score.metrics import METRICS, Measurer, Painted, check_metrics, direction_similarity
 from analogist.experiments.score.networks import NetworkError, load_network
+from analogist.experiments.score.truth import score
 from analogist.grid import PromptGrid
 
 PREPROCESSING = {
@@ -106,6 +108,54 @@ def test_what_cannot_be_measured_says_why_and_the_rest_goes_on(painted, monkeypa
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     measured = Measurer(["mse", "lpips", "mse_to_b"]).measure(painted)
     assert all("torchmetrics is not installed" in value for value in measured.values())
+
+
+def alexnet_features(*_, **__) -> torch.nn.Sequential:
+    """The layers of AlexNet that lpips reads, as published (Krizhevsky 2014, in torchvision's order), with random weights."""
+    torch.manual_seed(0)
+    conv, relu, pool = torch.nn.Conv2d, torch.nn.ReLU, torch.nn.MaxPool2d
+    return torch.nn.Sequential(
+        conv(3, 64, 11, stride=4, padding=2), relu(), pool(3, 2), conv(64, 192, 5, padding=2), relu(), pool(3, 2),
+        conv(192, 384, 3, padding=1), relu(), conv(384, 256, 3, padding=1), relu(), conv(256, 256, 3, padding=1), relu(),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def perceptual(monkeypatch) -> None:
+    """torchmetrics' own perceptual distance on these layers, whether torchvision is installed or not."""
+    pytest.importorskip("torchmetrics")
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name == "torchvision" else found(name))
+    monkeypatch.setattr("torchmetrics.image.lpip._TORCHVISION_AVAILABLE", True)
+    monkeypatch.setattr("torchmetrics.functional.image.lpips._get_tv_model_features", alexnet_features)
+
+
+def test_the_perceptual_distance_is_measured_from_the_least_size_that_its_network_takes(perceptual) -> None:
+    layers, taken = alexnet_features(), {}
+    for side in range(11, 48):
+        try:
+            taken[side] = layers(torch.zeros(1, 3, side, side)).shape[-1] > 0
+        except RuntimeError:  # a layer without any place
+            taken[side] = False
+    measurer = Measurer(["lpips", "lpips_to_b", "mse"])
+    for size in (64, 66, 68, 128):  # of the grid; its cells hold pictures of int(size / 2 - 3) px
+        grid = PromptGrid(picture(seed=1), picture(seed=2), picture(seed=3), size)
+        measured = measurer.measure(one := Painted(picture(size // 2, 4), grid, picture(40, 5)))
+        side = one.picture().width
+        assert side == size // 2 - 3
+        if taken.get(side, True):
+            assert all(isinstance(value, float) and math.isfinite(value) for value in measured.values()), size
+        else:
+            assert isinstance(measured["mse"], float) and measured["lpips"] == measured["lpips_to_b"]
+            assert measured["lpips"] == f"the picture is {side} x {side} px; the perceptual distance needs at least 31 px per side"
+    assert [side for side, there in taken.items() if not there] == list(range(11, 31))
+
+
+def test_a_result_of_a_small_grid_is_scored_without_the_perceptual_distance(perceptual) -> None:
+    for size, there in ((64, False), (128, True)):  # 64: the lab checkpoint's own size
+        grid = PromptGrid(picture(seed=1), picture(seed=2), picture(seed=3), size)
+        (scores,) = score([grid], [[grid.pasted()]], picture(40, 5))
+        assert ("lpips" in scores) == there and {"mse", "psnr", "ssim", "mse_to_b"} <= set(scores)
 
 
 def test_unknown_metrics_and_wrong_networks_are_refused(tmp_path) -> None:

@@ -21,6 +21,8 @@ from analogist.grid.fit import fitted
 from analogist.grid.prompt_grid import PromptGrid
 
 NO_WEIGHTS = "its weights cannot be had"
+LEAST_SSIM = 11  # px per side: the window that structural similarity looks through
+LEAST_LPIPS = 31  # px per side: the least of which AlexNet's last two layers that lpips reads still have one place
 COARSE = 4  # pixels per side to which a picture is reduced to compare only colours
 
 
@@ -95,11 +97,16 @@ def psnr(a: Image.Image, b: Image.Image) -> float:
     return -10 * (_tensor(a) - _tensor(b)).square().mean().log10().item()
 
 
+def _at_least(side: int, picture: Image.Image, what: str) -> None:
+    """Raises NotMeasured where a picture is too small for a metric. side: px that it needs. what: the metric in words."""
+    if min(picture.size) < side:
+        raise NotMeasured(f"the picture is {picture.width} x {picture.height} px; {what} needs at least {side} px per side")
+
+
 def _ssim(a: Image.Image, b: Image.Image) -> float:
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    if min(a.size) < 11:
-        raise NotMeasured(f"the picture is {a.width} x {a.height} px; structural similarity needs at least 11 px per side")
+    _at_least(LEAST_SSIM, a, "structural similarity")
     # a tuple only where its gradient or its full image is asked for
     return cast(Tensor, structural_similarity_index_measure(_tensor(a), _tensor(b), data_range=1.0)).item()
 
@@ -217,7 +224,8 @@ class Measurer:
         return 1 - torch.cosine_similarity(ours, true, dim=0).item()
 
     def _perceptual(self, painted: Painted, which: str = "truth") -> float:
-        """Its weights are downloaded on first use; raises OSError where they cannot be had."""
+        """Its weights are downloaded on first use; raises OSError where they cannot be had, NotMeasured for pictures too small for it."""
+        _at_least(LEAST_LPIPS, painted.picture(), "the perceptual distance")
         if self._lpips is None:
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
