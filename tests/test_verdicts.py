@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from analogist.experiments.decide.level_effects import effects, interactions, moot_cells
+from analogist.experiments.decide.statistics import effect, holm, least_p
 from analogist.experiments.decide.verdicts import Looks, verdicts
 from analogist.experiments.design.study import Hypothesis
+from analogist.experiments.report.report_text import resolution_text
 
 NAMES = ("f", "g")
 
@@ -171,3 +173,46 @@ def test_looks_correct_the_verdict_and_widen_the_interval() -> None:
     assert first.effect.low < fixed.effect.low and first.effect.high > fixed.effect.high
     (only,) = verdicts(rows, NAMES, [CLAIM], smallest=0.001, looks=Looks(tuple(names), (1.0,)))
     assert only.effect.low == pytest.approx(fixed.effect.low) and only.effect.p_corrected == fixed.effect.p_corrected
+
+
+def seeded(levels: int, inputs: int, seeds: int, mean: float = 1.0) -> list[dict]:
+    """Levels of one factor that all differ from the reference by about the same, on every input with every seed."""
+    rng = np.random.default_rng(0)
+    return [
+        {"input": f"i{i}", "seed": str(s), "metric": "mse", "f": f"l{k}", "g": "base", "reference": k == 0, "value": (k > 0) * mean + noise}
+        for i in range(inputs) for s in range(seeds) for k in range(levels + 1) for noise in [0.01 * rng.normal()]
+    ]  # fmt: skip
+
+
+def test_a_report_never_denies_the_significance_that_it_shows() -> None:
+    for levels, inputs, seeds, denied in (
+        (7, 8, 8, False), (7, 8, 1, True), (6, 8, 1, False), (1, 5, 1, True), (1, 5, 8, False), (2, 5, 8, False), (3, 1, 8, False),
+        (7, 1, 8, True),
+    ):  # fmt: skip
+        found = effects(seeded(levels, inputs, seeds), NAMES, ["mse"])
+        significant = [one.p_corrected for one in found if one.p_corrected < 0.05]
+        text = resolution_text(found)
+        assert len(found) == levels and bool(text) == denied == (not significant), (levels, inputs, seeds, text)
+        if denied:  # every difference is as clear as it can be, so that the corrected p of all is the least that there is
+            floor = min(one.p_corrected for one in found)
+            assert f"and {levels} comparisons no p can fall below {floor:.2g}:" in text and text.endswith("more inputs are needed.")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "seeds", "levels"),
+    [(20, 1, 1000), (8, 8, 250)],  # 1 of 20001 flips, 2 of 10001 tails: p of 0.05 after the correction for so many levels
+)
+def test_where_no_number_of_inputs_would_help_the_report_asks_for_fewer_levels(inputs: int, seeds: int, levels: int) -> None:
+    (one,) = effects(seeded(1, inputs, seeds), NAMES, ["mse"])  # as clear as it can be
+    for count, denied in ((levels - 5, False), (levels + 5, True)):
+        text = resolution_text([one] * count)
+        assert bool(text) == denied == (min(holm([one.p] * count)) >= 0.05)
+        assert not denied or text.endswith("fewer levels are needed.")
+
+
+def test_the_least_p_is_that_of_differences_that_are_all_the_same_way() -> None:
+    for units in (2, 3, 8, 14, 30):
+        values = {("i" + str(i), "1"): 1.0 + i / 100 for i in range(units)}
+        one = effect("mse", "f", "x", "base", values, dict.fromkeys(values, 0.0))
+        # With 30 units one flip in 2^29 is as extreme: none of the random ones is.
+        assert least_p(one) == one.p == (2 / 2**units if units < 15 else 1 / 20_001)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analogist.experiments.decide.units import Sample, sample_of
+from analogist.experiments.decide.units import BOOTSTRAP, RESAMPLES, Sample, sample_of
 
 FLIPS = 20_000
 EXACT = 14  # units up to which all sign flips are counted
@@ -74,6 +74,19 @@ def no_difference(sample: Sample) -> float | None:
         return sign_flip(sample.units)
     above, below = sample.p_above(0.0), sample.p_below(0.0)
     return None if above is None or below is None else min(1.0, 2 * min(above, below))
+
+
+def least_p(one: Effect) -> float:
+    """The smallest p that `no_difference` can give for the units of an effect, whatever their differences are.
+
+    Sign flips: 2^(1 - n) of all flips of n units, 1 / (1 + flips) of random ones. Over inputs and seeds the interval's test: 2 / (1 +
+    resamples) by the bootstrap, 0 by Student's t. 1 where there is one unit.
+    """
+    if one.units < 2:
+        return 1.0
+    if one.over != "inputs and seeds":
+        return 2.0 ** (1 - one.units) if one.units <= EXACT else 1 / (1 + FLIPS)
+    return 2 / (1 + RESAMPLES) if one.method == BOOTSTRAP else 0.0
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

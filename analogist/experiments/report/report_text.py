@@ -8,7 +8,7 @@ import numpy as np
 
 from analogist.checkpoints.loras import in_words
 from analogist.experiments.decide.level_effects import Moot
-from analogist.experiments.decide.statistics import Effect
+from analogist.experiments.decide.statistics import EXACT, Effect, least_p
 from analogist.experiments.decide.units import OVER
 from analogist.experiments.decide.verdicts import ALPHA, NOT_TESTED, UNDECIDED, Looks, Verdict
 from analogist.experiments.design.study import CHANGE
@@ -186,15 +186,16 @@ def interaction_lines(found: Sequence[Effect]) -> list[str]:
 
 
 def resolution_text(found: Sequence[Effect]) -> str:
-    """Says where so few units are compared that no difference could be significant after the correction."""
+    """Says where so few units, or so many comparisons, are tested that no difference could be significant after the correction."""
     tested = [one for one in found if one.p is not None]
-    least = min((len(tested) * 2.0 ** (1 - one.units) for one in tested), default=0.0)
+    least = min((len(tested) * least_p(one) for one in tested), default=0.0)
     if least < ALPHA:
         return ""
     units = max(one.units for one in tested)
+    more = any(len(tested) * least_p(dataclasses.replace(one, units=EXACT + 1)) < ALPHA for one in tested)  # with any number of inputs
     return (
         f"With {units} independent inputs or seeds and {len(tested)} comparisons no p can fall below {min(1.0, least):.2g}: "
-        "this table cannot tell a difference from chance; more inputs are needed."
+        f"this table cannot tell a difference from chance; {'more inputs' if more else 'fewer levels'} are needed."
     )
 
 
