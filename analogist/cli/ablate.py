@@ -46,7 +46,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--until", choices=["decided"], help="look at the claims after each quarter of the inputs, and stop when all are decided"
     )
-    study = parser.add_argument_group("settings that replace the study's own")
+    add_study_arguments(parser)
+    add_model_arguments(parser)
+    add_pool_arguments(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_study_arguments(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Adds the settings that replace a study's own, which running and merging share. more: for their title."""
+    study = parser.add_argument_group(f"settings that replace the study's own{more}")
     study.add_argument("--seeds", metavar="S", help="such as 42,43 or 42-49 (both ends included)")
     study.add_argument(
         "--count", type=int, metavar="N",
@@ -59,10 +68,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     study.add_argument(
         "--metrics", metavar="NAMES", help="names joined by commas ('list' as STUDY prints them too); module:function for your own"
     )
-    add_model_arguments(parser)
-    add_pool_arguments(parser)
-    parser.set_defaults(run=run)
-    return parser
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -183,9 +188,18 @@ def changes_from(args: argparse.Namespace) -> dict:
     return changes
 
 
-def with_steps(args: argparse.Namespace, study, model) -> dict:
-    """The study's base settings with --steps, if given."""
-    return {} if args.steps is None else {"base": (study.base or model.config).replace(steps=args.steps)}
+def changes_to(study, args: argparse.Namespace, model) -> dict:
+    """The fields that flags replace and that depend on the study or the checkpoint: its base with --steps, its inputs with --count."""
+    from analogist.disk.foreign import naming
+    from analogist.experiments.design import ready_studies as ready
+    from analogist.experiments.design.inputs import counted
+    from analogist.experiments.design.levels import StudyError
+
+    changes = {} if args.steps is None else {"base": (study.base or model.config).replace(steps=args.steps)}
+    if args.count is not None:
+        with naming(args.study, StudyError) if args.study not in ready.READY else contextlib.nullcontext():
+            changes["inputs"] = counted(study.inputs, args.count)
+    return changes
 
 
 def run(args: argparse.Namespace) -> int:
@@ -210,7 +224,6 @@ def run(args: argparse.Namespace) -> int:
     shard, changes, pool = shard_from(args.shard), changes_from(args), pool_from(args)
 
     from analogist.disk.foreign import naming
-    from analogist.experiments.design.inputs import counted
     from analogist.experiments.design.levels import StudyError
     from analogist.experiments.execute.ablation import ablate, check_until, load_study, prepare
     from analogist.experiments.execute.dry_run import expect
@@ -220,10 +233,8 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args)
     networks = load_networks(args)
     study = load_study(args.study, model)
-    changes |= with_steps(args, study, model)
+    changes |= changes_to(study, args, model)
     with naming(args.study, StudyError) if args.study not in ready.READY else contextlib.nullcontext():
-        if args.count is not None:
-            changes["inputs"] = counted(study.inputs, args.count)
         plan = prepare(study, model, changes=changes, deal=args.until is not None)
     check_until(args.until, plan.study, shard)
     if args.dry_run:

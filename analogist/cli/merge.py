@@ -3,14 +3,14 @@
 import argparse
 import sys
 
-from analogist.cli.ablate import add_model_arguments, load_model, load_networks
+from analogist.cli.ablate import add_model_arguments, add_study_arguments, load_model, load_networks
 
 EXAMPLES = """examples:
   for i in 0 1 2; do analogist ablate study.json --out out/shard-$i --shard $i/3; done
   analogist merge study.json out/shard-0 out/shard-1 out/shard-2 --out out/whole
 
 A SLURM job array runs `analogist ablate study.json --out out/shard-$SLURM_ARRAY_TASK_ID --shard $SLURM_ARRAY_TASK_ID/8` with
---array=0-7; then one job merges. Give merge the same flags as the shards (--checkpoint, --seeds, --size, ...)."""
+--array=0-7; then one job merges. Give merge the same flags as the shards (--checkpoint, --count, --seeds, --size, ...)."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -23,13 +23,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("study", metavar="STUDY", help="the study file or ready study that the shards ran")
     parser.add_argument("folders", metavar="DIR", nargs="+", help="folders of the shards")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder to write into")
-    study = parser.add_argument_group("settings that replace the study's own; give the same as for the shards")
-    study.add_argument("--seeds", metavar="S", help="such as 42,43 or 42-49 (both ends included)")
-    study.add_argument("--size", metavar="N|HxW", help="size of the grid in pixels")
-    study.add_argument("--steps", type=int, metavar="N", help="steps of the whole schedule, in the base settings")
-    study.add_argument("--batch", type=int, metavar="N", help="images in one UNet call")
-    study.add_argument("--group", type=int, metavar="N", help="runs computed and written together")
-    study.add_argument("--metrics", metavar="NAMES", help="names joined by commas")
+    add_study_arguments(parser, "; give the same as for the shards")
     add_model_arguments(parser)
     parser.set_defaults(run=run, threads=None)
     return parser
@@ -37,14 +31,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Merges."""
-    from analogist.cli.ablate import changes_from, with_steps
+    from analogist.cli.ablate import changes_from, changes_to
     from analogist.experiments.execute.ablation import load_study
     from analogist.experiments.execute.merge import merge
 
     changes = changes_from(args)
     model = load_model(args)
     study = load_study(args.study, model)
-    changes |= with_steps(args, study, model)
+    changes |= changes_to(study, args, model)
     for note in merge(args.folders, args.out, study=study, model=model, changes=changes, **load_networks(args)):
         print(f"analogist merge: note: {note}", file=sys.stderr)
     print(f"{args.out}/table.csv")

@@ -21,7 +21,7 @@ from analogist.experiments.evaluate.judge import Judging, judge_pictures
 from analogist.experiments.evaluate.judge_report import unknown_labels, write_judge
 from analogist.experiments.execute.ablation import Pool, carry_out, factor_names, prepare
 from analogist.experiments.execute.jobs import Plan
-from analogist.experiments.execute.merge import take
+from analogist.experiments.execute.merge import take, unplanned
 from analogist.experiments.execute.store import Store
 from analogist.experiments.execute.table import write_table
 from analogist.experiments.execute.worker import Worker
@@ -169,7 +169,7 @@ def carry_out_protocol(
     plan, written = protocol.plan(model, progress=progress)
     worker = Worker(model, Measurer(plan.study.all_metrics, clip=clip, dino=dino))
     with Store(out) as store:
-        take(taken, store)
+        take(taken, store, plan)
         if written:
             said = {name: {"prompt": prompts.first, "author": prompts.author} for name, prompts in written.items()}
             atomic_write(store.folder / "prompts.json", encoded(json.dumps(said, indent=1, ensure_ascii=False) + "\n"))
@@ -189,7 +189,8 @@ def carry_out_protocol(
             further, why = trivial_summary(done.plan, worker.measurer), {}
         from analogist.experiments.evaluate.evaluation_report import write_report
 
-        notes = [*done.notes, *said, *(f"{name} was not measured: {reason}" for name, reason in why.items())]
+        other = unplanned(plan, store) if taken else []
+        notes = [*other, *done.notes, *said, *(f"{name} was not measured: {reason}" for name, reason in why.items())]
         write_report(store.folder, summary + further, rows, notes)
         return Evaluated(store.folder, summary + further, rows, notes)
 

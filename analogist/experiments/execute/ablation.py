@@ -212,8 +212,7 @@ def carry_out(
     mine = {job.key for group in groups for job in group.jobs}
     plan = dataclasses.replace(plan, rows=tuple(row for row in plan.rows if row.key in mine))
     sizes = look_sizes(len(study.inputs)) if until is not None else None
-    data = study.to_json() | {"jobs": len(plan.jobs), "shard": None if shard is None else list(shard)}
-    remarks = store.write_study(data, fixed={name: data[name] for name in ("smallest_effect", "hypotheses")} | {"looks": sizes})
+    remarks = write_asked(plan, store, shard=shard, sizes=sizes)
     inputs = study.resolved
     for one in {row.input: inputs[row.input] for row in plan.rows}.values():
         store.write_input(one.file_name, sized(one, study, worker.model))
@@ -232,6 +231,18 @@ def carry_out(
     if outputs:
         notes += write_outputs(plan, store, rows, worker.measurer, looks=looks, remarks=remarks)
     return Outcome(store.folder, rows, plan, notes)
+
+
+def write_asked(
+    plan: Plan, store: Store, *, shard: tuple[int, int] | None = None, sizes: Sequence[int] | None = None, taken: Sequence[dict] = ()
+) -> list[str]:  # fmt: skip
+    """Writes what a plan asks for into the folder; returns in words what was changed after runs had finished.
+
+    sizes: of the looks. taken: what folders were asked for whose runs are put into this one.
+    """
+    data = plan.study.to_json() | {"jobs": len(plan.jobs), "shard": None if shard is None else list(shard)}
+    fixed = {name: data[name] for name in ("smallest_effect", "hypotheses")} | {"looks": sizes}
+    return store.write_study(data, fixed=fixed, taken=taken)
 
 
 class _Running:

@@ -113,15 +113,22 @@ class Store:
                 out.append(Group(content_key([group.batch, *(job.key for job in left)]), left, group.batch, group.share))
         return out
 
-    def write_study(self, data: dict, *, fixed: dict) -> list[str]:
-        """Writes study.json. fixed: what has to stand before the first run; returns in words what of it was changed afterwards."""
+    def write_study(self, data: dict, *, fixed: dict, taken: Sequence[dict] = ()) -> list[str]:
+        """Writes study.json. fixed: what has to stand before the first run; returns in words what of it was changed afterwards.
+
+        taken: the study.json of folders whose finished runs are put into this one; what was changed there was changed here too.
+        """
         path = self.folder / "study.json"
         old = read_json(path) if path.exists() else {}
-        changed, before = list(old.get("changed", ())), old.get("fixed")
         now = json.loads(json.dumps(fixed))
-        if self.entries and before is not None:
-            differs = {name: value for name, value in now.items() if before.get(name) != value}
-            changed += [f"{name} was {_short(before.get(name))}, is {_short(value)}" for name, value in differs.items()]
+        changed = [*old.get("changed", ()), *(_changes(old.get("fixed"), now) if self.entries else ())]
+        for one in taken:
+            left = list(changed)  # a remark that several folders share is said once, one that a folder says twice stays twice
+            for remark in (*one.get("changed", ()), *_changes(one.get("fixed"), now)):
+                if remark in left:
+                    left.remove(remark)
+                else:
+                    changed.append(remark)
         whole = data | {"fixed": now, "changed": changed}
         atomic_write(path, encoded(json.dumps(whole, indent=1, ensure_ascii=False) + "\n"))
         return changed
@@ -167,6 +174,13 @@ class Store:
             output_folder(self.folder / "measures")
             atomic_write(self.folder / "measures" / f"{entry.key}.json", json.dumps(data, indent=1).encode())
             self.entries[entry.key] = entry
+
+
+def _changes(before: dict | None, now: dict) -> list[str]:
+    """What differs of what has to stand before the first run, in words; nothing where it is not known what stood there."""
+    if before is None:
+        return []
+    return [f"{name} was {_short(before.get(name))}, is {_short(value)}" for name, value in now.items() if before.get(name) != value]
 
 
 def _short(value: object) -> str:
