@@ -206,7 +206,7 @@ def run(args: argparse.Namespace) -> int:
         "lora": extras.get("lora", []) if args.lora is None else [from_flag(text) for text in args.lora],
     }
     if repeat is not None:
-        check_given(kept["checkpoint"].get("lora", []), loading["lora"], args.config)
+        check_given(kept["checkpoint"].get("lora", []), loading["lora"], repeat.path)
     model = Analogist.from_checkpoint(
         checkpoint, **loading, device=given(args.device, "device", None), dtype=given(args.dtype, "dtype", None),
         attention=given(args.attention, "attention", "auto"), progress=not args.quiet,
