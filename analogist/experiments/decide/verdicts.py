@@ -97,19 +97,19 @@ def verdicts(
     seen = [tuple({row["input"]: None for row in rows})] if looks is None else looks.seen
     tested = [_test(rows, factors, one, smallest, seen) for one in hypotheses]
     times = (1.0,) if looks is None else looks.times
-    p = holm([_both_sides(one, times) for one in tested])
-    p_equivalent = holm([_equivalent(one, times) for one in tested])
+    differences = holm([_p_of_no_difference(one, times) for one in tested])
+    equivalences = holm([_p_of_equivalence(one, times) for one in tested])
     count = sum(one.sample is not None for one in tested)
     out = []
-    for one, p_one, p_two in zip(tested, p, p_equivalent, strict=True):
+    for one, p_difference, p_same in zip(tested, differences, equivalences, strict=True):
         found = one.effect
         if found is not None:
-            found = dataclasses.replace(found, p_corrected=p_one)
+            found = dataclasses.replace(found, p_corrected=p_difference)
             level = 1 - level_at(len(looks.seen) - 1, ALPHA, times) if looks is not None else 0.95
             repeated = one.sample.interval(level) if looks is not None and one.sample is not None else None
             if repeated is not None:
                 found = dataclasses.replace(found, low=repeated[0], high=repeated[1])
-        out.append(_verdict(one, found, p_two, count))
+        out.append(_verdict(one, found, p_same, count))
     return out
 
 
@@ -138,14 +138,14 @@ def _test(rows: Sequence[dict], factors: Sequence[str], one: Hypothesis, smalles
     return _Tested(one, margin, sample, found, len(moot), tuple(ps))
 
 
-def _both_sides(one: _Tested, times: Sequence[float]) -> float | None:
-    """p of no difference over all looks so far; None where the last look has none."""
+def _p_of_no_difference(one: _Tested, times: Sequence[float]) -> float | None:
+    """Two-sided p of no difference over all looks so far; None where the last look has none."""
     if not one.ps or one.ps[-1][0] is None:
         return None
     return _over_looks([1.0 if p is None else p for p, _ in one.ps], times, 2)
 
 
-def _equivalent(one: _Tested, times: Sequence[float]) -> float | None:
+def _p_of_equivalence(one: _Tested, times: Sequence[float]) -> float | None:
     """The larger p of the two one-sided tests over all looks so far."""
     if not one.ps or one.ps[-1][1] is None:
         return None
