@@ -13,7 +13,7 @@ from analogist.cli.main import main
 from analogist.experiments.design.study import Hypothesis
 from analogist.experiments.execute.ablation import ablate
 from analogist.experiments.execute.merge import merge, take
-from analogist.experiments.execute.store import Store
+from analogist.experiments.execute.store import Store, _changes
 from analogist.experiments.execute.table import read_table
 from analogist.experiments.report.report_text import changed_text
 from tests.experiments_small import BASE, CHECKPOINT, load_model, one_input, plan_of, study
@@ -50,7 +50,9 @@ def run(model, tmp_path_factory):
     for one in (FIRST, CHANGED):
         ablate(one, folder / "whole", model=model, progress=False)
     remarks = said(folder / "whole")
-    assert len(remarks) == 2 and remarks[0] == "smallest_effect was 0.01, is 0.5"
+    assert remarks == [
+        "smallest_effect was 0.01, is 0.5", 'hypotheses: changed "SAC changes the error" (expect was "lower", is "higher")',
+    ]  # fmt: skip
     return folder, remarks
 
 
@@ -129,3 +131,19 @@ def test_a_judges_answers_are_taken_with_the_pictures(model, run, tmp_path) -> N
     with Store(tmp_path / "whole") as store:
         take([tmp_path / "shard"], store, plan_of(model, **FIELDS))
     assert (tmp_path / "whole" / "judgements" / "a.json").read_text() == '{"answers": []}'
+
+
+def test_of_a_long_list_that_was_changed_a_remark_names_what_came_went_or_became_another() -> None:
+    def claims(**expects: str) -> list[dict]:
+        return [{"claim": name, "metric": "mse", "variant": {"sac": "off"}, "expect": expect} for name, expect in expects.items()]
+
+    with_three, other = claims(one="lower", two="higher", three="lower"), claims(two="lower", three="lower", four="lower")
+    for before, now, said in (
+        (with_three, other, 'taken out "one"; put in "four"; changed "two" (expect was "higher", is "lower")'),
+        (with_three, with_three[:2], 'taken out "three"'),
+        ([], with_three[:1], 'put in "one"'),
+        (with_three, with_three[::-1], "in another order"),
+        (list(range(40)), list(range(2, 41)), "taken out 0, 1; put in 40"),
+    ):
+        assert _changes({"x": before}, {"x": now}) == [f"x: {said}"]
+    assert _changes({"x": [1, 2], "y": 3}, {"x": [2], "y": 3}) == ["x was [1, 2], is [2]"]

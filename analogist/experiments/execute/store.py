@@ -27,6 +27,7 @@ from analogist.grid.pictures import read_picture, save_png
 from analogist.grid.prompt_grid import PromptGrid
 
 FORMAT = 1
+LONG = 60  # characters above which a list is not quoted whole
 LOCK, HOLDER = ".lock", ".holder.json"
 
 
@@ -180,12 +181,27 @@ def _changes(before: dict | None, now: dict) -> list[str]:
     """What differs of what has to stand before the first run, in words; nothing where it is not known what stood there."""
     if before is None:
         return []
-    return [f"{name} was {_short(before.get(name))}, is {_short(value)}" for name, value in now.items() if before.get(name) != value]
+    return [_change(name, before.get(name), value) for name, value in now.items() if before.get(name) != value]
 
 
-def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return f"{len(value)} others" if isinstance(value, list) and len(text) > 60 else text
+def _change(name: str, before: object, now: object) -> str:
+    """What was changed, in words; of a long list the entries that came, went or became others. Claims are known by their sentences."""
+    texts = [json.dumps(value, ensure_ascii=False) for value in (before, now)]
+    if not (isinstance(before, list) and isinstance(now, list) and max(map(len, texts)) > LONG):
+        return f"{name} was {texts[0]}, is {texts[1]}"
+    old, new = ({_title(entry): entry for entry in entries} for entries in (before, now))
+    gone, came = [title for title in old if title not in new], [title for title in new if title not in old]
+    parts = [f"taken out {', '.join(gone)}"] if gone else []
+    parts += [f"put in {', '.join(came)}"] if came else []
+    for title in (title for title in old if title in new and old[title] != new[title]):
+        fields = ", ".join(_changes(old[title], new[title]))
+        parts.append(f"changed {title} ({fields})")
+    return f"{name}: {'; '.join(parts) or 'in another order'}"
+
+
+def _title(entry: object) -> str:
+    """What an entry of a list is known by: a claim by its sentence in quotes, all else by its value."""
+    return json.dumps(entry["claim"] if isinstance(entry, dict) and "claim" in entry else entry, ensure_ascii=False)
 
 
 def picture_key(picture: Image.Image) -> str:
