@@ -95,6 +95,15 @@ def test_the_same_photos_b_are_drawn_in_every_run_and_from_any_folder(lorweb, tm
         assert one.name == other.name and one.grid.image.tobytes() == other.grid.image.tobytes()
 
 
+def test_every_picture_of_relation252k_is_read_once(relation, monkeypatch) -> None:
+    from analogist.experiments.evaluate import relation252k
+
+    read, reader = [], relation252k.read_picture
+    monkeypatch.setattr(relation252k, "read_picture", lambda path, what: (read.append(path), reader(path, what))[1])
+    assert len(read_relation252k(relation)) == 6
+    assert len(read) == len(set(read)) == 6  # two tasks of three pairs; each pair is an example once and an answer once
+
+
 def test_b_is_cropped_to_a_and_large_photos_are_made_smaller(lorweb) -> None:
     found = read_lorweb(lorweb, size=100)
     for one in found:

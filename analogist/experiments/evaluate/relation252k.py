@@ -73,9 +73,14 @@ def _task(name: str, folder: Path, limit: int, side: int) -> list[Input]:
     halves: dict[int, tuple[Image.Image, Image.Image]] = {}
     out = []
     for k in range(min(limit, len(pairs))):
-        example, target = (halves.setdefault(i, _halves(pairs[i][1], side)) for i in (k, (k + 1) % len(pairs)))
-        halves.pop(k - 1 if k > 1 else -1, None)  # the first pair is needed again at the end
-        text = pairs[(k + 1) % len(pairs)][0]["edit_instruction"]
+        after = (k + 1) % len(pairs)
+        for i in (k, after):
+            if i not in halves:
+                halves[i] = _halves(pairs[i][1], side)
+        example, target = halves[k], halves[after]
+        if k > 1:  # not needed again; the first pair is, after the last one
+            del halves[k - 1]
+        text = pairs[after][0]["edit_instruction"]
         grid = PromptGrid(*example, target[0])
         out.append(Input(f"{input_name(name)[:80]}-{k:03d}", grid, text, truth=target[1], group=name))
     return out
