@@ -170,6 +170,26 @@ def test_a_hypothesis_about_a_run_that_is_not_made_is_an_error_before_the_run(sp
         variants("mes", both, "higher")
 
 
+def test_a_hypothesis_may_name_levels_as_the_factors_do_and_is_told_what_is_not_an_object(space) -> None:
+    given = {
+        "name": "s", "factors": {"sac.scale": [1.0, 1.8], "sac.mirror": [False, True]},
+        "hypotheses": [
+            {"claim": "numbers", "metric": "mse", "variant": {"sac.scale": 1.8}, "expect": "lower"},
+            {"claim": "truth values", "metric": "mse", "variant": {"sac.mirror": True}, "expect": "lower", "against": {"sac.scale": 1.8}},
+        ],
+    }  # fmt: skip
+    made = Study.from_json(given)
+    assert [(one.variant, one.against) for one in made.hypotheses] == [
+        ({"sac.scale": "1.8"}, {}), ({"sac.mirror": "true"}, {"sac.scale": "1.8"}),
+    ]  # fmt: skip
+    levels = [variant.levels for variant in made.variants(space)]  # names that the study's runs have
+    for one in made.hypotheses:
+        assert any(one.variant.items() <= run.items() for run in levels)
+    given["hypotheses"][0]["variant"] = "sac.scale 1.8"
+    with pytest.raises(StudyError, match="hypothesis 'numbers': variant 'sac.scale 1.8'; give an object, factor -> level"):
+        Study.from_json(given)
+
+
 def test_painting_keys_differ_in_everything_that_decides_a_picture_and_in_nothing_else(model) -> None:
     def key(**fields) -> str:
         return plan_of(model, **fields).jobs[0].painting

@@ -42,7 +42,7 @@ class Variant:
 class Hypothesis:
     """A claim to test: on `metric`, the variant is better or worse than another one, in paired differences.
 
-    claim: one sentence. variant, against: factor -> level label ({}: the reference). expect: "lower", "higher" or "differs".
+    claim: one sentence. variant, against: factor -> level or its label ({}: the reference). expect: "lower", "higher" or "differs".
     """
 
     claim: str
@@ -54,6 +54,12 @@ class Hypothesis:
     def __post_init__(self) -> None:
         if self.expect not in ("lower", "higher", "differs"):
             raise StudyError(f"hypothesis {self.claim!r}: expect {self.expect!r}; allowed are lower, higher, differs")
+        for side in ("variant", "against"):
+            given = getattr(self, side)
+            if not isinstance(given, Mapping):
+                raise StudyError(f"hypothesis {self.claim!r}: {side} {given!r}; give an object, factor -> level")
+            # levels are compared by their labels: 1.8 is "1.8", False is "false"
+            object.__setattr__(self, side, {name: label(level) for name, level in given.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,18 +251,17 @@ class Study:
 
     def to_json(self) -> dict:
         """Plain values for study.json; inputs by name and content key, because pictures are not copied."""
-        told = {"base": None, "hypotheses": (), "factors": {}, "metrics": (), "design": "full", "runs": (), "smallest_effect": 1}
-        bare = dataclasses.replace(self, inputs=(), **told)
-        data = dataclasses.asdict(bare) | {"design": self.design, "smallest_effect": self.smallest_effect}
         levels = {name: _plain(name, list(given) if isinstance(given, list | tuple) else given) for name, given in self.factors.items()}
-        data["runs"] = [{name: _plain(name, level) for name, level in run.items()} for run in self.runs]
-        data["metrics"] = [one if isinstance(one, str) else _described(one) for one in self.metrics]
-        inputs = self.inputs
-        if not isinstance(inputs, str):
-            inputs = [one.name if isinstance(one, Input) else one for one in inputs]
-        data |= {"format": FORMAT, "seeds": list(self.seeds), "base": None if self.base is None else self.base.to_json(), "factors": levels}
-        data |= {"hypotheses": [dataclasses.asdict(one) for one in self.hypotheses], "inputs": inputs}
-        return data
+        said = {
+            "factors": levels,
+            "runs": [{name: _plain(name, level) for name, level in run.items()} for run in self.runs],
+            "base": None if self.base is None else self.base.to_json(),
+            "inputs": self.inputs if isinstance(self.inputs, str) else [one.name if isinstance(one, Input) else one for one in self.inputs],
+            "seeds": list(self.seeds),
+            "metrics": [one if isinstance(one, str) else _described(one) for one in self.metrics],
+            "hypotheses": [dataclasses.asdict(one) for one in self.hypotheses],
+        }
+        return {one.name: said.get(one.name, getattr(self, one.name)) for one in dataclasses.fields(self)} | {"format": FORMAT}
 
     @classmethod
     def from_json(cls, data: dict) -> "Study":
