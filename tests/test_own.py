@@ -261,11 +261,12 @@ def values_of(outcome, metric: str) -> dict:
 
 
 def test_inputs_of_one_picture_are_each_measured_with_their_own_example(model, tmp_path) -> None:
-    inputs = (one_input("a", "cat"), one_input("b", "a long prompt", wrong=None))
+    inputs = (one_input("a", "cat"), one_input("b", "a much longer prompt", wrong=None))
     given = small(inputs=inputs, factors={"text": ["on", "off"]}, metrics=["mse", letters])
     found = values_of(ablate(given, tmp_path, model=model, progress=False, outputs=False), "letters")
     group = len("made up")
-    a, b = len("a" + "cat" + "a blue car") + group, len("b" + "a long prompt") + group
+    a, b = len("a" + "cat" + "a blue car") + group, len("b" + "a much longer prompt") + group
+    assert a != b
     assert found == {("a", "on"): a, ("a", "off"): a, ("b", "on"): b, ("b", "off"): b}
 
 
