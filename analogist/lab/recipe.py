@@ -147,8 +147,11 @@ def from_json(data: dict) -> Recipe:
 # The generic stage, a stand-in for Stable Diffusion: collages, series and single pictures with complete captions; no analogy.
 GENERIC = Mix(drawing_collages=0.55, scene_collages=0.15, singles=0.3, only_cell=0.3, whole_captions=1.0)
 # The solver stage, which continues from the generic one.
-SOLVER = Mix(drawing_analogies=0.48, plain_analogies=0.12, scene_analogies=0.2, look_ups=0.09, drawing_collages=0.05, scene_collages=0.02,
+SOLVER = Mix(drawing_analogies=0.42, plain_analogies=0.22, scene_analogies=0.17, look_ups=0.08, drawing_collages=0.05, scene_collages=0.02,
              singles=0.04, only_cell=0.85, whole_captions=0.15)
+# Smallest loss weight of the error in x0 in the recipes below. In a training with 0.3, a change to 1.0 took 3 % off the watched error at
+# t = 961 and 2 % at t = 801 within 220 steps; the 500 steps before had changed both by less than half a per cent.
+FLOOR = 1.0
 
 
 def small() -> Recipe:
@@ -164,6 +167,7 @@ def small() -> Recipe:
         generic=GENERIC,
         solver=SOLVER,
         reuse=4,
+        snr_floor=FLOOR,
         unknown=0.1,
         taught=0.02,
     )
@@ -182,6 +186,7 @@ def fine() -> Recipe:
         generic=GENERIC,
         solver=SOLVER,
         reuse=2,
+        snr_floor=FLOOR,
         unknown=0.1,
         taught=0.02,
     )
