@@ -299,7 +299,7 @@ def test_a_folder_is_not_continued_by_a_model_whose_calls_have_other_defaults(mo
     assert files(once) == before
 
 
-@pytest.mark.parametrize("drawing", [{"aligned": "a-b"}, {"drawn": (96, 96)}])
+@pytest.mark.parametrize("drawing", [{"aligned": "a-b"}, {"drawn": (32, 32)}])
 def test_grids_of_one_picture_that_are_read_in_another_way_are_other_inputs(called, once, tmp_path, drawing):
     """The rows of a new folder show that it matters."""
     of, folder = functools.partial(PromptGrid.from_image, random_grid().image, 128), tmp_path / "ready"

@@ -178,11 +178,12 @@ def test_a_known_picture_has_the_velocitys_loss_even_where_the_noise_says_nothin
 
 
 def test_inversion_comes_back_to_the_picture(model: Analogist) -> None:
-    config = CONFIG.replace(steps=50, strength=0.1, eta=0.0)  # small steps: this random network is far from smooth
+    # Small steps: this random network is far from smooth, and with half as many the iteration does not converge.
+    config = CONFIG.replace(steps=100, strength=0.1, eta=0.0)
     errors = [
         known.invert(model, one_input().grid, "boat", b_prime=one_input().truth, config=config, refine=refine).error for refine in (0, 10)
     ]
-    assert errors[1] < 0.05 and errors[1] < errors[0] / 4
+    assert errors[1] < 0.02 and errors[1] < errors[0] / 8
     whole = known.invert(model, one_input().grid, "boat", b_prime=one_input().truth, config=CONFIG, refine=1)
     assert whole.times[-1] == 999 and torch.isfinite(whole.z_t).all()
 
