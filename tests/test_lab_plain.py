@@ -6,22 +6,16 @@ import pytest
 import torch
 
 from analogist.lab.changes import HELD_OUT_CHANGES
-from analogist.lab.draw import Draw
 from analogist.lab.drawings import OPEN_DRAWINGS, Drawings, load_drawings
 from analogist.lab.mixture import training_batch
 from analogist.lab.plain import PLAIN_CHANGES, plain_analogies, plain_shapes
 from analogist.lab.recipe import RECIPES, Mix
-
-SIDE = 29
+from tests.test_lab_drawings import SIDE, draw
 
 
 @pytest.fixture(scope="module")
 def drawings() -> Drawings:
     return load_drawings(OPEN_DRAWINGS)
-
-
-def draw(seed: int = 0) -> Draw:
-    return Draw(torch.Generator().manual_seed(seed))
 
 
 def test_a_plain_shape_is_two_clearly_different_colours_and_their_mixtures_at_the_edge(drawings: Drawings) -> None:

@@ -5,7 +5,7 @@ same parameters, so that A' shows what B' must be.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -158,6 +158,11 @@ def _mosaic(s: Sketches, draw: Draw) -> Tensor:
 def _on_ground(s: Sketches, draw: Draw) -> Tensor:
     """Another background: the target's is one colour."""
     return torch.lerp(s.picture, _colour(s, draw).expand_as(s.picture), s.outside)
+
+
+def recolour(s: Sketches, draw: Draw) -> Tensor:
+    """The object in one other colour, the same in A' and B'. For plain shapes (plain.py)."""
+    return torch.lerp(_colour(s, draw).expand_as(s.picture), s.picture, s.outside)
 
 
 def _on_white(s: Sketches, draw: Draw) -> Tensor:
@@ -335,6 +340,16 @@ def change_of(name: str) -> Change:
     if found is None:
         raise ValueError(f"no change {name!r}; available are {', '.join([*CHANGES, *HELD_OUT_CHANGES])}")
     return found
+
+
+def changed_pictures(s: Sketches, names: Sequence[str], changes: Mapping[str, Change], draw: Draw) -> Tensor:
+    """The pictures A, A', B, B' of every grid, [grid 4 3 side side] in [0, 1]. names: the change of each grid, a key of `changes`."""
+    pictures = torch.empty(len(names), 4, *s.picture.shape[2:], device=s.picture.device)
+    for name in sorted(set(names)):
+        rows = torch.tensor([g for g, n in enumerate(names) if n == name])
+        source, target = changes[name].pairs(s.rows(rows), draw)
+        pictures[rows.to(pictures.device)] = torch.stack([source[:, 0], target[:, 0], source[:, 1], target[:, 1]], 1)
+    return pictures
 
 
 def needs_natural(name: str) -> bool:

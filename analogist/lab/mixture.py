@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .captions import training_caption
-from .changes import CHANGES, WORD_OF, change_of, needs_natural, styles_of
+from .changes import CHANGES, WORD_OF, change_of, changed_pictures, needs_natural, styles_of
 from .draw import Draw
 from .drawings import OPEN_DRAWINGS, Drawings, load_drawings
 from .grids import Batch, compose, masks, picture_side, scene_grids
@@ -80,12 +80,7 @@ def drawn_analogies(drawings: Drawings, names: list[str], draw: Draw, side: int,
             if name == "colorize" and int(planned.style[g, 0]) == 1:
                 planned.style[g] = 0
     s = sketches(drawings, planned)
-    source, target = torch.empty_like(s.picture), torch.empty_like(s.picture)
-    for name in sorted(set(names)):
-        rows = torch.tensor([g for g, n in enumerate(names) if n == name])
-        there = rows.to(s.picture.device)
-        source[there], target[there] = change_of(name).pairs(s.rows(rows), draw)
-    pictures = torch.stack([source[:, 0], target[:, 0], source[:, 1], target[:, 1]], 1)
+    pictures = changed_pictures(s, names, {name: change_of(name) for name in names}, draw)
     styles = torch.stack([s.style[:, 0], s.style[:, 0], s.style[:, 1], s.style[:, 1]], 1)
     restyled = torch.tensor([styles_of(name) is not None for name in names])
     styles[restyled, 1], styles[restyled, 3] = s.other_style[restyled, 0], s.other_style[restyled, 1]

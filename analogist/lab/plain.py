@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .changes import CHANGES, Change, needs_natural, styles_of
+from .changes import CHANGES, Change, changed_pictures, needs_natural, recolour, styles_of
 from .draw import Draw
 from .drawings import FLAT, Drawings
 from .sketches import Sketches, plan, random_colours, sketches
@@ -17,15 +17,9 @@ from .sketches import Sketches, plan, random_colours, sketches
 _APART = 0.25  # smallest mean difference of the channels between a shape and its background
 
 
-def _recolour(s: Sketches, draw: Draw) -> Tensor:
-    """The shape in another colour, the same in A' and B'."""
-    colour = random_colours(draw, len(s.picture)).to(s.picture.device)[:, None, :, None, None]
-    return torch.lerp(colour.expand_as(s.picture), s.picture, s.outside)
-
-
 # Of the drawings' changes, all that need neither another style nor a drawing's own colours.
 PLAIN_CHANGES: dict[str, Change] = {name: c for name, c in CHANGES.items() if styles_of(name) is None and not needs_natural(name)}
-PLAIN_CHANGES["recolour"] = Change(_recolour, share=2.0)
+PLAIN_CHANGES["recolour"] = Change(recolour, share=2.0)
 
 
 def plain_shapes(drawings: Drawings, draw: Draw, count: int, side: int) -> Sketches:
@@ -45,10 +39,4 @@ def plain_shapes(drawings: Drawings, draw: Draw, count: int, side: int) -> Sketc
 def plain_analogies(drawings: Drawings, draw: Draw, count: int, side: int, rng: random.Random) -> tuple[Tensor, list[str]]:
     """Pictures [grid 4 3 side side] in [0, 1] (A, A', B, B'), and the name of each grid's change."""
     names = rng.choices(list(PLAIN_CHANGES), [change.share for change in PLAIN_CHANGES.values()], k=count)
-    s = plain_shapes(drawings, draw, count, side)
-    pictures = torch.empty(count, 4, *s.picture.shape[2:], device=s.picture.device)
-    for name in sorted(set(names)):
-        rows = torch.tensor([g for g, n in enumerate(names) if n == name])
-        source, target = PLAIN_CHANGES[name].pairs(s.rows(rows), draw)
-        pictures[rows.to(pictures.device)] = torch.stack([source[:, 0], target[:, 0], source[:, 1], target[:, 1]], 1)
-    return pictures, names
+    return changed_pictures(plain_shapes(drawings, draw, count, side), names, PLAIN_CHANGES, draw), names
